@@ -1,0 +1,1 @@
+"""The service: domains inside, see pyproject.toml for who may import whom."""
