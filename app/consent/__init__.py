@@ -1,0 +1,1 @@
+"""Consent records: validating, appending and reading back choices."""

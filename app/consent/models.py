@@ -1,0 +1,71 @@
+"""Tables: consent records (append-only) and the outbox of withdrawals."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import sqlalchemy as sa
+from sqlmodel import Field
+
+from app.core.db import Id, Json, Main, Moment
+
+
+class ConsentRecord(Main, table=True):
+    """Proof of one choice. Append-only; the newest ``decided_at`` decides, on a tie denied wins."""
+
+    __tablename__ = "consent_record"
+    __table_args__ = (
+        sa.UniqueConstraint("site_id", "event_id"),
+        sa.Index("ix_consent_record_visitor", "site_id", "visitor_id", "decided_at"),
+        sa.Index("ix_consent_record_recorded", "workspace_id", "recorded_at"),
+    )
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(sa_type=Id)
+    site_id: str = Field(foreign_key="site.id", sa_type=Id)
+    notice_version_id: str = Field(foreign_key="notice_version.id", sa_type=Id)
+    visitor_id: str
+    event_id: str
+    choices: dict[str, bool] = Field(sa_type=Json)
+    method: str
+    language: str
+    region: str | None = None
+    regime: str
+    gpc: bool
+    is_gpc_applied: bool
+    page: str | None = None
+    fingerprint: bytes
+    """Keyed digest of what was posted: tells a repeat from a different choice under the same event id."""
+    decided_at: dt.datetime = Field(sa_type=Moment)
+    recorded_at: dt.datetime = Field(sa_type=Moment)
+    expires_at: dt.datetime = Field(sa_type=Moment)
+
+
+class ConsentOutbox(Main, table=True):
+    """A withdrawal (or a new grant) waiting to become a request; written in the transaction of its record."""
+
+    __tablename__ = "consent_outbox"
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(sa_type=Id)
+    site_id: str = Field(sa_type=Id)
+    visitor_id: str
+    consent_id: str = Field(sa_type=Id)
+    regime: str
+    purposes: list[str] = Field(sa_type=Json)
+    created_at: dt.datetime = Field(sa_type=Moment)
+
+
+class VisitorLink(Main, table=True):
+    """A visitor known by identifiers, which lie sealed under the holder ``id``."""
+
+    __tablename__ = "visitor_link"
+    __table_args__ = (sa.UniqueConstraint("site_id", "visitor_id"),)
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(sa_type=Id)
+    site_id: str = Field(foreign_key="site.id", sa_type=Id)
+    visitor_id: str
+    subject_ref: bytes = Field(index=True)
+    """Digest of the visitor id as an ``anonymous_id``."""
+    created_at: dt.datetime = Field(sa_type=Moment)

@@ -1,0 +1,1 @@
+"""What every domain stands on: settings, databases, clock, ids, errors, logs, pages."""

@@ -1,0 +1,13 @@
+"""What composition puts on ``app.state`` for routes and pumps, listed in one place.
+
+settings    app.core.settings.Settings
+database    app.core.db.Database (main; ``reading()`` / ``writing()`` sessions)
+ring        app.crypto.keyring.KeyRing
+key_store   app.crypto.keystore.KeyStore
+limits      app.security.limits.RateLimits
+cursors     app.core.http.Cursors
+pumps       app.core.pump.Pumps
+catalogue   app.destinations.catalogue.Catalogue
+consents    app.consent.writer.ConsentWriter
+engine      app.delivery.engine.Engine (worker processes and the embedded form)
+"""

@@ -1,0 +1,159 @@
+"""Databases: one asynchronous engine per database, with sessions that either read or write.
+
+SQLite (the embedded form) has one writer: writing sessions share a pool of one connection and begin IMMEDIATE,
+so they queue up in arrival order instead of failing; readers are query-only on their own connections.
+On PostgreSQL both are plain transactions.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import SQLModel
+
+SQLITE_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "busy_timeout=5000",
+    "foreign_keys=ON",
+    "secure_delete=ON",
+    "temp_store=MEMORY",
+)
+
+
+class Moment(TypeDecorator[dt.datetime]):
+    """Aware UTC moments: timestamptz on PostgreSQL; on SQLite whole microseconds since 1970, which sort and compare."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(sa.DateTime(timezone=True) if dialect.name == "postgresql" else sa.BigInteger())
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return round((value - _EPOCH) / _MICROSECOND)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dt.datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(dt.UTC) if dialect.name == "postgresql" else _EPOCH + value * _MICROSECOND
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+Id = sa.String(48).with_variant(sa.String(48, collation="C"), "postgresql")
+"""Column type of our ids: compared byte by byte, so that their order is time order everywhere."""
+
+Json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+"""Column type of small documents."""
+
+
+class Main(SQLModel):
+    """Base of every table in the main database."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Keys(SQLModel):
+    """Base of every table in the key store."""
+
+    metadata = sa.MetaData(naming_convention=Main.metadata.naming_convention)
+
+
+class Database:
+    """One database with its two kinds of session."""
+
+    def __init__(self, url: str, after_commit: Callable[[Iterable[str]], None] | None = None) -> None:
+        self.url = url
+        self.after_commit = after_commit
+        self.is_sqlite = url.startswith("sqlite")
+        if self.is_sqlite:
+            self._reader = _sqlite_engine(url, begin="BEGIN", pool_size=4, query_only=True)
+            self._writer = _sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1, query_only=False)
+        else:
+            self._reader = self._writer = create_async_engine(
+                url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True,
+                connect_args={"options": "-c timezone=UTC -c lock_timeout=4000 -c idle_in_transaction_session_timeout=30000"},
+            )  # fmt: skip
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine that may write."""
+        return self._writer
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that only reads."""
+        async with AsyncSession(self._reader, expire_on_commit=False) as session:
+            yield session
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        """A transaction: committed on return, rolled back on an exception. Keep it short: SQLite has one writer."""
+        async with AsyncSession(self._writer, expire_on_commit=False, autoflush=False) as session:
+            async with session.begin():
+                yield session
+            hints = session.info.get("hints")
+        if hints and self.after_commit:
+            self.after_commit(hints)
+
+    async def close(self) -> None:
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+
+def _sqlite_engine(url: str, *, begin: str, pool_size: int, query_only: bool) -> AsyncEngine:
+    engine = create_async_engine(
+        url, pool_size=pool_size, max_overflow=0, pool_timeout=30, hide_parameters=True,
+        poolclass=sa.pool.AsyncAdaptedQueuePool, connect_args={"isolation_level": None},
+    )  # fmt: skip
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in SQLITE_PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        if query_only:
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def hint_after_commit(session: AsyncSession, *pumps: str) -> None:
+    """Name pumps that should look once this transaction is committed."""
+    session.info.setdefault("hints", set()).update(pumps)
+
+
+def insert_or_ignore(session: AsyncSession, table: Any) -> Any:
+    """``INSERT ... ON CONFLICT DO NOTHING`` in the session's dialect."""
+    dialect = session.get_bind().dialect.name
+    build = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return build(table).on_conflict_do_nothing()
+
+
+def is_postgresql(session: AsyncSession) -> bool:
+    return bool(session.get_bind().dialect.name == "postgresql")

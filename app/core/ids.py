@@ -1,0 +1,24 @@
+"""Prefixed, time-sortable ids: 48 bits of milliseconds, then 128 random bits, in base 62 (ASCII order = time order)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_LENGTH = 30  # 62**30 > 2**176
+
+
+def new_id(prefix: str, at: float | None = None) -> str:
+    """A fresh id such as ``req_0UtG...``; ``at`` is Unix seconds (default: now)."""
+    milliseconds = int((time.time() if at is None else at) * 1000)
+    return f"{prefix}_{base62(milliseconds << 128 | secrets.randbits(128), _LENGTH)}"
+
+
+def base62(number: int, length: int) -> str:
+    """``number`` with exactly ``length`` digits."""
+    digits = []
+    for _ in range(length):
+        number, rest = divmod(number, 62)
+        digits.append(_ALPHABET[rest])
+    return "".join(reversed(digits))

@@ -1,0 +1,93 @@
+"""Pumps: the service's background work, each a step that looks at SQL and does what is due.
+
+The database is the truth. A hint (a Celery message) only says "look now"; a poll every second finds what a lost
+hint left behind. One pump runs at most once per process at a time; hints that arrive meanwhile make it look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from app.core.logging import get_logger
+
+log = get_logger(__name__)
+
+Step = Callable[[], Awaitable[bool]]
+"""Does a bounded piece of work; True when there may be more at once."""
+Publish = Callable[[Iterable[str]], None]
+
+
+@dataclass(slots=True)
+class Pump:
+    """One kind of background work. ``every``: seconds between looks without a hint."""
+
+    name: str
+    step: Step
+    every: float = 1.0
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    looked_at: float = 0.0
+    """``time.monotonic()`` of the last look that went well; readiness watches it."""
+    failures: int = 0
+
+
+class Pumps:
+    """The pumps of this process, and the way to hint those of others."""
+
+    def __init__(self, publish: Publish) -> None:
+        self._pumps: dict[str, Pump] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._publish = publish
+
+    def add(self, pump: Pump) -> None:
+        self._pumps[pump.name] = pump
+
+    def __iter__(self) -> Iterable[Pump]:  # type: ignore[override]
+        return iter(self._pumps.values())
+
+    def hint(self, names: Iterable[str]) -> None:
+        """Ask whichever process runs these pumps to look now; cheap, may be lost, never waits."""
+        self._publish(names)
+
+    def wake(self, name: str) -> None:
+        """Look now, in this process; unknown names are ignored (a hint for another kind of worker)."""
+        if pump := self._pumps.get(name):
+            pump.wanted.set()
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(_run(pump), name=f"pump-{pump.name}") for pump in self._pumps.values()]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def drain(self, limit: int = 1000) -> None:
+        """Run all steps in turn until none has more to do; for tests and the CLI."""
+        for _ in range(limit):
+            more = [await pump.step() for pump in self._pumps.values()]
+            if not any(more):
+                return
+        raise RuntimeError("the pumps do not come to rest")
+
+
+async def _run(pump: Pump) -> None:
+    while True:
+        pump.wanted.clear()
+        try:
+            more = await pump.step()
+            pump.looked_at, pump.failures = time.monotonic(), 0
+        except Exception:  # the loop must outlive any bug or outage; readiness shows that it does not get on
+            more, pump.failures = False, pump.failures + 1
+            log.exception("pump_failed", pump=pump.name, count=pump.failures)
+            await asyncio.sleep(min(30.0, 0.5 * 2**pump.failures))
+        if more:
+            await asyncio.sleep(0)  # let the API breathe between steps
+            continue
+        try:
+            async with asyncio.timeout(pump.every):
+                await pump.wanted.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,1 @@
+"""Keys and their rotation, keyed digests, sealing, the key store, signing."""

@@ -1,0 +1,1 @@
+"""The queue engine: plans become deliveries, deliveries become calls, answers become history."""

@@ -1,0 +1,127 @@
+"""Tables of the engine: immutable deliveries, append-only history, and a small working set.
+
+``delivery``, ``delivery_transition`` and ``call`` are only ever inserted into. ``ready``, ``open_call`` and
+``virtual_queue`` are the working set: small, changed in place, and rebuildable from the history.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field
+
+from app.core.db import Id, Json, Main, Moment
+
+
+class Delivery(Main, table=True):
+    """One request x one destination x one operation; names the identifiers it uses. Immutable."""
+
+    __tablename__ = "delivery"
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(sa_type=Id)
+    request_id: str = Field(sa_type=Id, index=True)
+    destination_id: str = Field(foreign_key="destination.id", sa_type=Id)
+    operation: str
+    identifier_ids: list[str] = Field(sa_type=Json)
+    phase: int = 1
+    """Identity sources are erased in phase 2, after all others."""
+    rank: int = 3
+    """Standing in the queue: 0 boosted, 1 deadline within 72 h, 2 person already started, 3 other."""
+    due_at: dt.datetime | None = Field(default=None, sa_type=Moment)
+    """The law's deadline, for order and for humans."""
+    created_at: dt.datetime = Field(sa_type=Moment)
+    expires_at: dt.datetime = Field(sa_type=Moment)
+
+
+class DeliveryTransition(Main, table=True):
+    """One step in a delivery's life. Append-only; the greatest ``seq`` is the present state."""
+
+    __tablename__ = "delivery_transition"
+
+    delivery_id: str = Field(primary_key=True, sa_type=Id)
+    seq: int = Field(primary_key=True)
+    at: dt.datetime = Field(sa_type=Moment)
+    state: str
+    detail: str | None = None
+    assurance: str = "requested"
+    attempt: int = 0
+    duration_ms: int | None = None
+    http_status: int | None = None
+    reason: str | None = None
+    retry_at: dt.datetime | None = Field(default=None, sa_type=Moment)
+    call_id: str | None = Field(default=None, sa_type=Id)
+    evidence: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    """Counts and codes, a salted digest of the answer, declared residuals; never an identifier."""
+
+
+class Call(Main, table=True):
+    """One vendor call with its deliveries; written before it is made, never changed. The id is its idempotency key."""
+
+    __tablename__ = "call"
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    queue_id: str = Field(sa_type=Id)
+    token: int
+    operation: str
+    delivery_ids: list[str] = Field(sa_type=Json)
+    attempt: int
+    job: str | None = None
+    """Set when the call asks about a vendor's job instead of starting one."""
+    created_at: dt.datetime = Field(sa_type=Moment)
+
+
+class OpenCall(Main, table=True):
+    """A call that has not settled; left behind by a crash, it is sent again unchanged before new work."""
+
+    __tablename__ = "open_call"
+
+    queue_id: str = Field(primary_key=True, sa_type=Id)
+    call_id: str = Field(primary_key=True, sa_type=Id)
+    leases: int = 1
+    """How many leases have tried it; after five its deliveries go one by one."""
+
+
+class Ready(Main, table=True):
+    """A live delivery's place in its queue, with the counters its next attempt needs."""
+
+    __tablename__ = "ready"
+
+    queue_id: str = Field(primary_key=True, sa_type=Id)
+    rank: int = Field(primary_key=True)
+    due_at: dt.datetime = Field(primary_key=True, sa_type=Moment)
+    delivery_id: str = Field(primary_key=True, sa_type=Id)
+    operation: str
+    attempt: int = 0
+    seq: int = 1
+    job: str | None = None
+    job_since: dt.datetime | None = Field(default=None, sa_type=Moment)
+    expires_at: dt.datetime = Field(sa_type=Moment)
+    call_id: str | None = Field(default=None, sa_type=Id)
+    """The open call that carries it now."""
+
+
+class VirtualQueue(Main, table=True):
+    """All live deliveries of one destination (its id is the destination's): order, lease, limits, health."""
+
+    __tablename__ = "virtual_queue"
+    __table_args__ = (sa.Index("ix_virtual_queue_next_due", "next_due"),)
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(sa_type=Id, index=True)
+    next_due: dt.datetime | None = Field(default=None, sa_type=Moment)
+    """When somebody should look; None: nothing to do, paused or parked."""
+    lease_owner: str | None = None
+    lease_until: dt.datetime | None = Field(default=None, sa_type=Moment)
+    token: int = 0
+    """Fencing token: grows with every lease, guards every write of the holder."""
+    deficit: int = 0
+    windows: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    """Spent calls per rate window: {"<calls>/<seconds>": [window start, spent]}."""
+    concurrency_limit: int = 4
+    breaker: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    """{"state": closed|open|half_open, "until": ..., "failures": n, "opened": n}"""
+    is_paused: bool = False
+    parked_reason: str | None = None

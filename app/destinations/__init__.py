@@ -1,0 +1,1 @@
+"""Configured connectors: settings, secrets, catalogue, tools, health."""

@@ -1,0 +1,32 @@
+"""Table: the only one that holds personal data, all of it sealed."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import sqlalchemy as sa
+from sqlmodel import Field
+
+from app.core.db import Id, Main, Moment
+
+
+class PersonalValue(Main, table=True):
+    """One sealed value of a holder (a request or a visitor), under the holder's data key.
+
+    ``purpose``: identifier, contact, external_id, answer, note. For identifiers ``subject_ref`` is the keyed
+    digest that finds them, ``origin`` is given or resolved, and the sealed text also carries the commitment's opening.
+    """
+
+    __tablename__ = "personal_value"
+    __table_args__ = (sa.Index("ix_personal_value_subject", "workspace_id", "subject_ref"),)
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(sa_type=Id)
+    holder_id: str = Field(sa_type=Id, index=True)
+    purpose: str
+    kind: str
+    subject_ref: bytes | None = None
+    origin: str = "given"
+    sealed: bytes
+    created_at: dt.datetime = Field(sa_type=Moment)
+    expires_at: dt.datetime | None = Field(default=None, sa_type=Moment)

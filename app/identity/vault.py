@@ -1,0 +1,142 @@
+"""The vault: personal values sealed under their holder's data key, and found by subject reference."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import secrets
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from connectors.contract import Identifier
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.ids import new_id
+from app.crypto.keyring import KeyRing
+from app.crypto.keystore import HolderKey, KeyStore
+from app.identity.models import PersonalValue
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A personal value in clear. ``opening``: base64url of 32 bytes that open the identifier's commitment."""
+
+    id: str
+    holder_id: str
+    purpose: str
+    kind: str
+    value: str
+    opening: str
+    origin: str
+    subject_ref: bytes | None
+
+    @property
+    def identifier(self) -> Identifier:
+        return Identifier(self.kind, self.value)
+
+
+def identifier_row(
+    ring: KeyRing, key: HolderKey, *, workspace_id: str, holder_id: str, identifier: Identifier,
+    now: dt.datetime, origin: str = "given",
+) -> dict[str, Any]:  # fmt: skip
+    """An insertable row of ``personal_value`` for one identifier, with a fresh opening."""
+    return value_row(
+        key,
+        workspace_id=workspace_id,
+        holder_id=holder_id,
+        purpose="identifier",
+        kind=identifier.kind,
+        value=identifier.value,
+        now=now,
+        origin=origin,
+        opening=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="),
+        subject_ref=ring.subject_ref(workspace_id, identifier.kind, identifier.value),
+    )
+
+
+def value_row(
+    key: HolderKey, *, workspace_id: str, holder_id: str, purpose: str, kind: str, value: str, now: dt.datetime,
+    origin: str = "given", opening: str = "", subject_ref: bytes | None = None, expires_at: dt.datetime | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """An insertable row of ``personal_value`` for anything personal."""
+    row_id = new_id("pv")
+    return {
+        "id": row_id,
+        "workspace_id": workspace_id,
+        "holder_id": holder_id,
+        "purpose": purpose,
+        "kind": kind,
+        "subject_ref": subject_ref,
+        "origin": origin,
+        "sealed": key.seal(json.dumps([value, opening]).encode(), _place(workspace_id, row_id)),
+        "created_at": now,
+        "expires_at": expires_at,
+    }
+
+
+async def add(session: AsyncSession, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        await session.execute(sa.insert(PersonalValue), rows)
+
+
+async def open_ids(session: AsyncSession, keys: KeyStore, ids: Collection[str]) -> dict[str, Opened]:
+    """Values by id; those whose holder was forgotten are missing."""
+    if not ids:
+        return {}
+    return await _open(session, keys, col(PersonalValue.id).in_(ids))
+
+
+async def open_holder(
+    session: AsyncSession, keys: KeyStore, holder_ids: Collection[str], purposes: Iterable[str] = ("identifier",)
+) -> list[Opened]:
+    """All values of holders with one of the purposes, oldest first."""
+    if not holder_ids:
+        return []
+    found = await _open(
+        session, keys, col(PersonalValue.holder_id).in_(holder_ids) & col(PersonalValue.purpose).in_(tuple(purposes))
+    )
+    return sorted(found.values(), key=lambda each: each.id)
+
+
+async def _open(session: AsyncSession, keys: KeyStore, condition: Any) -> dict[str, Opened]:
+    rows = (await session.execute(sa.select(PersonalValue.__table__).where(condition))).mappings().all()  # type: ignore[attr-defined]
+    holder_keys = await keys.load({row["holder_id"] for row in rows})
+    opened = {}
+    for row in rows:
+        key = holder_keys.get(row["holder_id"])
+        if key is None:
+            continue
+        value, opening = json.loads(key.unseal(row["sealed"], _place(row["workspace_id"], row["id"])))
+        opened[row["id"]] = Opened(
+            row["id"], row["holder_id"], row["purpose"], row["kind"], value, opening, row["origin"], row["subject_ref"]
+        )
+    return opened
+
+
+async def holders_of(
+    session: AsyncSession, ring: KeyRing, workspace_id: str, identifiers: Iterable[Identifier]
+) -> list[str]:
+    """Holders that have any of the identifiers, newest first."""
+    refs = [ring.subject_ref(workspace_id, each.kind, each.value) for each in identifiers]
+    rows = await session.execute(
+        sa.select(col(PersonalValue.holder_id))
+        .where(col(PersonalValue.workspace_id) == workspace_id, col(PersonalValue.subject_ref).in_(refs))
+        .distinct()
+        .order_by(col(PersonalValue.holder_id).desc())
+        .limit(1000)
+    )
+    return [holder_id for (holder_id,) in rows]
+
+
+async def forget(session: AsyncSession, holder_ids: Collection[str]) -> None:
+    """Delete the ciphertexts; destroy the data keys first (``KeyStore.forget``)."""
+    if holder_ids:
+        await session.execute(sa.delete(PersonalValue).where(col(PersonalValue.holder_id).in_(holder_ids)))
+
+
+def _place(workspace_id: str, row_id: str) -> str:
+    return f"{workspace_id}|personal_value|{row_id}|sealed|1"

@@ -1,0 +1,1 @@
+"""Who may do what: workspaces, operators, sessions, API keys, rate limits, audit."""

@@ -1,0 +1,20 @@
+"""The audit log: one line per thing that somebody with rights did."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.ids import new_id
+from app.security.models import AuditEntry
+
+
+def record(
+    session: AsyncSession, *, workspace_id: str, actor: str, verb: str, target: str, now: dt.datetime, **data: Any
+) -> None:
+    """Add a line in the caller's transaction; ``data`` holds names and counts, never identifiers or secrets."""
+    session.add(
+        AuditEntry(id=new_id("aud"), workspace_id=workspace_id, at=now, actor=actor, verb=verb, target=target, data=data)
+    )

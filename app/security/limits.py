@@ -1,0 +1,61 @@
+"""Rate limits: named budgets per caller, in Redis when the broker is Redis, else in this process."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.errors import StorageError
+
+from app.core.errors import TooMany
+from app.core.settings import Settings
+
+
+class RateLimits:
+    """``await limits.spend("form", address)`` raises 429 with Retry-After and RateLimit fields."""
+
+    def __init__(self, settings: Settings) -> None:
+        storage: Any = MemoryStorage()
+        if settings.broker_url.startswith(("redis://", "rediss://")):
+            storage = RedisStorage(f"async+{settings.broker_url}", implementation="redispy", wrap_exceptions=True)
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._fallback = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self.budgets: dict[str, RateLimitItem] = {
+            "api": RateLimitItemPerMinute(settings.api_per_minute),
+            "consent": RateLimitItemPerMinute(settings.consent_per_minute),
+            "form": RateLimitItemPerHour(settings.form_per_hour),
+            "link": RateLimitItemPerMinute(60),
+            "login": RateLimitItemPerMinute(settings.login_per_minute),
+            "mail_hour": RateLimitItemPerHour(settings.mail_per_hour),
+            "mail_day": RateLimitItemPerDay(settings.mail_per_day),
+            "mail_total": RateLimitItemPerHour(settings.mail_total_per_hour),
+        }
+
+    async def allows(self, budget: str, who: str, cost: int = 1) -> bool:
+        """Spend, and say whether it was still within the budget. Without Redis it stays limited, per process."""
+        item = self.budgets[budget]
+        try:
+            return bool(await self._limiter.hit(item, budget, who, cost=cost))
+        except StorageError:
+            return bool(await self._fallback.hit(item, budget, who, cost=cost))
+
+    async def spend(self, budget: str, who: str, cost: int = 1) -> None:
+        if await self.allows(budget, who, cost):
+            return
+        item = self.budgets[budget]
+        try:
+            stats = await self._limiter.get_window_stats(item, budget, who)
+            wait = max(1, int(stats.reset_time - time.time()) + 1)
+        except StorageError:
+            wait = item.get_expiry()
+        raise TooMany(
+            f"The limit is {item.amount} in {item.get_expiry()} s; try again in {wait} s.",
+            headers={
+                "Retry-After": str(wait),
+                "RateLimit-Policy": f'"{budget}";q={item.amount};w={item.get_expiry()}',
+                "RateLimit": f'"{budget}";r=0;t={wait}',
+            },
+        )

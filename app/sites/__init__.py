@@ -1,0 +1,1 @@
+"""Sites, their purposes and texts, notice versions, and the law that applies."""

@@ -1,0 +1,43 @@
+"""Tables: sites and their immutable notice versions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field
+
+from app.core.db import Id, Json, Main, Moment
+
+
+class Site(Main, table=True):
+    """A property with a banner. ``draft`` is the configuration being edited; visitors see the published version."""
+
+    __tablename__ = "site"
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(foreign_key="workspace.id", sa_type=Id, index=True)
+    site_key: str = Field(unique=True)
+    name: str
+    origins: list[str] = Field(sa_type=Json)
+    draft: dict[str, Any] = Field(sa_type=Json)
+    published_version_id: str | None = Field(default=None, sa_type=Id)
+    is_intake_open: bool = True
+    created_at: dt.datetime = Field(sa_type=Moment)
+    deleted_at: dt.datetime | None = Field(default=None, sa_type=Moment)
+
+
+class NoticeVersion(Main, table=True):
+    """Everything a visitor was shown, in every language and regime: immutable and hashed (SHA-256 of canonical JSON)."""
+
+    __tablename__ = "notice_version"
+    __table_args__ = (sa.UniqueConstraint("site_id", "number"),)
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    site_id: str = Field(foreign_key="site.id", sa_type=Id)
+    number: int
+    sha256: str
+    content: dict[str, Any] = Field(sa_type=Json)
+    published_at: dt.datetime = Field(sa_type=Moment)
+    published_by: str

@@ -1,0 +1,1 @@
+"""Data subject requests: intake, verification, clocks, plan, settling, forgetting."""

@@ -1,0 +1,1 @@
+"""Who must not be processed again, and how a caller asks."""

@@ -1,0 +1,27 @@
+"""Table: who must not be processed again."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import sqlalchemy as sa
+from sqlmodel import Field
+
+from app.core.db import Id, Main, Moment
+
+
+class Suppression(Main, table=True):
+    """One person (by keyed digest) and one scope: ``all``, ``purpose:<id>`` or ``destination:<id>``."""
+
+    __tablename__ = "suppression"
+    __table_args__ = (sa.UniqueConstraint("workspace_id", "subject_ref", "scope"),)
+
+    id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(foreign_key="workspace.id", sa_type=Id)
+    subject_ref: bytes
+    kind: str
+    """Kind of the identifier behind the digest."""
+    scope: str
+    since: dt.datetime = Field(sa_type=Moment)
+    expires_at: dt.datetime = Field(sa_type=Moment)
+    request_id: str | None = Field(default=None, sa_type=Id)
