@@ -1,0 +1,1 @@
+"""Tests mirror ``app/`` and ``connectors/``; whole stories are in ``journeys/``."""
