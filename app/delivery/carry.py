@@ -1,0 +1,111 @@
+"""Carrying out one claimed call: open the identifiers, ask the connector, and give every member its outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from connectors.contract import (
+    AnyConnector,
+    Call,
+    Connector,
+    Identifier,
+    Operation,
+    Outcome,
+    Outcomes,
+    Person,
+    failed,
+    retry,
+    supports,
+)
+
+from app.delivery.claim import Claimed, Lease, Member
+from app.delivery.states import worst
+
+Run = Callable[..., Awaitable[Any]]
+"""``await run(connector, method, *args)``: by the connector's ``runs_in``, under its deadline; failures are outcomes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A finished call: one outcome per delivery id."""
+
+    lease: Lease
+    call: Claimed
+    outcomes: Mapping[str, Outcome]
+    duration_ms: int
+
+
+async def carry_out(
+    lease: Lease, call: Claimed, people: Sequence[Person], connector: AnyConnector, run: Run
+) -> Answered:
+    """Make the call; members whose identifiers are gone fail, everybody else gets what the destination said."""
+    started = time.perf_counter()
+    gone = {member.delivery_id for member in call.members} - {person.id for person in people}
+    outcomes: dict[str, Outcome] = dict.fromkeys(gone, failed("identifiers_forgotten"))
+    if people:
+        outcomes.update(await _ask(call, people, connector, run))
+    return Answered(lease, call, outcomes, round((time.perf_counter() - started) * 1000))
+
+
+async def _ask(call: Claimed, people: Sequence[Person], connector: AnyConnector, run: Run) -> dict[str, Outcome]:
+    if call.job is not None:
+        return _for_all(people, await run(connector, "poll", call.job))
+    if not supports(type(connector), call.operation):
+        return _for_all(people, failed("operation_not_supported"))
+    if isinstance(connector, Connector):
+        return await _by_kind(call, people, connector, run)
+    return _for_all(people, await run(connector, call.operation, people))
+
+
+def _for_all(people: Sequence[Person], answer: Outcomes) -> dict[str, Outcome]:
+    if isinstance(answer, Outcome):
+        return {person.id: answer for person in people}
+    return {person.id: answer.get(person.id) or retry("no_answer_for_person") for person in people}
+
+
+async def _by_kind(
+    call: Claimed, people: Sequence[Person], connector: Connector, run: Run
+) -> dict[str, Outcome]:
+    """A vendor that takes values of one kind: one request per kind, each distinct value once."""
+    kinds: dict[str, dict[str, None]] = {}
+    for person in people:
+        for identifier in person.identifiers:
+            kinds.setdefault(identifier.kind, {})[identifier.value] = None
+    answers: dict[Identifier, Outcome] = {}
+    for kind, values in kinds.items():
+        answer = await run(connector, call.operation, kind, list(values))
+        for value in values:
+            outcome = answer if isinstance(answer, Outcome) else answer.get(value)
+            answers[Identifier(kind, value)] = outcome or retry("no_answer_for_value")
+    return {person.id: worst(answers[each] for each in person.identifiers) for person in people}
+
+
+def usable(accepts: Sequence[str], accepts_all: bool, identifiers: Sequence[Any]) -> list[Any]:
+    """The identifiers a delivery uses: all accepted ones, or those of the first accepted kind the person has."""
+    if not accepts:
+        return list(identifiers)
+    if accepts_all:
+        return [each for each in identifiers if each.kind in accepts]
+    for kind in accepts:
+        if found := [each for each in identifiers if each.kind == kind]:
+            return found
+    return []
+
+
+def people_of(members: Sequence[Member], opened: Mapping[str, Any]) -> list[Person]:
+    """Members as people, without those none of whose identifiers can be opened any more."""
+    people = []
+    for member in members:
+        identifiers = tuple(opened[each].identifier for each in member.identifier_ids if each in opened)
+        if identifiers:
+            people.append(Person(member.delivery_id, identifiers))
+    return people
+
+
+def context_of(call: Claimed) -> Call:
+    """The call as connectors see it."""
+    deadlines = [member.deadline for member in call.members if member.deadline]
+    return Call(call.id, Operation(call.operation), call.attempt, min(deadlines, default=None))

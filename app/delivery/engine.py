@@ -1,0 +1,194 @@
+"""The engine of one process: claims from the database, keeps calls in flight, records them as they settle."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+from collections.abc import Awaitable, Callable
+
+import sqlalchemy as sa
+from connectors.contract import AnyConnector, Call, Verdict, retry
+from sqlmodel import col
+
+from app.core.clock import utc_now
+from app.core.db import Database
+from app.core.ids import new_id
+from app.core.logging import get_logger
+from app.crypto.keystore import KeyStore
+from app.delivery import finish
+from app.delivery.carry import Answered, Run, carry_out, context_of, people_of
+from app.delivery.claim import Claimed, Lease, TraitsOf, claim
+from app.delivery.models import VirtualQueue
+from app.destinations.models import Destination
+from app.identity import vault
+
+log = get_logger(__name__)
+
+Connect = Callable[[Destination, Call], Awaitable[AnyConnector]]
+"""A connector for one call to one destination."""
+
+GATHER = 0.002
+"""Seconds the finisher waits for more answers to record in the same transaction."""
+
+
+class Engine:
+    """``step`` is the dispatch pump's work; everything else happens in tasks of the same loop."""
+
+    def __init__(
+        self, database: Database, keys: KeyStore, *, connect: Connect, run: Run, traits_of: TraitsOf,
+        on_settled: finish.OnSettled, in_flight: int, lease: dt.timedelta, chance: random.Random | None = None,
+    ) -> None:  # fmt: skip
+        self.owner = new_id("wrk")
+        self._database = database
+        self._keys = keys
+        self._connect = connect
+        self._run = run
+        self._traits_of = traits_of
+        self._on_settled = on_settled
+        self._capacity = in_flight
+        self._lease = lease
+        self._chance = chance or random.Random()
+        self._held: dict[str, Lease] = {}
+        self._in_flight = 0
+        self._answers: asyncio.Queue[Answered | Lease] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._services: list[asyncio.Task[None]] = []
+        self._is_stopping = False
+
+    def start(self) -> None:
+        self._services = [
+            asyncio.create_task(self._finish_forever(), name="finisher"),
+            asyncio.create_task(self._renew_forever(), name="lease-renewal"),
+        ]
+
+    async def stop(self, patience: float = 5.0) -> None:
+        """Let calls in flight come home for a while; what does not is made again after the lease."""
+        self._is_stopping = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience)
+        for _ in range(100):
+            if not self._held or self._in_flight:
+                break
+            await asyncio.sleep(0.01)
+        for task in (*self._tasks, *self._services):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._services, return_exceptions=True)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._held and self._answers.empty()
+
+    async def forget_leases(self) -> None:
+        """Embedded start: nobody else can hold a lease on this database, so none has to run out first."""
+        async with self._database.writing() as session:
+            await session.execute(
+                sa.update(VirtualQueue)
+                .where(col(VirtualQueue.lease_until).is_not(None))
+                .values(lease_until=None, lease_owner=None, next_due=utc_now())
+            )
+
+    async def step(self) -> bool:
+        """Claim once, if there is room; True when there was something to claim."""
+        room = self._capacity - self._in_flight
+        if room <= 0 or self._is_stopping:
+            await asyncio.sleep(0.001)
+            return not self._is_stopping
+        async with self._database.writing() as session:
+            leases = await claim(
+                session, owner=self.owner, queues=min(50, room), room=room, traits_of=self._traits_of,
+                now=utc_now(), lease=self._lease,
+            )  # fmt: skip
+        for lease in leases:
+            self._hold(lease)
+        return bool(leases)
+
+    def _hold(self, lease: Lease) -> None:
+        self._held[lease.queue_id] = lease
+        lease.open = len(lease.calls)
+        if not lease.calls:
+            self._answers.put_nowait(lease)
+            return
+        slots = asyncio.Semaphore(max(1, lease.concurrency))
+        for call in lease.calls:
+            self._in_flight += 1
+            task = asyncio.create_task(self._carry(lease, call, slots))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, lease: Lease, call: Claimed, slots: asyncio.Semaphore) -> None:
+        try:
+            async with slots:
+                answered = await self._answer(lease, call)
+        finally:
+            self._in_flight -= 1
+        lease.open -= 1
+        lease.answers.append(_is_healthy(answered))
+        if any(each.parks for each in answered.outcomes.values()):
+            lease.parked = next(each.reason for each in answered.outcomes.values() if each.parks) or "refused"
+        self._answers.put_nowait(answered)
+        if lease.open == 0:
+            self._answers.put_nowait(lease)
+
+    async def _answer(self, lease: Lease, call: Claimed) -> Answered:
+        try:
+            async with self._database.reading() as session:
+                opened = await vault.open_ids(
+                    session, self._keys, {each for member in call.members for each in member.identifier_ids}
+                )
+            connector = await self._connect(lease.destination, context_of(call))
+            return await carry_out(lease, call, people_of(call.members, opened), connector, self._run)
+        except Exception as error:  # a bug or an outage of ours: the delivery must live on
+            log.exception("call_failed", call_id=call.id, queue_id=lease.queue_id, error=type(error).__name__)
+            outcome = retry("internal_error")
+            return Answered(lease, call, {member.delivery_id: outcome for member in call.members}, 0)
+
+    async def _finish_forever(self) -> None:
+        while True:
+            batch = [await self._answers.get()]
+            await asyncio.sleep(GATHER)
+            while not self._answers.empty() and len(batch) < 500:
+                batch.append(self._answers.get_nowait())
+            answered = [each for each in batch if isinstance(each, Answered)]
+            released = [each for each in batch if isinstance(each, Lease)]
+            await self._record(answered, released)
+
+    async def _record(self, answered: list[Answered], released: list[Lease]) -> None:
+        """Record, for as long as the database is away or the leases last; nothing is lost if neither returns."""
+        pause = 0.1
+        while True:
+            try:
+                async with self._database.writing() as session:
+                    fenced = await finish.record(session, answered, released, self._on_settled, utc_now(), self._chance)
+                break
+            except Exception as error:  # database away, deadlock: the answers are still in our hands
+                log.exception("record_failed", count=len(answered), error=type(error).__name__)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+        for lease in released:
+            self._held.pop(lease.queue_id, None)
+        for queue_id in fenced:
+            self._held.pop(queue_id, None)
+            log.warning("fenced_out", queue_id=queue_id)
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease.total_seconds() / 3)
+            if not self._held:
+                continue
+            try:
+                until = utc_now() + self._lease
+                async with self._database.writing() as session:
+                    await session.execute(
+                        sa.update(VirtualQueue)
+                        .where(col(VirtualQueue.id).in_(sorted(self._held)), col(VirtualQueue.lease_owner) == self.owner)
+                        .values(lease_until=until)
+                        .execution_options(synchronize_session=False)
+                    )
+            except Exception as error:
+                log.exception("renewal_failed", error=type(error).__name__)
+
+
+def _is_healthy(answered: Answered) -> bool:
+    """The destination answered; what it said about a person is another matter."""
+    return not all(each.verdict is Verdict.RETRY and not each.parks for each in answered.outcomes.values())

@@ -1,0 +1,198 @@
+"""Finishing: settled calls are recorded together, each guarded by its queue's fencing token.
+
+One transaction writes transitions, changes or removes ``ready`` rows, closes the calls, tells the owner of the
+deliveries (``on_settled``), and gives back queues whose calls are all done. An answer that arrives under an old
+token changes nothing: the new holder of the queue makes the same call again, under the same key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from connectors.contract import Outcome
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.db import hint_after_commit
+from app.delivery import health
+from app.delivery.carry import Answered
+from app.delivery.claim import READY_KEY, Lease, Member, ready_key
+from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
+from app.delivery.states import Situation, Step, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A delivery that reached its end."""
+
+    delivery_id: str
+    request_id: str
+    workspace_id: str
+
+
+OnSettled = Callable[[AsyncSession, Sequence[Settled], dt.datetime], Awaitable[None]]
+
+
+async def record(
+    session: AsyncSession, answered: Sequence[Answered], released: Sequence[Lease], on_settled: OnSettled,
+    now: dt.datetime, chance: random.Random,
+) -> set[str]:
+    """Write down what came back; returns the ids of queues that were fenced out."""  # fmt: skip
+    leases = {each.lease.queue_id: each.lease for each in answered} | {lease.queue_id: lease for lease in released}
+    valid = await _still_held(session, leases)
+    transitions: list[dict[str, Any]] = []
+    gone: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
+    closed: list[dict[str, Any]] = []
+    settled: list[Settled] = []
+    for each in answered:
+        if each.lease.queue_id not in valid:
+            continue
+        closed.append({"b_queue_id": each.lease.queue_id, "b_call_id": each.call.id})
+        for member in each.call.members:
+            outcome = each.outcomes[member.delivery_id]
+            step = judge(outcome, _situation(each, member, now), chance)
+            transitions.append(_transition(each, member, outcome, step, now))
+            key = ready_key(each.lease.queue_id, member)
+            if step.due_at is None:
+                gone.append(key)
+            else:
+                moved.append(key | _moved(member, step, now))
+            if step.is_settled:
+                settled.append(Settled(member.delivery_id, member.request_id, member.workspace_id))
+    await _write(session, transitions, gone, moved, closed)
+    if settled:
+        await on_settled(session, settled, now)
+    for lease in released:
+        if lease.queue_id in valid:
+            await _release(session, lease, now, chance)
+    hint_after_commit(session, "dispatch")
+    return set(leases) - valid
+
+
+async def _still_held(session: AsyncSession, leases: dict[str, Lease]) -> set[str]:
+    rows = await session.execute(
+        sa.select(col(VirtualQueue.id), col(VirtualQueue.token))
+        .where(col(VirtualQueue.id).in_(sorted(leases)))
+        .order_by(col(VirtualQueue.id))
+        .with_for_update()
+    )
+    return {queue_id for queue_id, token in rows if leases[queue_id].token == token}
+
+
+def _situation(each: Answered, member: Member, now: dt.datetime) -> Situation:
+    traits = each.lease.traits
+    return Situation(
+        now, member.attempt, member.expires_at, member.job, member.job_since, traits.poll_every, traits.gives_up_after
+    )
+
+
+def _transition(each: Answered, member: Member, outcome: Outcome, step: Step, now: dt.datetime) -> dict[str, Any]:
+    return {
+        "delivery_id": member.delivery_id,
+        "seq": member.seq + 1,
+        "at": now,
+        "state": step.state,
+        "detail": step.detail,
+        "assurance": step.assurance,
+        "attempt": member.attempt + (1 if step.counts_attempt and member.job is None else 0),
+        "duration_ms": each.duration_ms,
+        "http_status": outcome.http_status,
+        "reason": step.reason,
+        "retry_at": step.due_at,
+        "call_id": each.call.id,
+        "evidence": _evidence(outcome),
+    }
+
+
+def _evidence(outcome: Outcome) -> dict[str, Any]:
+    """What was seen, as codes and counts, with a salted digest that fixes it in the receipt."""
+    seen: dict[str, Any] = {"verdict": outcome.verdict, "read_back": outcome.read_back}
+    if outcome.anonymised:
+        seen["anonymised"] = True
+    if outcome.facts:
+        seen["facts"] = dict(outcome.facts)
+    if outcome.residuals:
+        seen["residuals"] = [{"what": each.what, "reason": each.reason, "until": each.until} for each in outcome.residuals]
+    salt = secrets.token_hex(16)
+    canonical = json.dumps(seen | {"http_status": outcome.http_status}, sort_keys=True, separators=(",", ":"))
+    return seen | {"salt": salt, "sha256": hashlib.sha256((salt + canonical).encode()).hexdigest()}
+
+
+def _moved(member: Member, step: Step, now: dt.datetime) -> dict[str, Any]:
+    is_try = step.counts_attempt and member.job is None
+    return {
+        "v_due_at": step.due_at,
+        "v_attempt": member.attempt + is_try,
+        "v_seq": member.seq + 1,
+        "v_job": step.job,
+        "v_job_since": (member.job_since or now) if step.job else None,
+    }
+
+
+async def _write(session: AsyncSession, transitions: list[Any], gone: list[Any], moved: list[Any], closed: list[Any]) -> None:
+    ready, open_call = Ready.__table__, OpenCall.__table__  # type: ignore[attr-defined]
+    by_key = [ready.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY]
+    if transitions:
+        await session.execute(sa.insert(DeliveryTransition), transitions)
+    if gone:
+        await session.execute(sa.delete(ready).where(*by_key), gone)
+    if moved:
+        values = {name: sa.bindparam(f"v_{name}") for name in ("due_at", "attempt", "seq", "job", "job_since")}
+        await session.execute(sa.update(ready).where(*by_key).values(call_id=None, **values), moved)
+    if closed:
+        await session.execute(
+            sa.delete(open_call).where(
+                open_call.c.queue_id == sa.bindparam("b_queue_id"), open_call.c.call_id == sa.bindparam("b_call_id")
+            ),
+            closed,
+        )
+
+
+async def _release(session: AsyncSession, lease: Lease, now: dt.datetime, chance: random.Random) -> None:
+    """Give the queue back with what was learnt: windows, concurrency, breaker, and when to look again."""
+    breaker = lease.breaker
+    for healthy in lease.answers:
+        breaker = breaker.after(healthy, now, chance.random())
+    values: dict[str, Any] = {
+        "lease_owner": None,
+        "lease_until": None,
+        "windows": lease.windows,
+        "concurrency_limit": health.concurrency_after(lease.concurrency, lease.answers, lease.traits.concurrency),
+        "breaker": breaker.dump(),
+    }
+    if lease.parked:
+        values |= {"parked_reason": lease.parked, "next_due": None}
+    else:
+        head = await next_due(session, lease.queue_id)
+        floor = max(filter(None, (breaker.until, lease.next_window)), default=None)
+        values["next_due"] = max(head, floor) if head and floor else head
+    await session.execute(
+        sa.update(VirtualQueue)
+        .where(col(VirtualQueue.id) == lease.queue_id)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def next_due(session: AsyncSession, queue_id: str) -> dt.datetime | None:
+    """When the queue's first row is due, one index look-up per rank."""
+    table = Ready.__table__  # type: ignore[attr-defined]
+    heads = [
+        sa.select(table.c.due_at)
+        .where(table.c.queue_id == queue_id, table.c.rank == rank)
+        .order_by(table.c.due_at, table.c.delivery_id)
+        .limit(1)
+        .scalar_subquery()
+        for rank in range(4)
+    ]
+    found = [each for each in (await session.execute(sa.select(*heads))).one() if each is not None]
+    return min(found, default=None)

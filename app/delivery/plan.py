@@ -1,0 +1,164 @@
+"""Planning: one request becomes deliveries, places in queues, and a first line of history, in the caller's transaction."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.db import hint_after_commit, insert_or_ignore
+from app.core.ids import new_id
+from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
+from app.delivery.states import Assurance, State
+
+URGENT = dt.timedelta(hours=72)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One delivery to be; ``skip_reason`` settles it at once, ``is_waiting`` leaves it for a later phase."""
+
+    workspace_id: str
+    request_id: str
+    destination_id: str
+    operation: str
+    identifier_ids: Sequence[str]
+    expires_at: dt.datetime
+    due_at: dt.datetime | None = None
+    phase: int = 1
+    skip_reason: str | None = None
+    id: str = field(default_factory=lambda: new_id("dlv"))
+
+
+async def insert(session: AsyncSession, planned: Sequence[Planned], now: dt.datetime) -> None:
+    """Write deliveries; those of the first phase are due at once."""
+    if not planned:
+        return
+    await session.execute(sa.insert(Delivery), [_delivery(each, now) for each in planned])
+    await session.execute(sa.insert(DeliveryTransition), [_first_transition(each, now) for each in planned])
+    first = min(each.phase for each in planned)
+    due = [each for each in planned if each.phase == first and each.skip_reason is None]
+    await enqueue(session, [_ready(each, now) for each in due], {each.destination_id: each.workspace_id for each in due}, now)
+
+
+async def enqueue(
+    session: AsyncSession, rows: Sequence[dict[str, Any]], workspaces: dict[str, str], now: dt.datetime
+) -> None:
+    """Put rows into ``ready`` and let their queues be looked at. ``workspaces``: queue id -> workspace id."""
+    if not rows:
+        return
+    await session.execute(sa.insert(Ready), list(rows))
+    queue_ids = sorted(workspaces)
+    await session.execute(
+        insert_or_ignore(session, VirtualQueue).values(
+            [{"id": queue_id, "workspace_id": workspaces[queue_id], "windows": {}, "breaker": {}, "token": 0, "deficit": 0, "concurrency_limit": 4, "is_paused": False} for queue_id in queue_ids]
+        )
+    )  # fmt: skip
+    await look_at(session, queue_ids, now)
+
+
+async def look_at(session: AsyncSession, queue_ids: Iterable[str], due_at: dt.datetime) -> None:
+    """Bring queues' next look forward to ``due_at``; touches only those that would look later. In id order."""
+    await session.execute(
+        sa.update(VirtualQueue)
+        .where(
+            col(VirtualQueue.id).in_(sorted(queue_ids)),
+            sa.or_(col(VirtualQueue.next_due).is_(None), col(VirtualQueue.next_due) > due_at),
+            ~col(VirtualQueue.is_paused),
+            col(VirtualQueue.parked_reason).is_(None),
+        )
+        .values(next_due=due_at)
+        .execution_options(synchronize_session=False)
+    )
+    hint_after_commit(session, "dispatch")
+
+
+async def release_phase(session: AsyncSession, request_ids: Sequence[str], phase: int, now: dt.datetime) -> None:
+    """Make the waiting deliveries of a later phase due; ``rank`` 2: their people are already started."""
+    rows = (
+        await session.execute(
+            sa.select(Delivery).where(col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase)
+        )
+    ).scalars()
+    waiting = [
+        {**_ready_row(each.destination_id, each.id, each.operation, each.expires_at, now), "rank": min(each.rank, 2)}
+        for each in rows
+    ]
+    settled = await _settled(session, [row["delivery_id"] for row in waiting])
+    rows_due = [row for row in waiting if row["delivery_id"] not in settled]
+    workspaces = dict(
+        (
+            await session.execute(
+                sa.select(col(Delivery.destination_id), col(Delivery.workspace_id)).where(
+                    col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase
+                )
+            )
+        )
+        .tuples()
+        .all()
+    )
+    await enqueue(session, rows_due, {row["queue_id"]: workspaces[row["queue_id"]] for row in rows_due}, now)
+
+
+async def _settled(session: AsyncSession, delivery_ids: Sequence[str]) -> set[str]:
+    """Deliveries skipped at planning: their history has one line and it is final."""
+    rows = await session.execute(
+        sa.select(col(DeliveryTransition.delivery_id)).where(
+            col(DeliveryTransition.delivery_id).in_(delivery_ids),
+            col(DeliveryTransition.state).in_([State.SUCCEEDED, State.DISCARDED]),
+        )
+    )
+    return {delivery_id for (delivery_id,) in rows}
+
+
+def _delivery(planned: Planned, now: dt.datetime) -> dict[str, Any]:
+    return {
+        "id": planned.id,
+        "workspace_id": planned.workspace_id,
+        "request_id": planned.request_id,
+        "destination_id": planned.destination_id,
+        "operation": planned.operation,
+        "identifier_ids": list(planned.identifier_ids),
+        "phase": planned.phase,
+        "rank": _rank(planned.due_at, now),
+        "due_at": planned.due_at,
+        "created_at": now,
+        "expires_at": planned.expires_at,
+    }
+
+
+def _rank(due_at: dt.datetime | None, now: dt.datetime) -> int:
+    return 1 if due_at is not None and due_at - now <= URGENT else 3
+
+
+def _first_transition(planned: Planned, now: dt.datetime) -> dict[str, Any]:
+    is_skipped = planned.skip_reason is not None
+    return {
+        "delivery_id": planned.id,
+        "seq": 1,
+        "at": now,
+        "state": State.SUCCEEDED if is_skipped else State.AWAITING_SCHEDULING,
+        "detail": "skipped" if is_skipped else None,
+        "assurance": Assurance.NONE if is_skipped else Assurance.REQUESTED,
+        "attempt": 0,
+        "reason": planned.skip_reason,
+    }
+
+
+def _ready(planned: Planned, now: dt.datetime) -> dict[str, Any]:
+    return {
+        **_ready_row(planned.destination_id, planned.id, planned.operation, planned.expires_at, now),
+        "rank": _rank(planned.due_at, now),
+    }
+
+
+def _ready_row(queue_id: str, delivery_id: str, operation: str, expires_at: dt.datetime, now: dt.datetime) -> dict[str, Any]:
+    return {
+        "queue_id": queue_id, "rank": 3, "due_at": now, "delivery_id": delivery_id, "operation": operation,
+        "attempt": 0, "seq": 1, "expires_at": expires_at,
+    }  # fmt: skip

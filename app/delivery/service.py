@@ -1,0 +1,266 @@
+"""What operators and requests may do with deliveries and queues."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.db import hint_after_commit
+from app.core.errors import Conflict, NotFound
+from app.delivery.finish import OnSettled, Settled, next_due
+from app.delivery.health import Breaker
+from app.delivery.models import Delivery, DeliveryTransition, OpenCall, Ready, VirtualQueue
+from app.delivery.plan import look_at
+from app.delivery.states import SETTLED, Assurance, State
+
+
+class NotReplayable(Conflict):
+    slug, title = "not-replayable", "Only archived or failed deliveries can be replayed"
+
+
+async def latest(session: AsyncSession, delivery_ids: Collection[str]) -> dict[str, DeliveryTransition]:
+    """The present transition of each delivery."""
+    if not delivery_ids:
+        return {}
+    newest = (
+        sa.select(col(DeliveryTransition.delivery_id), sa.func.max(col(DeliveryTransition.seq)).label("seq"))
+        .where(col(DeliveryTransition.delivery_id).in_(delivery_ids))
+        .group_by(col(DeliveryTransition.delivery_id))
+        .subquery()
+    )
+    rows = await session.execute(
+        sa.select(DeliveryTransition).join(
+            newest,
+            (col(DeliveryTransition.delivery_id) == newest.c.delivery_id)
+            & (col(DeliveryTransition.seq) == newest.c.seq),
+        )
+    )
+    return {each.delivery_id: each for each in rows.scalars()}
+
+
+async def of_requests(session: AsyncSession, request_ids: Collection[str]) -> list[Delivery]:
+    """Deliveries of requests, in the order they were planned."""
+    rows = await session.execute(
+        sa.select(Delivery).where(col(Delivery.request_id).in_(request_ids)).order_by(col(Delivery.phase), col(Delivery.id))
+    )
+    return list(rows.scalars())
+
+
+async def get(session: AsyncSession, workspace_id: str, delivery_id: str) -> Delivery:
+    found = await session.get(Delivery, delivery_id)
+    if found is None or found.workspace_id != workspace_id:
+        raise NotFound("There is no delivery with this id.")
+    return found
+
+
+async def trace(session: AsyncSession, delivery_id: str) -> list[DeliveryTransition]:
+    """A delivery's whole history, oldest first."""
+    rows = await session.execute(
+        sa.select(DeliveryTransition)
+        .where(col(DeliveryTransition.delivery_id) == delivery_id)
+        .order_by(col(DeliveryTransition.seq))
+    )
+    return list(rows.scalars())
+
+
+async def replay(session: AsyncSession, workspace_id: str, delivery_id: str, now: dt.datetime) -> Delivery:
+    """Put an archived delivery back into its queue with a fresh expiry."""
+    delivery = await get(session, workspace_id, delivery_id)
+    present = (await latest(session, [delivery_id]))[delivery_id]
+    if present.state != State.ARCHIVED:
+        raise NotReplayable("Look at the delivery's `state`: it must be `archived`.")
+    lifetime = delivery.expires_at - delivery.created_at
+    session.add(_transition(present, State.AWAITING_SCHEDULING, None, now, reason="replayed"))
+    session.add(
+        Ready(
+            queue_id=delivery.destination_id, rank=0, due_at=now, delivery_id=delivery.id, operation=delivery.operation,
+            attempt=0, seq=present.seq + 1, expires_at=now + lifetime,
+        )
+    )  # fmt: skip
+    await session.flush()
+    await look_at(session, [delivery.destination_id], now)
+    return delivery
+
+
+async def waive(
+    session: AsyncSession, workspace_id: str, delivery_id: str, reason: str, on_settled: OnSettled, now: dt.datetime
+) -> None:
+    """An operator accepts that an archived delivery will not happen; it counts as an exception in the receipt."""
+    delivery = await get(session, workspace_id, delivery_id)
+    present = (await latest(session, [delivery_id]))[delivery_id]
+    if present.state != State.ARCHIVED:
+        raise Conflict("Only an archived delivery can be waived.")
+    session.add(_transition(present, State.DISCARDED, "expired", now, reason=reason))
+    await session.flush()
+    await on_settled(session, [Settled(delivery.id, delivery.request_id, delivery.workspace_id)], now)
+
+
+async def stop_all(
+    session: AsyncSession, request_ids: Collection[str], detail: str, now: dt.datetime, *, reason: str
+) -> list[Settled]:
+    """Take the unsettled deliveries of requests out of their queues. A call already under way is not recalled."""
+    deliveries = {each.id: each for each in await of_requests(session, request_ids)}
+    present = await latest(session, list(deliveries))
+    open_ids = [each for each, transition in present.items() if transition.state not in SETTLED]
+    in_call = {
+        row
+        for (row,) in await session.execute(
+            sa.select(col(Ready.delivery_id)).where(col(Ready.delivery_id).in_(open_ids), col(Ready.call_id).is_not(None))
+        )
+    }
+    stopped = [each for each in open_ids if each not in in_call]
+    for delivery_id in stopped:
+        session.add(_transition(present[delivery_id], State.DISCARDED, detail, now, reason=reason))
+    await session.execute(
+        sa.delete(Ready).where(col(Ready.delivery_id).in_(stopped)).execution_options(synchronize_session=False)
+    )
+    await session.flush()
+    return [Settled(each, deliveries[each].request_id, deliveries[each].workspace_id) for each in stopped]
+
+
+async def has_calls(session: AsyncSession, request_id: str) -> bool:
+    """Whether any vendor was called for the request."""
+    ids = [each.id for each in await of_requests(session, [request_id])]
+    called = sa.select(sa.literal(1)).where(
+        col(DeliveryTransition.delivery_id).in_(ids), col(DeliveryTransition.call_id).is_not(None)
+    )
+    under_way = sa.select(sa.literal(1)).where(col(Ready.delivery_id).in_(ids), col(Ready.call_id).is_not(None))
+    return (await session.execute(called.limit(1))).first() is not None or (
+        await session.execute(under_way.limit(1))
+    ).first() is not None
+
+
+def _transition(
+    before: DeliveryTransition, state: State, detail: str | None, now: dt.datetime, *, reason: str
+) -> DeliveryTransition:
+    return DeliveryTransition(
+        delivery_id=before.delivery_id, seq=before.seq + 1, at=now, state=state, detail=detail,
+        assurance=before.assurance or Assurance.REQUESTED, attempt=before.attempt, reason=reason,
+    )  # fmt: skip
+
+
+# Queues: every change of order or flow is one UPDATE.
+
+
+async def queues(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[dict[str, Any]]:
+    """Every queue with its depth and health, in the shape of ``GET /v1/queues``."""
+    depth = (
+        sa.select(
+            col(Ready.queue_id).label("queue_id"),
+            sa.func.count().label("depth"),
+            sa.func.sum(sa.case((col(Ready.due_at) <= now, 1), else_=0)).label("due_count"),
+            sa.func.min(col(Ready.due_at)).label("oldest"),
+            sa.func.count(col(Ready.call_id)).label("in_flight"),
+        )
+        .group_by(col(Ready.queue_id))
+        .subquery()
+    )
+    rows = await session.execute(
+        sa.select(VirtualQueue, depth.c.depth, depth.c.due_count, depth.c.oldest, depth.c.in_flight)
+        .outerjoin(depth, depth.c.queue_id == col(VirtualQueue.id))
+        .where(col(VirtualQueue.workspace_id) == workspace_id)
+        .order_by(col(VirtualQueue.id))
+    )
+    return [
+        {
+            "destination_id": queue.id, "depth": depth or 0, "due_count": due or 0,
+            "oldest_due_at": oldest if oldest and oldest <= now else None, "in_flight": in_flight or 0,
+            "concurrency_limit": queue.concurrency_limit, "breaker": Breaker.load(queue.breaker).state,
+            "paused": queue.is_paused, "parked_reason": queue.parked_reason, "next_due_at": queue.next_due,
+        }
+        for queue, depth, due, oldest, in_flight in rows
+    ]  # fmt: skip
+
+
+class QueueAction(StrEnum):
+    PAUSE = "pause"
+    RESUME = "resume"
+    BOOST = "boost"
+    FLUSH = "flush"
+
+
+async def change_queue(
+    session: AsyncSession, workspace_id: str, queue_id: str, action: QueueAction, now: dt.datetime
+) -> None:
+    match action:
+        case QueueAction.PAUSE:
+            await pause(session, workspace_id, queue_id)
+        case QueueAction.RESUME:
+            await resume(session, workspace_id, queue_id, now)
+        case QueueAction.BOOST:
+            await boost(session, workspace_id, queue_id)
+        case QueueAction.FLUSH:
+            await flush(session, workspace_id, queue_id, now)
+
+
+async def pause(session: AsyncSession, workspace_id: str, queue_id: str) -> None:
+    """No new calls; those under way finish."""
+    await _change(session, workspace_id, queue_id, is_paused=True, next_due=None)
+
+
+async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
+    """Go on, also after parking; the breaker starts anew."""
+    await _change(session, workspace_id, queue_id, is_paused=False, parked_reason=None, breaker={})
+    await session.execute(
+        sa.update(OpenCall).where(col(OpenCall.queue_id) == queue_id).values(leases=1).execution_options(synchronize_session=False)
+    )
+    head = await next_due(session, queue_id)
+    await session.execute(
+        sa.update(VirtualQueue)
+        .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.lease_until).is_(None))
+        .values(next_due=max(head, now) if head else None)
+        .execution_options(synchronize_session=False)
+    )
+    hint_after_commit(session, "dispatch")
+
+
+async def boost(session: AsyncSession, workspace_id: str, queue_id: str) -> None:
+    """Let the queue be looked at before all others."""
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    await _change(session, workspace_id, queue_id, next_due=epoch)
+    hint_after_commit(session, "dispatch")
+
+
+async def flush(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
+    """Try everything that waits, now."""
+    await _change(session, workspace_id, queue_id, next_due=now, breaker={})
+    await session.execute(
+        sa.update(Ready)
+        .where(col(Ready.queue_id) == queue_id, col(Ready.call_id).is_(None), col(Ready.due_at) > now)
+        .values(due_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    hint_after_commit(session, "dispatch")
+
+
+async def wake_job(session: AsyncSession, delivery_ids: Sequence[str], now: dt.datetime) -> None:
+    """Ask about vendor jobs or human tasks now: something was reported."""
+    rows = (
+        await session.execute(
+            sa.select(col(Ready.queue_id)).where(col(Ready.delivery_id).in_(delivery_ids)).distinct()
+        )
+    ).scalars().all()  # fmt: skip
+    await session.execute(
+        sa.update(Ready)
+        .where(col(Ready.delivery_id).in_(delivery_ids), col(Ready.call_id).is_(None))
+        .values(due_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    await look_at(session, rows, now)
+
+
+async def _change(session: AsyncSession, workspace_id: str, queue_id: str, **values: Any) -> None:
+    changed = await session.execute(
+        sa.update(VirtualQueue)
+        .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.workspace_id) == workspace_id)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+    if changed.rowcount == 0:
+        raise NotFound("This destination has no queue yet; it gets one with its first delivery.")

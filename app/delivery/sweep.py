@@ -1,0 +1,82 @@
+"""The sweep: repairs queues that nobody would look at, and archives what has expired."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.db import hint_after_commit
+from app.core.logging import get_logger
+from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
+from app.delivery.states import Assurance, State
+
+log = get_logger(__name__)
+
+
+async def sweep(session: AsyncSession, now: dt.datetime) -> int:
+    """One bounded pass; returns how many deliveries were archived."""
+    await _repair(session)
+    await _drop_empty_calls(session)
+    return await _archive_expired(session, now)
+
+
+async def _repair(session: AsyncSession) -> None:
+    """A queue with work looks at its head, whatever its ``next_due`` says (a lost update, a hand-made change)."""
+    heads = sa.select(col(Ready.queue_id), sa.func.min(col(Ready.due_at)).label("head")).group_by(col(Ready.queue_id)).subquery()
+    rows = await session.execute(
+        sa.select(heads.c.queue_id, heads.c.head)
+        .join(VirtualQueue, col(VirtualQueue.id) == heads.c.queue_id)
+        .where(
+            col(VirtualQueue.next_due).is_(None),
+            col(VirtualQueue.lease_until).is_(None),
+            ~col(VirtualQueue.is_paused),
+            col(VirtualQueue.parked_reason).is_(None),
+        )
+        .limit(1000)
+    )
+    for queue_id, head in rows.all():
+        await session.execute(
+            sa.update(VirtualQueue)
+            .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.next_due).is_(None))
+            .values(next_due=head)
+            .execution_options(synchronize_session=False)
+        )
+        hint_after_commit(session, "dispatch")
+
+
+async def _drop_empty_calls(session: AsyncSession) -> None:
+    """Open calls none of whose people wait any more (cancelled meanwhile)."""
+    waiting = sa.select(col(Ready.call_id)).where(col(Ready.call_id).is_not(None))
+    await session.execute(
+        sa.delete(OpenCall)
+        .where(
+            col(OpenCall.call_id).not_in(waiting),
+            col(OpenCall.queue_id).in_(sa.select(col(VirtualQueue.id)).where(col(VirtualQueue.lease_until).is_(None))),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
+    """Expired deliveries leave the working set; they stay a legal risk until replayed or waived."""
+    rows = (
+        await session.execute(
+            sa.select(Ready).where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None)).limit(500)
+        )
+    ).scalars().all()  # fmt: skip
+    for row in rows:
+        for offset, state in ((1, State.ARCHIVING), (2, State.ARCHIVED)):
+            session.add(
+                DeliveryTransition(
+                    delivery_id=row.delivery_id, seq=row.seq + offset, at=now, state=state, detail="expired",
+                    assurance=Assurance.ACKNOWLEDGED if row.job else Assurance.REQUESTED, attempt=row.attempt,
+                    reason="expired",
+                )
+            )  # fmt: skip
+        await session.delete(row)
+        log.error("delivery_expired", delivery_id=row.delivery_id, destination_id=row.queue_id)
+    await session.flush()
+    return len(rows)
