@@ -12,7 +12,8 @@ from app.core.db import Id, Json, Main, Moment
 
 
 class Site(Main, table=True):
-    """A property with a banner. ``draft`` is the configuration being edited; visitors see the published version."""
+    """A property with a banner. ``draft`` is the configuration being edited; visitors see the
+    published version."""
 
     __tablename__ = "site"
 
@@ -29,7 +30,8 @@ class Site(Main, table=True):
 
 
 class NoticeVersion(Main, table=True):
-    """Everything a visitor was shown, in every language and regime: immutable and hashed (SHA-256 of canonical JSON)."""
+    """Everything a visitor was shown, in every language and regime: immutable and hashed (SHA-256
+    of canonical JSON)."""
 
     __tablename__ = "notice_version"
     __table_args__ = (sa.UniqueConstraint("site_id", "number"),)

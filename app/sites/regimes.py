@@ -1,0 +1,268 @@
+"""Regimes: which law applies to a visitor or a request, and the clocks it sets. Pure functions over
+``laws/*.toml``."""
+
+from __future__ import annotations
+
+import calendar
+import datetime as dt
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.core.errors import Invalid
+
+_LAWS = Path(__file__).parent / "laws"
+_REGION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
+_ONE_DAY = dt.timedelta(days=1)
+
+REQUEST_KINDS = (
+    "erasure", "access", "portability", "rectification", "restriction", "objection", "opt_out", "limit_use",
+    "suppression", "unsuppression",
+)  # fmt: skip
+"""Every kind of data subject request; a law file sets clocks for some and a default for the
+rest."""
+
+_ALWAYS_VERIFIED = frozenset({"erasure", "access", "portability", "rectification", "unsuppression"})
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Period(_Strict):
+    """A length of time as laws count it; exactly one member is set."""
+
+    months: int | None = Field(None, ge=1, le=24)
+    days: int | None = Field(None, ge=1, le=400)
+    business_days: int | None = Field(None, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _one(self) -> Period:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("a period is given in months, days or business_days")
+        return self
+
+
+class KindClocks(_Strict):
+    """The clocks of one request kind. ``rolls``: a last day that is a day off moves to the next
+    working day."""
+
+    acknowledge: Period | None = None
+    answer: Period
+    extension: Period | None = None
+    rolls: bool
+
+    @model_validator(mode="after")
+    def _same_unit(self) -> KindClocks:
+        if self.extension and self.extension.model_fields_set != self.answer.model_fields_set:
+            raise ValueError("answer and extension are counted in the same unit")
+        return self
+
+
+class _Consent(_Strict):
+    mode: Literal["opt_in", "opt_out"]
+    honours_gpc: bool
+
+
+class _Requests(_Strict):
+    unverified: frozenset[str]
+
+    @model_validator(mode="after")
+    def _careful(self) -> _Requests:
+        if not self.unverified <= frozenset(REQUEST_KINDS) - _ALWAYS_VERIFIED:
+            raise ValueError("these kinds are unknown or need verification under every law")
+        return self
+
+
+class _LawFile(_Strict):
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,31}$")]
+    name: str
+    source: str
+    read_on: dt.date
+    regions: frozenset[Annotated[str, Field(pattern=f"^{_REGION.pattern}$")]]
+    strictness: int
+    holidays: frozenset[dt.date] = frozenset()
+    consent: _Consent
+    requests: _Requests
+    clocks: dict[str, KindClocks]
+
+    @model_validator(mode="after")
+    def _known_kinds(self) -> _LawFile:
+        if "default" not in self.clocks or not self.clocks.keys() <= {"default", *REQUEST_KINDS}:
+            raise ValueError("clocks are set for `default` and for request kinds")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """One law. ``strictness`` ranks them; ``mode`` is opt_in or opt_out."""
+
+    id: str
+    name: str
+    source: str
+    read_on: dt.date
+    regions: frozenset[str]
+    strictness: int
+    holidays: frozenset[dt.date]
+    mode: Literal["opt_in", "opt_out"]
+    honours_gpc: bool
+    unverified_kinds: frozenset[str]
+    _clocks: MappingProxyType[str, KindClocks]
+
+    def clocks_of(self, kind: str) -> KindClocks:
+        return self._clocks.get(kind) or self._clocks["default"]
+
+    def needs_verification(self, kind: str) -> bool:
+        """False where a request takes effect at once, without proof of who asks."""
+        return kind not in self.unverified_kinds
+
+    @property
+    def opt_out_business_days(self) -> int | None:
+        """How long an opt-out may take, where the law counts that in business days."""
+        return self.clocks_of("opt_out").answer.business_days
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """When a request must be acknowledged (if the law asks for it) and answered: last seconds of
+    days, in UTC."""
+
+    acknowledge_by: dt.datetime | None
+    due_at: dt.datetime
+
+
+# --- which law
+# --------------------------------------------------------------------------------------------------
+
+
+@cache
+def load(directory: Path = _LAWS) -> MappingProxyType[str, Regime]:
+    """All law files by id, strictest first; a faulty file stops the start, with pydantic's
+    reasons."""
+    found = [_read(path) for path in sorted(directory.glob("*.toml"))]
+    found.sort(key=lambda each: (-each.strictness, each.id))
+    return MappingProxyType({each.id: each for each in found})
+
+
+def _read(path: Path) -> Regime:
+    law = _LawFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    if law.id != path.stem:
+        raise ValueError(f"{path.name} describes {law.id!r}")
+    return Regime(
+        law.id, law.name, law.source, law.read_on, law.regions, law.strictness, law.holidays,
+        law.consent.mode, law.consent.honours_gpc, law.requests.unverified, MappingProxyType(law.clocks),
+    )  # fmt: skip
+
+
+def get(regime_id: str) -> Regime:
+    """The law with this id, or 422."""
+    if regime := load().get(regime_id):
+        return regime
+    raise Invalid(f"Regimes are: {', '.join(load())}.")
+
+
+def clean_region(text: str | None) -> str | None:
+    """``de`` -> ``DE``, ``us-ca`` -> ``US-CA``; None for anything that is not an ISO 3166 code."""
+    region = (text or "").strip().upper()
+    return region if _REGION.fullmatch(region) else None
+
+
+def regime_for(region: str | None, allowed: Iterable[str] = ()) -> Regime:
+    """The law of a region among those a site allows (none named: all).
+
+    The whole code counts first (``US-CA``), then its country. A region that is unknown, or that no
+    allowed law
+    covers, gets the strictest allowed one.
+    """
+    laws = load()
+    wanted = set(allowed)
+    candidates = [law for law in laws.values() if law.id in wanted] or list(
+        laws.values()
+    )  # strictest first
+    if code := clean_region(region):
+        for name in (code, code.partition("-")[0]):
+            for regime in candidates:
+                if name in regime.regions:
+                    return regime
+    return candidates[0]
+
+
+# --- clocks ---------------------------------------------------------------------------------------
+# --------------
+
+
+def clocks(regime: Regime, kind: str, received_at: dt.datetime, timezone: str = "UTC") -> Clocks:
+    """When a request that came in at ``received_at`` is due, counted in the days of ``timezone``
+    (IANA name)."""
+    rules, zone = regime.clocks_of(kind), ZoneInfo(timezone)
+    day = received_at.astimezone(zone).date()
+
+    def end(period: Period) -> dt.datetime:
+        return _end_of(_after(day, period, regime, rolls=rules.rolls), zone)
+
+    return Clocks(end(rules.acknowledge) if rules.acknowledge else None, end(rules.answer))
+
+
+def extension_limit(
+    regime: Regime, kind: str, received_at: dt.datetime, timezone: str = "UTC"
+) -> dt.datetime | None:
+    """The latest moment a request may be extended to, counted from receipt; None where the law
+    knows no extension."""
+    rules, zone = regime.clocks_of(kind), ZoneInfo(timezone)
+    if rules.extension is None:
+        return None
+    unit = next(iter(rules.answer.model_fields_set))
+    total = Period.model_validate(
+        {unit: getattr(rules.answer, unit) + getattr(rules.extension, unit)}
+    )
+    return _end_of(
+        _after(received_at.astimezone(zone).date(), total, regime, rolls=rules.rolls), zone
+    )
+
+
+def _after(day: dt.date, period: Period, regime: Regime, *, rolls: bool) -> dt.date:
+    """The last day of a period that begins the day after ``day``."""
+    if period.business_days is not None:
+        return _add_business_days(day, period.business_days, regime)
+    last = (
+        day + dt.timedelta(days=period.days)
+        if period.days is not None
+        else add_months(day, period.months or 0)
+    )
+    while rolls and _is_day_off(last, regime):
+        last += _ONE_DAY
+    return last
+
+
+def add_months(day: dt.date, months: int) -> dt.date:
+    """The same day number, or that month's last day when it has no such number."""
+    years, month = divmod(day.month - 1 + months, 12)
+    year, month = day.year + years, month + 1
+    return dt.date(year, month, min(day.day, calendar.monthrange(year, month)[1]))
+
+
+def _add_business_days(day: dt.date, count: int, regime: Regime) -> dt.date:
+    while count:
+        day += _ONE_DAY
+        count -= not _is_day_off(day, regime)
+    return day
+
+
+def _is_day_off(day: dt.date, regime: Regime) -> bool:
+    return day.weekday() >= calendar.SATURDAY or day in regime.holidays
+
+
+def _end_of(day: dt.date, zone: ZoneInfo) -> dt.datetime:
+    """The day's last second, in UTC: one second before the next day begins, whatever the clocks do
+    that night."""
+    return dt.datetime.combine(day + _ONE_DAY, dt.time(), zone).astimezone(dt.UTC) - dt.timedelta(
+        seconds=1
+    )

@@ -1,0 +1,197 @@
+"""Clocks and regions by table, and what must hold for every date by hypothesis."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app.core.errors import Invalid
+from app.sites import regimes
+
+REGIMES = tuple(regimes.load())
+ZONES = ("UTC", "Europe/Berlin", "America/Los_Angeles", "America/Sao_Paulo", "Pacific/Kiritimati")
+
+moments = st.datetimes(dt.datetime(2000, 1, 1), dt.datetime(2090, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001
+kinds = st.sampled_from(regimes.REQUEST_KINDS)
+laws = st.sampled_from(REGIMES)
+zones = st.sampled_from(ZONES)
+
+
+def at(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+def test_the_strictest_law_comes_first() -> None:
+    assert REGIMES == ("gdpr", "uk_gdpr", "lgpd", "ccpa")
+
+
+@pytest.mark.parametrize(
+    ("regime", "kind", "received", "zone", "due"),
+    [
+        ("gdpr", "erasure", "2026-01-31T10:00:00Z", "UTC", "2026-03-02T23:59:59Z"),
+        ("ccpa", "erasure", "2026-01-31T10:00:00Z", "UTC", "2026-03-17T23:59:59Z"),
+        ("gdpr", "access", "2026-11-23T00:00:00Z", "UTC", "2026-12-23T23:59:59Z"),
+        ("gdpr", "erasure", "2027-01-30T12:00:00Z", "UTC", "2027-03-01T23:59:59Z"),
+        ("gdpr", "erasure", "2028-01-31T12:00:00Z", "UTC", "2028-02-29T23:59:59Z"),
+        ("uk_gdpr", "erasure", "2026-01-31T10:00:00Z", "Europe/London", "2026-03-02T23:59:59Z"),
+        # In Los Angeles it is still the 30th; 45 days later summer time has begun.
+        ("ccpa", "erasure", "2026-01-31T07:00:00Z", "America/Los_Angeles", "2026-03-17T06:59:59Z"),
+        # 15 business days: three weeks, whatever weekday but a day off.
+        ("ccpa", "opt_out", "2026-11-23T10:00:00Z", "UTC", "2026-12-14T23:59:59Z"),
+        ("ccpa", "limit_use", "2026-11-21T10:00:00Z", "UTC", "2026-12-11T23:59:59Z"),
+        ("lgpd", "access", "2026-11-23T10:00:00Z", "UTC", "2026-12-08T23:59:59Z"),
+        (
+            "lgpd",
+            "access",
+            "2026-11-20T10:00:00Z",
+            "UTC",
+            "2026-12-05T23:59:59Z",
+        ),  # a Saturday stays
+        ("gdpr", "erasure", "2026-12-31T23:30:00Z", "Europe/Berlin", "2027-02-01T22:59:59Z"),
+    ],
+)
+def test_a_request_is_due_at_the_last_second_of_the_last_day(
+    regime: str, kind: str, received: str, zone: str, due: str
+) -> None:
+    assert regimes.clocks(regimes.get(regime), kind, at(received), zone).due_at == at(due)
+
+
+def test_california_wants_an_acknowledgement_in_ten_business_days() -> None:
+    clocks = regimes.clocks(regimes.get("ccpa"), "erasure", at("2026-11-23T10:00:00Z"))
+
+    assert clocks.acknowledge_by == at("2026-12-07T23:59:59Z")
+    assert (
+        regimes.clocks(regimes.get("gdpr"), "erasure", at("2026-11-23T10:00:00Z")).acknowledge_by
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("regime", "kind", "limit"),
+    [
+        ("gdpr", "erasure", "2026-04-30T23:59:59Z"),
+        ("ccpa", "erasure", "2026-05-01T23:59:59Z"),
+        ("ccpa", "opt_out", None),
+        ("lgpd", "access", None),
+    ],
+)
+def test_extensions_count_from_receipt(regime: str, kind: str, limit: str | None) -> None:
+    found = regimes.extension_limit(regimes.get(regime), kind, at("2026-01-31T10:00:00Z"))
+
+    assert found == (at(limit) if limit else None)
+
+
+def test_a_holiday_of_the_law_file_is_a_day_off(tmp_path: Path) -> None:
+    text = (Path(regimes.__file__).parent / "laws" / "gdpr.toml").read_text(encoding="utf-8")
+    (tmp_path / "gdpr.toml").write_text(text.replace("holidays = []", "holidays = [2026-12-25]"))
+    regime = regimes.load(tmp_path)["gdpr"]
+
+    # 25 December 2026 is a Friday.
+    assert regimes.clocks(regime, "erasure", at("2026-11-25T10:00:00Z")).due_at == at(
+        "2026-12-28T23:59:59Z"
+    )
+
+
+def test_no_law_file_lets_an_erasure_pass_unverified(tmp_path: Path) -> None:
+    text = (Path(regimes.__file__).parent / "laws" / "gdpr.toml").read_text(encoding="utf-8")
+    (tmp_path / "gdpr.toml").write_text(
+        text.replace('unverified = ["opt_out"]', 'unverified = ["erasure"]')
+    )
+
+    with pytest.raises(ValidationError):
+        regimes.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("region", "allowed", "regime"),
+    [
+        ("DE", (), "gdpr"),
+        ("de-by", (), "gdpr"),
+        ("GB", (), "uk_gdpr"),
+        ("US-CA", (), "ccpa"),
+        ("US-NY", (), "gdpr"),
+        ("BR", (), "lgpd"),
+        (None, (), "gdpr"),
+        ("", ("ccpa", "lgpd"), "lgpd"),
+        ("JP", ("ccpa",), "ccpa"),
+        ("DE", ("ccpa", "lgpd"), "lgpd"),
+        ("<script>", (), "gdpr"),
+        ("US-CA", ("gone",), "ccpa"),
+    ],
+)
+def test_the_law_of_a_region(region: str | None, allowed: tuple[str, ...], regime: str) -> None:
+    assert regimes.regime_for(region, allowed).id == regime
+
+
+def test_an_unknown_regime_is_refused_by_name() -> None:
+    with pytest.raises(Invalid, match="gdpr, uk_gdpr"):
+        regimes.get("hipaa")
+
+
+def test_which_opt_outs_need_no_proof() -> None:
+    ccpa = regimes.get("ccpa")
+
+    assert ccpa.opt_out_business_days == 15
+    assert regimes.get("gdpr").opt_out_business_days is None
+    assert not ccpa.needs_verification("limit_use")
+    assert ccpa.needs_verification("erasure")
+
+
+@given(laws, kinds, moments, zones)
+def test_every_due_moment_is_a_last_second_after_receipt(
+    law: str, kind: str, received: dt.datetime, zone: str
+) -> None:
+    due = regimes.clocks(regimes.get(law), kind, received, zone).due_at
+    local, following = (
+        due.astimezone(ZoneInfo(zone)),
+        (due + dt.timedelta(seconds=1)).astimezone(ZoneInfo(zone)),
+    )
+
+    assert due > received
+    assert local.date() < following.date()
+
+
+@given(laws, kinds, moments, zones)
+def test_rolling_laws_never_end_on_a_day_off(
+    law: str, kind: str, received: dt.datetime, zone: str
+) -> None:
+    regime = regimes.get(law)
+    due = regimes.clocks(regime, kind, received, zone).due_at.astimezone(ZoneInfo(zone))
+    rules = regime.clocks_of(kind)
+
+    if rules.rolls or rules.answer.business_days:
+        assert due.weekday() < 5
+
+
+@given(laws, kinds, moments, st.timedeltas(dt.timedelta(0), dt.timedelta(days=400)), zones)
+def test_a_later_request_is_never_due_earlier(
+    law: str, kind: str, received: dt.datetime, later: dt.timedelta, zone: str
+) -> None:
+    regime = regimes.get(law)
+    first = regimes.clocks(regime, kind, received, zone)
+    second = regimes.clocks(regime, kind, received + later, zone)
+
+    assert first.due_at <= second.due_at
+
+
+@given(laws, kinds, moments, zones)
+def test_an_extension_ends_after_the_first_clock(
+    law: str, kind: str, received: dt.datetime, zone: str
+) -> None:
+    limit = regimes.extension_limit(regimes.get(law), kind, received, zone)
+
+    assert limit is None or limit > regimes.clocks(regimes.get(law), kind, received, zone).due_at
+
+
+@given(st.dates(dt.date(1900, 1, 1), dt.date(2200, 1, 1)), st.integers(0, 60))
+def test_months_keep_the_day_number_or_take_the_last_day(day: dt.date, months: int) -> None:
+    found = regimes.add_months(day, months)
+
+    assert (found.year * 12 + found.month) - (day.year * 12 + day.month) == months
+    assert found.day == day.day or (found + dt.timedelta(days=1)).day == 1
