@@ -52,7 +52,7 @@ services-down: ## Stop the test servers
 	@$(SERVICES) down
 
 check: $(VENV)/.installed-dev consent_widget/node_modules/.installed ## Check format, lint, types, import directions and the widget
-	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted: run \`make format\`" >&2; exit 1; }
+	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo "Not formatted: run \`make format\`" >&2; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo

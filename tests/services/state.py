@@ -70,7 +70,7 @@ class State:
         """Start one server and wait until it answers; returns the reason when it does not."""
         server = SERVERS[name]
         user = processes.account(server.account)
-        directory = private_directory(name, user)
+        directory = private_directory(name, user, is_durable=self.is_durable)
         one = Running(
             str(directory), processes.free_ports(server.port_count), secrets.token_hex(16), []
         )
@@ -114,14 +114,25 @@ class State:
         return found
 
 
-def private_directory(name: str, user: str | None) -> Path:
-    """A new directory outside the repository, which a server's account may be unable to reach."""
-    parents = (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - mkdtemp below
+def private_directory(name: str, user: str | None, *, is_durable: bool) -> Path:
+    """A new directory outside the repository, which a server's account may be unable to reach.
+
+    In memory where there is room, unless commits must reach a disk: a new database then takes
+    12 ms instead of 330.
+    """
+    parents = [Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108 - mkdtemp below
+    memory = Path("/dev/shm")  # noqa: S108 - likewise
+    if not is_durable and os.access(memory, os.W_OK) and has_room(memory):
+        parents.insert(0, memory)
     parent = next(p for p in parents if user is None or is_traversable(p))
     directory = Path(tempfile.mkdtemp(prefix=f"quittance-{name}-", dir=parent))
     if user is not None:
         os.chown(directory, *processes.ids(user))
     return directory
+
+
+def has_room(path: Path) -> bool:
+    return shutil.disk_usage(path).free > 2 << 30
 
 
 def is_traversable(path: Path) -> bool:
