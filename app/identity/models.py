@@ -26,6 +26,8 @@ class PersonalValue(Main, table=True):
     purpose: str
     kind: str
     subject_ref: bytes | None = None
+    commitment: str | None = None
+    """What receipts show of an identifier; says nothing without the sealed opening."""
     origin: str = "given"
     sealed: bytes
     created_at: dt.datetime = Field(sa_type=Moment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import hmac
 import json
 import secrets
 from collections.abc import Collection, Iterable
@@ -44,7 +45,8 @@ def identifier_row(
     now: dt.datetime, origin: str = "given",
 ) -> dict[str, Any]:  # fmt: skip
     """An insertable row of ``personal_value`` for one identifier, with a fresh opening."""
-    return value_row(
+    opening = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    row = value_row(
         key,
         workspace_id=workspace_id,
         holder_id=holder_id,
@@ -53,9 +55,17 @@ def identifier_row(
         value=identifier.value,
         now=now,
         origin=origin,
-        opening=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="),
+        opening=opening,
         subject_ref=ring.subject_ref(workspace_id, identifier.kind, identifier.value),
     )
+    row["commitment"] = commitment(opening, identifier)
+    return row
+
+
+def commitment(opening: str, identifier: Identifier) -> str:
+    """Hex HMAC-SHA-256 of ``v1|kind|value`` under the opening: who has both can show that a receipt is theirs."""
+    key = base64.urlsafe_b64decode(opening + "=" * (-len(opening) % 4))
+    return hmac.digest(key, f"v1|{identifier.kind}|{identifier.value}".encode(), "sha256").hex()
 
 
 def value_row(
@@ -71,6 +81,7 @@ def value_row(
         "purpose": purpose,
         "kind": kind,
         "subject_ref": subject_ref,
+        "commitment": None,
         "origin": origin,
         "sealed": key.seal(json.dumps([value, opening]).encode(), _place(workspace_id, row_id)),
         "created_at": now,

@@ -95,6 +95,7 @@ def upgrade() -> None:
     sa.Column('purpose', sa.String(), nullable=False),
     sa.Column('kind', sa.String(), nullable=False),
     sa.Column('subject_ref', sa.LargeBinary(), nullable=True),
+    sa.Column('commitment', sa.String(), nullable=True),
     sa.Column('origin', sa.String(), nullable=False),
     sa.Column('sealed', sa.LargeBinary(), nullable=False),
     sa.Column('created_at', Moment(), nullable=False),

@@ -1,0 +1,67 @@
+"""Checking a receipt offline, with the keys in hand and without this service."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from connectors.contract import Identifier
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from app.identity.vault import commitment
+from app.receipts.canonical import NotCanonical, canonical
+from app.receipts.signing import CONSENT_RECEIPT, REQUEST_RECEIPT
+
+
+class Unreadable(Exception):
+    """This is not a receipt at all, or these are not keys."""
+
+
+class NotValid(Exception):
+    """A receipt that must not be believed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A valid receipt. ``is_theirs``: the opening and identifier belong to it; None when not asked."""
+
+    claims: dict[str, Any]
+    kid: str
+    is_theirs: bool | None
+
+
+def verify(
+    token: str, key_set: dict[str, Any], opening: str | None = None, identifier: Identifier | None = None
+) -> Checked:
+    """Check signature, type and canonical form, and whether the receipt speaks of the identifier."""
+    token = token.strip()
+    if token.count(".") != 2:
+        raise Unreadable("A receipt is three base64url parts joined by full stops.")
+    try:
+        keys = KeySet.import_key_set(key_set)  # type: ignore[arg-type]
+    except (JoseError, ValueError, KeyError, TypeError) as error:
+        raise Unreadable("The key set cannot be read; it should be the answer of /.well-known/jwks.json.") from error
+    try:
+        signed = jws.deserialize_compact(token, keys, algorithms=["EdDSA", "Ed25519"])
+    except JoseError as error:
+        raise NotValid("The signature does not belong to this text under any of the keys.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unreadable("The receipt cannot be decoded.") from error
+    header = signed.headers()
+    if header.get("typ") not in {REQUEST_RECEIPT, CONSENT_RECEIPT}:
+        raise NotValid("This is a signed text of another type.")
+    try:
+        claims = json.loads(signed.payload)
+        if canonical(claims) != signed.payload:
+            raise NotValid("The payload is not canonical JSON (RFC 8785).")
+    except (ValueError, NotCanonical) as error:
+        raise NotValid("The payload is not canonical JSON (RFC 8785).") from error
+    is_theirs = None
+    if opening is not None and identifier is not None:
+        wanted = commitment(opening, identifier)
+        shown = claims.get("subject", {}).get("commitments", [])
+        is_theirs = any(each.get("id_type") == identifier.kind and each.get("value") == wanted for each in shown)
+    return Checked(claims, str(header.get("kid", "")), is_theirs)
