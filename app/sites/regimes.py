@@ -24,9 +24,17 @@ _REGION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 _ONE_DAY = dt.timedelta(days=1)
 
 REQUEST_KINDS = (
-    "erasure", "access", "portability", "rectification", "restriction", "objection", "opt_out", "limit_use",
-    "suppression", "unsuppression",
-)  # fmt: skip
+    "erasure",
+    "access",
+    "portability",
+    "rectification",
+    "restriction",
+    "objection",
+    "opt_out",
+    "limit_use",
+    "suppression",
+    "unsuppression",
+)
 """Every kind of data subject request; a law file sets clocks for some and a default for the
 rest."""
 
@@ -157,9 +165,18 @@ def _read(path: Path) -> Regime:
     if law.id != path.stem:
         raise ValueError(f"{path.name} describes {law.id!r}")
     return Regime(
-        law.id, law.name, law.source, law.read_on, law.regions, law.strictness, law.holidays,
-        law.consent.mode, law.consent.honours_gpc, law.requests.unverified, MappingProxyType(law.clocks),
-    )  # fmt: skip
+        law.id,
+        law.name,
+        law.source,
+        law.read_on,
+        law.regions,
+        law.strictness,
+        law.holidays,
+        law.consent.mode,
+        law.consent.honours_gpc,
+        law.requests.unverified,
+        MappingProxyType(law.clocks),
+    )
 
 
 def get(regime_id: str) -> Regime:

@@ -1,0 +1,65 @@
+"""The banner: what one visitor is shown, taken from a notice version by language, region and GPC.
+Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.sites import regimes
+from app.sites.directory import Notice
+from app.sites.languages import best
+from app.sites.regimes import Regime
+
+
+def regime_of(notice: Notice, region: str | None) -> Regime:
+    """The law for a region among those the notice was published for."""
+    return regimes.regime_for(region, notice.content["regimes"])
+
+
+def show(
+    notice: Notice, languages: Sequence[str] = (), region: str | None = None, *, gpc: bool = False
+) -> dict[str, Any]:
+    """The answer of ``GET /v1/sites/{site_key}/banner``. ``languages``: wanted tags, the best
+    first.
+
+    ``default`` of a purpose is its state before any choice. Where the signal is honoured under an
+    opt-out law the
+    banner stays away: the visitor has already said no.
+    """
+    content = notice.content
+    regime = regime_of(notice, region)
+    shown = content["regimes"][regime.id]
+    is_gpc_honoured = gpc and shown["honours_gpc"]
+    tag = best(list(content["languages"]), languages) or content["default_language"]
+    said = content["languages"][tag]
+    denied = notice.denied_by_gpc if is_gpc_honoured else frozenset()
+    return {
+        "site_key": content["site_key"],
+        "notice_version": notice.id,
+        "version_hash": notice.sha256,
+        "regime": regime.id,
+        "mode": shown["mode"],
+        "shown": shown["shown"] and not (is_gpc_honoured and shown["mode"] == "opt_out"),
+        "language": tag,
+        "direction": said["direction"],
+        "languages": sorted(content["languages"]),
+        "expiry_days": content["expiry_days"],
+        "purposes": [
+            {
+                "id": each["id"],
+                **said["purposes"][each["id"]],
+                "required": each["required"],
+                "default": each["required"]
+                or (shown["mode"] == "opt_out" and each["id"] not in denied),
+                "denied_by_gpc": each["denied_by_gpc"],
+            }
+            for each in content["purposes"]
+        ],
+        "mapping": content["mapping"],
+        "texts": said["texts"],
+        "theme": content["theme"],
+        "controller": content["controller"],
+        "policy_url": content["policy_url"],
+        "honours_gpc": shown["honours_gpc"],
+    }

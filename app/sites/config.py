@@ -1,0 +1,190 @@
+"""What operators set for a banner: purposes, regimes, languages, texts, design tokens. Plain text
+only, no markup."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, field_validator, model_validator
+
+from app.core.http import Schema
+from app.sites import regimes
+from app.sites.languages import TEXT_KEYS, shipped
+
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_LONG = {"body": 2000, "dialog_body": 2000, "gpc_notice": 600, "placeholder": 600}
+_MAX_SHORT = 120
+_RESERVED = frozenset({"constructor", "prototype"})  # names every JavaScript object has
+
+
+def _plain(text: str) -> str:
+    """Text for people: no control or direction-changing characters; never read as HTML, so ``<`` is
+    a letter."""
+    text = unicodedata.normalize("NFC", text).strip()
+    if any(
+        unicodedata.category(each) in {"Cc", "Cs", "Cn", "Co"} or each in _BIDI for each in text
+    ):
+        raise ValueError("text holds control characters")
+    return text
+
+
+def _policy_url(url: str) -> str:
+    """``https:`` address or a path of the site itself."""
+    url = _plain(url)
+    if not url:
+        return url
+    if any(each.isspace() or each in '\\"<>' for each in url):
+        raise ValueError("an address holds no spaces, quotes, backslashes or angle brackets")
+    if re.match(r"/(?!/)", url):
+        return url
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.username is not None:
+        raise ValueError("give an https: address or a path such as /privacy")
+    return url
+
+
+Text = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
+ShortText = Annotated[str, Field(max_length=_MAX_SHORT), AfterValidator(_plain)]
+PurposeId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+LanguageTag = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$")]
+
+
+class PurposeText(Schema):
+    """A purpose in one language."""
+
+    name: Annotated[ShortText, Field(min_length=1)]
+    description: Annotated[str, Field(max_length=600), AfterValidator(_plain)] = ""
+
+
+class Purpose(Schema):
+    """What consent is asked for. ``denied_by_gpc``: counts as sale, sharing or targeted
+    advertising."""
+
+    id: PurposeId
+    required: StrictBool = False
+    denied_by_gpc: StrictBool = False
+    texts: dict[LanguageTag, PurposeText] = Field(default_factory=dict, max_length=40)
+
+
+class Theme(Schema):
+    """Design tokens; there is no free CSS."""
+
+    accent: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#1f5fae"
+    position: Literal["bottom", "center"] = "bottom"
+    radius: Annotated[StrictInt, Field(ge=0, le=24)] = 8
+
+
+class Controller(Schema):
+    """Who decides why and how data is used. Empty name: the site's name is shown."""
+
+    name: ShortText = ""
+    contact: Annotated[str, Field(max_length=300), AfterValidator(_plain)] = ""
+
+
+def _default_purposes() -> tuple[Purpose, ...]:
+    return (
+        Purpose(id="necessary", required=True),
+        Purpose(id="functional"),
+        Purpose(id="analytics"),
+        Purpose(id="advertising", denied_by_gpc=True),
+    )
+
+
+class SiteConfig(Schema):
+    """A site's draft. Published, it becomes an immutable notice version."""
+
+    purposes: tuple[Purpose, ...] = Field(
+        default_factory=_default_purposes, min_length=1, max_length=20
+    )
+    mapping: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*-]{1,100}$")], PurposeId] = Field(
+        default_factory=dict, max_length=500
+    )
+    """Tracker (cookie name, host or the site's own label) -> purpose."""
+    regimes: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(regimes.load()), min_length=1, max_length=50
+    )
+    languages: tuple[LanguageTag, ...] = Field(
+        default_factory=lambda: tuple(shipped()), min_length=1, max_length=40
+    )
+    default_language: LanguageTag = "en"
+    expiry_days: Annotated[StrictInt, Field(ge=1, le=390)] = 180
+    texts: dict[LanguageTag, dict[str, Text]] = Field(default_factory=dict, max_length=40)
+    theme: Theme = Field(default_factory=Theme)
+    controller: Controller = Field(default_factory=Controller)
+    policy_url: Annotated[str, Field(max_length=500), AfterValidator(_policy_url)] = ""
+    shows_opt_out_banner: StrictBool = True
+    """Under opt-out laws: show the banner at the first visit; false: only the site's own link opens
+    it."""
+
+    @field_validator("texts")
+    @classmethod
+    def _known_texts(cls, texts: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        for overrides in texts.values():
+            for key, text in overrides.items():
+                if key not in TEXT_KEYS:
+                    raise ValueError(f"text keys are: {', '.join(TEXT_KEYS)}")
+                if not text or len(text) > _LONG.get(key, _MAX_SHORT):
+                    raise ValueError(f"`{key}` has 1 to {_LONG.get(key, _MAX_SHORT)} characters")
+        return texts
+
+    @field_validator("regimes")
+    @classmethod
+    def _known_regimes(cls, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(wanted) <= set(regimes.load()) or len(set(wanted)) != len(wanted):
+            raise ValueError(f"regimes are, each once: {', '.join(regimes.load())}")
+        return wanted
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SiteConfig:
+        ids = [purpose.id for purpose in self.purposes]
+        if len(set(ids)) != len(ids) or _RESERVED & set(ids):
+            raise ValueError(
+                "every purpose has an id of its own, other than constructor and prototype"
+            )
+        if all(purpose.required for purpose in self.purposes):
+            raise ValueError("at least one purpose must be a choice")
+        if not set(self.mapping.values()) <= set(ids):
+            raise ValueError("mapping names a purpose that does not exist")
+        if (
+            len(set(self.languages)) != len(self.languages)
+            or self.default_language not in self.languages
+        ):
+            raise ValueError(
+                "each language stands once in languages, and the default language is one of them"
+            )
+        for tag in self.languages:
+            language_of(self, tag)
+        return self
+
+
+def language_of(config: SiteConfig, tag: str) -> dict[str, Any]:
+    """Everything said in one language: our texts with the operator's over them.
+
+    A purpose of the operator's own that is not said in this language is said in the default one.
+    ValueError
+    where something is missing altogether.
+    """
+    ours = shipped().get(tag) or {"texts": {}, "purposes": {}}
+    texts = {**ours["texts"], **config.texts.get(tag, {})}
+    purposes = {}
+    for purpose in config.purposes:
+        own = purpose.texts.get(tag)
+        known = own.model_dump() if own else ours["purposes"].get(purpose.id)
+        fallback = purpose.texts.get(config.default_language)
+        purposes[purpose.id] = known or (fallback.model_dump() if fallback else None)
+    if missing := [key for key in TEXT_KEYS if key not in texts]:
+        raise ValueError(f"language {tag} lacks texts: {', '.join(missing)}")
+    if missing := [name for name, said in purposes.items() if said is None]:
+        raise ValueError(f"language {tag} lacks names for purposes: {', '.join(missing)}")
+    return {"direction": _direction(tag), "texts": texts, "purposes": purposes}
+
+
+def _direction(tag: str) -> str:
+    return (
+        "rtl"
+        if tag.partition("-")[0] in {"ar", "fa", "he", "ur", "yi", "ps", "sd", "ckb"}
+        else "ltr"
+    )

@@ -1,0 +1,55 @@
+"""CORS of the public paths: an origin is answered to only when it stands, letter by letter, on the
+site's list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fastapi import Request, Response
+
+from app.core.db import Database
+from app.sites.directory import PublishedSite, is_listed_anywhere
+
+EXPOSED = "X-Quittance-Regime, Retry-After, ETag"
+
+
+def allows(site: PublishedSite, origin: str | None) -> bool:
+    """``null`` is nobody's origin: sandboxed frames and local files send it."""
+    return origin is not None and origin != "null" and origin in site.origins
+
+
+def headers(site: PublishedSite, request: Request) -> dict[str, str]:
+    """Headers of an answer about ``site``; credentials are never allowed."""
+    origin = request.headers.get("origin")
+    if origin is None or not allows(site, origin):
+        return {"Vary": "Origin"}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": EXPOSED,
+        "Vary": "Origin",
+    }
+
+
+async def preflight(
+    request: Request, methods: Iterable[str], site: PublishedSite | None = None
+) -> Response:
+    """Answer OPTIONS. Where the path names no site, any published site's list will do: the call
+    itself is checked."""
+    origin = request.headers.get("origin")
+    answer = {"Vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"}
+    if origin and origin != "null" and await _is_listed(request, origin, site):
+        answer |= {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": ", ".join(methods),
+            "Access-Control-Allow-Headers": "Content-Type",
+            "Access-Control-Max-Age": "600",
+        }
+    return Response(status_code=204, headers=answer)
+
+
+async def _is_listed(request: Request, origin: str, site: PublishedSite | None) -> bool:
+    if site is not None:
+        return allows(site, origin)
+    database: Database = request.app.state.database
+    async with database.reading() as session:
+        return await is_listed_anywhere(session, origin)

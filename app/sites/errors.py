@@ -1,0 +1,25 @@
+"""What a caller can get wrong about sites."""
+
+from __future__ import annotations
+
+from app.core.errors import Invalid, NotFound, Unavailable
+
+
+class UnknownSite(NotFound):
+    slug, title = "unknown-site", "There is no such site"
+
+    def __init__(self) -> None:
+        super().__init__("Check the site key, and that the site is published.")
+
+
+class InvalidOrigin(Invalid):
+    slug, title = "invalid-origin", "An origin is not valid"
+
+
+class WidgetNotBuilt(Unavailable):
+    slug, title = "widget-not-built", "The consent widget is not built"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The built widget is missing; run `make widget`, or install a complete copy."
+        )

@@ -1,0 +1,183 @@
+"""Routes of sites: the embedded script, the banner and GPC statement in public; configuration by
+key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.clock import utc_now
+from app.core.http import Cursors, Reading, StrictRoute, Writing
+from app.core.settings import Settings
+from app.security.access import Caller, needs
+from app.security.idempotency import once
+from app.sites import cors, script, service
+from app.sites.banner import show
+from app.sites.directory import directory_of
+from app.sites.schemas import SiteIn, SitePatch, site_json, version_json
+from app.sites.visitor import visitor_of
+
+router = APIRouter(route_class=StrictRoute)
+
+Reader = Annotated[Caller, Depends(needs("sites:read"))]
+Editor = Annotated[Caller, Depends(needs("sites:write"))]
+Limit = Annotated[int, Query(ge=1, le=200)]
+
+_GPC_SINCE = "2026-11-23"
+
+# --- public ---------------------------------------------------------------------------------------
+# --------------
+
+
+@router.get("/b/{site_key}.js", tags=["public"], response_class=Response)
+async def widget_script(
+    request: Request, site_key: str, lang: str | None = None, region: str | None = None
+) -> Response:
+    """The consent widget with the site's configuration for this visitor's law and language."""
+    site, notice = await directory_of(request.app.state.database).published(site_key)
+    settings: Settings = request.app.state.settings
+    visitor = visitor_of(request, notice, lang, region)
+    config = {
+        **show(notice, visitor.languages, visitor.region, gpc=visitor.gpc),
+        "api": settings.public_url,
+        "gpc": visitor.gpc,
+        "privacy_url": f"{settings.public_url}/privacy/{site.site_key}",
+        "region": visitor.region,
+    }
+    body, tag = script.script(config, getattr(request.app.state, "widget", script.WIDGET))
+    headers = {
+        "X-Quittance-Regime": config["regime"],
+        "Cache-Control": "private, max-age=300",
+        "ETag": tag,
+        "Vary": ", ".join(visitor.vary),
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    if _is_known(request, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="text/javascript; charset=utf-8")
+
+
+def _is_known(request: Request, tag: str) -> bool:
+    """If-None-Match (RFC 9110, 13.1.2), compared weakly."""
+    known = [
+        each.strip().removeprefix("W/")
+        for each in request.headers.get("if-none-match", "").split(",")
+    ]
+    return tag in known or "*" in known
+
+
+@router.get("/v1/sites/{site_key}/banner", tags=["public"])
+async def read_banner(
+    request: Request, site_key: str, lang: str | None = None, region: str | None = None
+) -> JSONResponse:
+    """What this visitor is shown before any choice."""
+    site, notice = await directory_of(request.app.state.database).published(site_key)
+    visitor = visitor_of(request, notice, lang, region)
+    answer = show(notice, visitor.languages, visitor.region, gpc=visitor.gpc)
+    headers = cors.headers(site, request)
+    headers |= {
+        "Vary": ", ".join((headers["Vary"], *visitor.vary)),
+        "X-Quittance-Regime": answer["regime"],
+    }
+    return JSONResponse(answer, headers=headers)
+
+
+@router.options("/v1/sites/{site_key}/banner", tags=["public"], include_in_schema=False)
+async def banner_preflight(request: Request, site_key: str) -> Response:
+    site = await directory_of(request.app.state.database).site(site_key)
+    return await cors.preflight(request, ["GET"], site)
+
+
+@router.get("/.well-known/gpc.json", tags=["public"])
+async def gpc_statement() -> dict[str, Any]:
+    """This service honours Global Privacy Control."""
+    return {"gpc": True, "lastUpdate": _GPC_SINCE}
+
+
+# --- configuration
+# ----------------------------------------------------------------------------------------------
+
+
+@router.get("/v1/sites", tags=["sites"])
+async def list_sites(
+    request: Request, caller: Reader, session: Reading, limit: Limit = 50, cursor: str | None = None
+) -> dict[str, Any]:
+    """Sites, newest first."""
+    cursors: Cursors = request.app.state.cursors
+    scope = ("sites", caller.workspace_id)
+    found = await service.list_sites(
+        session, caller.workspace_id, limit=limit + 1, after=cursors.read(scope, cursor)
+    )
+    page = found[:limit]
+    versions = await service.versions_of(session, [each.id for each in page])
+    return {
+        "items": [site_json(each, versions.get(each.published_version_id or "")) for each in page],
+        "next_cursor": cursors.write(scope, page[-1].id) if len(found) > limit else None,
+    }
+
+
+@router.post("/v1/sites", tags=["sites"], status_code=201)
+async def create_site(request: Request, caller: Editor, body: SiteIn) -> JSONResponse:
+    """A new site; publish it to put its banner on the air."""
+    now = utc_now()
+
+    async def work(session: AsyncSession) -> tuple[int, dict[str, Any]]:
+        site = await service.create_site(
+            session, workspace_id=caller.workspace_id, name=body.name, origins=body.origins,
+            config=body.config, actor=caller.actor, now=now,
+        )  # fmt: skip
+        return 201, site_json(site, None)
+
+    return await once(request, caller, body.model_dump(mode="json"), work, now)
+
+
+@router.get("/v1/sites/{site_key}", tags=["sites"])
+async def read_site(caller: Reader, session: Reading, site_key: str) -> dict[str, Any]:
+    return await _described(session, caller, site_key)
+
+
+@router.patch("/v1/sites/{site_key}", tags=["sites"])
+async def change_site(
+    caller: Editor, session: Writing, site_key: str, body: SitePatch
+) -> dict[str, Any]:
+    """Change what is given. Origins act at once; the configuration is a draft until it is
+    published."""
+    site = await service.find_site(session, caller.workspace_id, site_key)
+    await service.update_site(
+        session, site, name=body.name, origins=body.origins, config=body.config,
+        is_intake_open=body.is_intake_open, actor=caller.actor, now=utc_now(),
+    )  # fmt: skip
+    return await _described(session, caller, site_key)
+
+
+@router.delete("/v1/sites/{site_key}", tags=["sites"], status_code=204)
+async def delete_site(caller: Editor, session: Writing, site_key: str) -> None:
+    """Take the site off the air; its consent records stay."""
+    site = await service.find_site(session, caller.workspace_id, site_key)
+    await service.delete_site(session, site, actor=caller.actor, now=utc_now())
+
+
+@router.post("/v1/sites/{site_key}/publish", tags=["sites"])
+async def publish_site(caller: Editor, session: Writing, site_key: str) -> dict[str, Any]:
+    """Show the draft to visitors, as an immutable, hashed notice version; unchanged content keeps
+    its version."""
+    site = await service.find_site(session, caller.workspace_id, site_key)
+    version = await service.publish_site(session, site, actor=caller.actor, now=utc_now())
+    return version_json(version)
+
+
+@router.get("/v1/sites/{site_key}/versions", tags=["sites"])
+async def list_versions(caller: Reader, session: Reading, site_key: str) -> dict[str, Any]:
+    """The newest 50 notice versions."""
+    site = await service.find_site(session, caller.workspace_id, site_key)
+    history = await service.version_history(session, site)
+    return {"items": [version_json(each) for each in history], "next_cursor": None}
+
+
+async def _described(session: AsyncSession, caller: Caller, site_key: str) -> dict[str, Any]:
+    site = await service.find_site(session, caller.workspace_id, site_key)
+    versions = await service.versions_of(session, [site.id])
+    return site_json(site, versions.get(site.published_version_id or ""))

@@ -1,0 +1,367 @@
+"""Sites: creating, changing, publishing and deleting them. Functions take a session and never
+commit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import ipaddress
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.errors import Invalid
+from app.core.ids import new_id
+from app.security import audit
+from app.sites import directory, regimes
+from app.sites.banner import show
+from app.sites.config import SiteConfig, language_of
+from app.sites.errors import InvalidOrigin, UnknownSite
+from app.sites.models import NoticeVersion, Site
+
+_MAX_ORIGINS = 50
+_HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
+
+
+def clean_origin(text: str) -> str:
+    """``scheme://host[:port]`` as browsers send it: lower case, A-labels, no default port, nothing
+    behind.
+
+    ``http`` only for hosts on this machine, where no certificate can be had.
+    """
+    refusal = InvalidOrigin(
+        "An origin is scheme, host and port only, such as https://shop.example or http://localhost:3000."
+    )
+    try:
+        parts = urlsplit(text.strip())
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise refusal from None
+    if (
+        parts.scheme not in {"http", "https"}
+        or parts.path not in {"", "/"}
+        or parts.query
+        or parts.fragment
+    ):
+        raise refusal
+    if "@" in parts.netloc or "\\" in text or "?" in text or "#" in text:
+        raise refusal
+    host = _clean_host(host, refusal)
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise InvalidOrigin(
+            "Use https; http is only for hosts on this machine (localhost, 127.0.0.1)."
+        )
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in {None, default} else "")
+
+
+def _clean_host(host: str, refusal: InvalidOrigin) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+        return f"[{address.compressed}]" if address.version == 6 else address.compressed
+    except ValueError:
+        pass
+    try:
+        name = host.encode("idna").decode("ascii").lower() if not host.isascii() else host
+    except UnicodeError:
+        raise refusal from None
+    if len(name) > 253 or not _HOST.fullmatch(name):
+        raise refusal
+    return name
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _clean_origins(origins: Sequence[str]) -> list[str]:
+    cleaned = list(dict.fromkeys(clean_origin(each) for each in origins))
+    if len(cleaned) > _MAX_ORIGINS:
+        raise InvalidOrigin(f"A site has at most {_MAX_ORIGINS} origins.")
+    return cleaned
+
+
+def _clean_name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 100 or not name.isprintable():
+        raise Invalid("Give the site a name of at most 100 printable characters.")
+    return name
+
+
+# --- what operators do
+# ------------------------------------------------------------------------------------------
+
+
+async def create_site(
+    session: AsyncSession,
+    *,
+    workspace_id: str,
+    name: str,
+    origins: Sequence[str],
+    config: SiteConfig | None = None,
+    actor: str,
+    now: dt.datetime,
+) -> Site:
+    """A new site with a draft (by default our four purposes, all regimes and languages), not yet
+    published."""
+    site = Site(
+        id=new_id("sit"),
+        workspace_id=workspace_id,
+        site_key=f"site_{secrets.token_urlsafe(12)}",
+        name=_clean_name(name),
+        origins=_clean_origins(origins),
+        draft=(config or SiteConfig()).model_dump(mode="json"),
+        created_at=now,
+    )
+    session.add(site)
+    audit.record(
+        session, workspace_id=workspace_id, actor=actor, verb="site.create", target=site.id, now=now
+    )
+    await session.flush()
+    return site
+
+
+async def update_site(
+    session: AsyncSession,
+    site: Site,
+    *,
+    name: str | None = None,
+    origins: Sequence[str] | None = None,
+    config: SiteConfig | None = None,
+    is_intake_open: bool | None = None,
+    actor: str,
+    now: dt.datetime,
+) -> Site:
+    """Change what is given. Name, origins and intake act at once; the draft is shown once it is
+    published."""
+    changed = {
+        "name": name if name is None else _clean_name(name),
+        "origins": origins if origins is None else _clean_origins(origins),
+        "draft": config if config is None else config.model_dump(mode="json"),
+        "is_intake_open": is_intake_open,
+    }
+    changed = {
+        key: value
+        for key, value in changed.items()
+        if value is not None and value != getattr(site, key)
+    }
+    for key, value in changed.items():
+        setattr(site, key, value)
+    if changed:
+        audit.record(
+            session,
+            workspace_id=site.workspace_id,
+            actor=actor,
+            verb="site.update",
+            target=site.id,
+            now=now,
+            changed=sorted(changed),
+        )
+        directory.forget_after_commit(session, site.site_key)
+    await session.flush()
+    return site
+
+
+async def publish_site(
+    session: AsyncSession, site: Site, *, actor: str, now: dt.datetime
+) -> NoticeVersion:
+    """Make the draft what visitors see. The same content is the same version, also when it is an
+    earlier one."""
+    content = content_of(site)
+    digest = sha256_of(content)
+    versions = col(NoticeVersion.site_id) == site.id
+    version = (
+        await session.execute(
+            sa.select(NoticeVersion).where(versions, col(NoticeVersion.sha256) == digest).limit(1)
+        )
+    ).scalar_one_or_none()
+    if version is None:
+        newest = (
+            await session.execute(sa.select(sa.func.max(NoticeVersion.number)).where(versions))
+        ).scalar()
+        version = NoticeVersion(
+            id=new_id("ntv"),
+            site_id=site.id,
+            number=(newest or 0) + 1,
+            sha256=digest,
+            content=content,
+            published_at=now,
+            published_by=actor,
+        )
+        session.add(version)
+        await session.flush()
+    if site.published_version_id != version.id:
+        site.published_version_id = version.id
+        audit.record(
+            session,
+            workspace_id=site.workspace_id,
+            actor=actor,
+            verb="site.publish",
+            target=site.id,
+            now=now,
+            version=version.number,
+            sha256=digest,
+        )
+        directory.forget_after_commit(session, site.site_key)
+        await session.flush()
+    return version
+
+
+async def delete_site(session: AsyncSession, site: Site, *, actor: str, now: dt.datetime) -> None:
+    """Take the site off the air; its consent records stay as proof."""
+    site.deleted_at = site.deleted_at or now
+    audit.record(
+        session,
+        workspace_id=site.workspace_id,
+        actor=actor,
+        verb="site.delete",
+        target=site.id,
+        now=now,
+    )
+    directory.forget_after_commit(session, site.site_key)
+    await session.flush()
+
+
+# --- finding --------------------------------------------------------------------------------------
+# --------------
+
+
+async def find_site(session: AsyncSession, workspace_id: str, site_key: str) -> Site:
+    """The workspace's live site with this key, or 404."""
+    site = (
+        await session.execute(
+            sa.select(Site).where(
+                col(Site.site_key) == site_key,
+                col(Site.workspace_id) == workspace_id,
+                col(Site.deleted_at).is_(None),
+            )
+        )
+    ).scalar_one_or_none()
+    if site is None:
+        raise UnknownSite
+    return site
+
+
+async def list_sites(
+    session: AsyncSession, workspace_id: str, *, limit: int = 50, after: str | None = None
+) -> list[Site]:
+    """Live sites, newest first; ``after`` is the id of the last one seen."""
+    query = sa.select(Site).where(
+        col(Site.workspace_id) == workspace_id, col(Site.deleted_at).is_(None)
+    )
+    if after is not None:
+        query = query.where(col(Site.id) < after)
+    return list((await session.execute(query.order_by(col(Site.id).desc()).limit(limit))).scalars())
+
+
+async def versions_of(session: AsyncSession, site_ids: Sequence[str]) -> dict[str, NoticeVersion]:
+    """The published versions of sites, by version id."""
+    rows = await session.execute(
+        sa.select(NoticeVersion).where(
+            col(NoticeVersion.id).in_(
+                sa.select(col(Site.published_version_id)).where(col(Site.id).in_(site_ids))
+            )
+        )
+    )
+    return {version.id: version for version in rows.scalars()}
+
+
+async def version_history(
+    session: AsyncSession, site: Site, limit: int = 50
+) -> list[NoticeVersion]:
+    """All versions ever published, newest first."""
+    rows = await session.execute(
+        sa.select(NoticeVersion)
+        .where(col(NoticeVersion.site_id) == site.id)
+        .order_by(col(NoticeVersion.number).desc())
+        .limit(limit)
+    )
+    return list(rows.scalars())
+
+
+# --- the notice
+# -------------------------------------------------------------------------------------------------
+
+
+def content_of(site: Site) -> dict[str, Any]:
+    """Everything a visitor can be shown, in every language and regime: what a notice version
+    keeps."""
+    config = SiteConfig.model_validate(site.draft)
+    controller = config.controller.name or site.name
+    allowed = [regimes.get(each) for each in sorted(config.regimes)]
+    return {
+        "format": 1,
+        "site_key": site.site_key,
+        "controller": {"name": controller, "contact": config.controller.contact},
+        "policy_url": config.policy_url,
+        "expiry_days": config.expiry_days,
+        "theme": config.theme.model_dump(),
+        "purposes": [
+            each.model_dump(include={"id", "required", "denied_by_gpc"}) for each in config.purposes
+        ],
+        "mapping": dict(config.mapping),
+        "default_language": config.default_language,
+        "languages": {
+            tag: _named(language_of(config, tag), controller) for tag in config.languages
+        },
+        "regimes": {
+            each.id: {
+                "mode": each.mode,
+                "honours_gpc": each.honours_gpc,
+                "shown": each.mode == "opt_in" or config.shows_opt_out_banner,
+            }
+            for each in allowed
+        },
+    }
+
+
+def _named(language: dict[str, Any], controller: str) -> dict[str, Any]:
+    texts = {
+        key: text.replace("{controller}", controller) for key, text in language["texts"].items()
+    }
+    return {**language, "texts": texts}
+
+
+def sha256_of(content: dict[str, Any]) -> str:
+    """SHA-256 (hex) of canonical JSON: sorted names, no white space, UTF-8."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def banner(
+    site: Site,
+    version: NoticeVersion | None,
+    lang: str | None,
+    region: str | None,
+    gpc: bool = False,
+) -> dict[str, Any]:
+    """What a visitor is shown (``app.sites.banner.show``); without a version: what the draft would
+    show."""
+    if version is None:
+        content = content_of(site)
+        version = NoticeVersion(
+            id="ntv_draft",
+            site_id=site.id,
+            number=0,
+            sha256=sha256_of(content),
+            content=content,
+            published_at=site.created_at,
+            published_by="",
+        )
+    return show(directory.notice_of(version), [lang] if lang else [], region, gpc=gpc)
+
+
+def has_unpublished_changes(site: Site, published: NoticeVersion | None) -> bool:
+    return published is None or published.sha256 != sha256_of(content_of(site))

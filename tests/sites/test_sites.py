@@ -1,0 +1,472 @@
+"""Sites over HTTP: what operators configure, and what visitors are shown of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from app.core.errors import Invalid
+from app.sites import service as sites
+from app.sites.config import SiteConfig
+from app.sites.languages import TEXT_KEYS, accepted, best, shipped
+from app.sites.models import NoticeVersion
+from tests.sites.stage import SHOP, Stage, stage
+
+BANNER_KEYS = {
+    "site_key", "notice_version", "version_hash", "regime", "mode", "shown", "language",
+    "languages", "expiry_days", "purposes", "texts",
+}  # fmt: skip
+
+
+async def banner(service: Stage, site_key: str, query: str = "", **headers: str) -> dict[str, Any]:
+    answer = await service.client.get(f"/v1/sites/{site_key}/banner{query}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def change(service: Stage, site_key: str, **config: Any) -> None:
+    patch = {"config": config}
+    done = await service.client.patch(f"/v1/sites/{site_key}", json=patch, headers=service.auth())
+    assert done.status_code == 200, done.text
+
+
+async def publish(service: Stage, site_key: str) -> dict[str, Any]:
+    done = await service.client.post(f"/v1/sites/{site_key}/publish", headers=service.auth())
+    assert done.status_code == 200, done.text
+    found: dict[str, Any] = done.json()
+    return found
+
+
+def inlined(script: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        script.partition("quittanceWidget.start(")[2].removesuffix(")})()\n")
+    )
+    return found
+
+
+# --- texts
+
+
+@pytest.mark.parametrize("tag", ["en", "de", "fr", "es"])
+def test_a_shipped_language_says_everything(tag: str) -> None:
+    language = shipped()[tag]
+
+    assert set(language["texts"]) == set(TEXT_KEYS)
+    assert all(language["texts"].values())
+    assert set(language["purposes"]) == {"necessary", "functional", "analytics", "advertising"}
+    assert all(said["name"] and said["description"] for said in language["purposes"].values())
+
+
+@pytest.mark.parametrize(
+    ("header", "tags"),
+    [
+        ("de-AT,de;q=0.9,en;q=0.5", ["de-AT", "de", "en"]),
+        ("en;q=0.1, fr", ["fr", "en"]),
+        ("*, ;;;, de;q=0, xx;q=9", []),
+        (None, []),
+    ],
+)
+def test_accept_language_is_read_by_weight(header: str | None, tags: list[str]) -> None:
+    assert accepted(header) == tags
+
+
+def test_a_regional_tag_finds_its_language() -> None:
+    assert best(["de", "en"], ["fr", "de-AT"]) == "de"
+    assert best(["pt-BR", "en"], ["PT-br"]) == "pt-BR"
+    assert best(["de"], ["fr"]) is None
+
+
+# --- what operators may set
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("https://Shop.Example/", "https://shop.example"),
+        ("https://shop.example:443", "https://shop.example"),
+        ("https://shop.example:8443", "https://shop.example:8443"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://127.0.0.1:80", "http://127.0.0.1"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_send_it(given: str, origin: str) -> None:
+    assert sites.clean_origin(given) == origin
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "*", "null", "", "shop.example", "http://shop.example", "https://*.shop.example", "ftp://shop.example",
+        "https://user@shop.example", "https://shop.example/path", "https://shop.example?x", "https://shop.example#",
+        "https://shop.example:99999", "https://", "https://a b.example", "https://shop.example\\@evil.example",
+        "javascript:alert(1)", "https://shop..example",
+    ],
+)  # fmt: skip
+def test_anything_but_an_exact_origin_is_refused(given: str) -> None:
+    with pytest.raises(Invalid):
+        sites.clean_origin(given)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"theme": {"accent": "red"}},
+        {"theme": {"accent": "#12345"}},
+        {"theme": {"css": "body{display:none}"}},
+        {"theme": {"position": "top"}},
+        {"policy_url": "javascript:alert(1)"},
+        {"policy_url": "//evil.example"},
+        {"policy_url": "http://shop.example/privacy"},
+        {"policy_url": "https://u:p@shop.example"},
+        {"expiry_days": 391},
+        {"expiry_days": True},
+        {"texts": {"en": {"unknown": "x"}}},
+        {"texts": {"en": {"accept": "x" * 121}}},
+        {"texts": {"en": {"accept": ""}}},
+        {"texts": {"en": {"accept": "a\x07"}}},
+        {"texts": {"en": {"accept": "Accept\u202e"}}},
+        {"languages": ["it"], "default_language": "it"},
+        {"languages": ["de"]},
+        {"regimes": ["hipaa"]},
+        {"regimes": []},
+        {"purposes": [{"id": "necessary", "required": True}]},
+        {"purposes": [{"id": "constructor"}]},
+        {"purposes": [{"id": "__proto__"}]},
+        {"purposes": [{"id": "analytics"}, {"id": "analytics"}]},
+        {"purposes": [{"id": "chat"}]},
+        {"mapping": {"_ga": "chat"}},
+        {"surprise": 1},
+    ],
+)
+def test_a_faulty_draft_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SiteConfig.model_validate(config)
+
+
+def test_an_own_purpose_is_said_in_the_default_language_where_it_has_no_text() -> None:
+    chat = {"id": "chat", "texts": {"en": {"name": "Chat", "description": "Talk to us."}}}
+    config = SiteConfig.model_validate({"purposes": [{"id": "necessary", "required": True}, chat]})
+
+    assert [each.id for each in config.purposes] == ["necessary", "chat"]
+
+
+async def test_ban_003_there_is_no_free_css(service: Stage) -> None:
+    for theme in (
+        {"accent": "expression(1)"},
+        {"accent": "url(javascript:1)"},
+        {"css": "@import 'x'"},
+    ):
+        body = {"name": "Shop", "origins": [SHOP], "config": {"theme": theme}}
+        refused = await service.client.post("/v1/sites", json=body, headers=service.auth())
+        assert refused.status_code == 422
+
+
+# --- publishing
+
+
+async def test_unchanged_content_is_the_same_version(service: Stage) -> None:
+    site_key = await service.add_site()
+    first = await publish(service, site_key)
+
+    await change(service, site_key, expiry_days=90)
+    second = await publish(service, site_key)
+    await change(service, site_key)
+    third = await publish(service, site_key)
+
+    assert (first["number"], second["number"]) == (1, 2)
+    assert second["version_hash"] != first["version_hash"]
+    assert third == first, "going back to earlier content is that earlier version"
+
+
+async def test_the_draft_is_not_shown_before_it_is_published(service: Stage) -> None:
+    site_key = await service.add_site()
+    await change(service, site_key, expiry_days=90)
+
+    before = await banner(service, site_key)
+    site = (await service.client.get(f"/v1/sites/{site_key}", headers=service.auth())).json()
+    await publish(service, site_key)
+    after = await banner(service, site_key)
+
+    assert (before["expiry_days"], after["expiry_days"]) == (180, 90)
+    assert site["has_unpublished_changes"] is True
+    assert site["config"]["expiry_days"] == 90
+
+
+async def test_a_version_holds_every_language_and_regime_and_its_hash(service: Stage) -> None:
+    await service.add_site()
+    async with service.database.reading() as session:
+        version = (await session.execute(sa.select(NoticeVersion))).scalar_one()
+
+    assert set(version.content["languages"]) == {"en", "de", "fr", "es"}
+    assert set(version.content["regimes"]) == {"gdpr", "uk_gdpr", "ccpa", "lgpd"}
+    assert version.sha256 == sites.sha256_of(version.content)
+
+
+async def test_ban_009_a_reader_can_neither_change_nor_publish(service: Stage) -> None:
+    site_key = await service.add_site()
+    await service.add_key("reader", "wsp_one", "sites:read")
+    reader = service.auth("reader")
+
+    read = await service.client.get(f"/v1/sites/{site_key}", headers=reader)
+    changed = await service.client.patch(
+        f"/v1/sites/{site_key}", json={"name": "x"}, headers=reader
+    )
+    published = await service.client.post(f"/v1/sites/{site_key}/publish", headers=reader)
+
+    assert (read.status_code, changed.status_code, published.status_code) == (200, 403, 403)
+
+
+async def test_another_workspace_sees_nothing_of_a_site(service: Stage) -> None:
+    site_key = await service.add_site()
+    eve = service.auth("eve")
+
+    answers = [
+        await service.client.get(f"/v1/sites/{site_key}", headers=eve),
+        await service.client.patch(f"/v1/sites/{site_key}", json={"name": "x"}, headers=eve),
+        await service.client.post(f"/v1/sites/{site_key}/publish", headers=eve),
+        await service.client.delete(f"/v1/sites/{site_key}", headers=eve),
+        await service.client.get(f"/v1/sites/{site_key}/versions", headers=eve),
+    ]
+
+    assert {each.status_code for each in answers} == {404}
+    assert (await service.client.get("/v1/sites", headers=eve)).json()["items"] == []
+
+
+async def test_sites_are_listed_page_by_page(service: Stage) -> None:
+    made = [await service.add_site() for _ in range(3)]
+
+    first = (await service.client.get("/v1/sites?limit=2", headers=service.auth())).json()
+    second = (
+        await service.client.get(
+            f"/v1/sites?limit=2&cursor={first['next_cursor']}", headers=service.auth()
+        )
+    ).json()
+    foreign = await service.client.get(
+        f"/v1/sites?cursor={first['next_cursor']}", headers=service.auth("eve")
+    )
+
+    assert [each["site_key"] for each in first["items"] + second["items"]] == made[::-1]
+    assert second["next_cursor"] is None
+    assert foreign.status_code == 422
+
+
+async def test_an_idempotent_create_makes_one_site(service: Stage) -> None:
+    headers = service.auth() | {"Idempotency-Key": "one"}
+    body = {"name": "Shop", "origins": [SHOP]}
+
+    answers = [await service.client.post("/v1/sites", json=body, headers=headers) for _ in range(2)]
+    other = await service.client.post("/v1/sites", json=body | {"name": "Other"}, headers=headers)
+
+    assert answers[0].json() == answers[1].json()
+    assert other.status_code == 422
+    assert len(await service.rows("select id from site")) == 1
+
+
+async def test_changes_are_in_the_audit_log(service: Stage) -> None:
+    site_key = await service.add_site()
+    await change(service, site_key, expiry_days=30)
+    await service.client.delete(f"/v1/sites/{site_key}", headers=service.auth())
+
+    verbs = [verb for (verb,) in await service.rows("select verb from audit_entry order by id")]
+    assert verbs == ["site.create", "site.publish", "site.update", "site.delete"]
+
+
+# --- the banner
+
+
+@pytest.mark.parametrize(
+    ("region", "regime", "mode", "analytics"),
+    [
+        ("DE", "gdpr", "opt_in", False),
+        ("US-CA", "ccpa", "opt_out", True),
+        ("", "gdpr", "opt_in", False),
+    ],
+)
+async def test_the_region_decides_the_law(
+    service: Stage, region: str, regime: str, mode: str, *, analytics: bool
+) -> None:
+    site_key = await service.add_site()
+    shown = await banner(service, site_key, f"?region={region}")
+    defaults = {each["id"]: each["default"] for each in shown["purposes"]}
+
+    assert shown.keys() >= BANNER_KEYS
+    assert (shown["regime"], shown["mode"], shown["shown"]) == (regime, mode, True)
+    assert defaults == {
+        "necessary": True,
+        "functional": analytics,
+        "analytics": analytics,
+        "advertising": analytics,
+    }
+    assert set(shown["texts"]) == set(TEXT_KEYS)
+
+
+async def test_the_signal_denies_advertising_before_any_choice(service: Stage) -> None:
+    site_key = await service.add_site()
+    shown = await banner(service, site_key, "?region=US-CA", **{"Sec-GPC": "1"})
+    ignored = await banner(service, site_key, "?region=US-CA", **{"Sec-GPC": "1.0"})
+    defaults = {each["id"]: each["default"] for each in shown["purposes"]}
+
+    assert defaults == {
+        "necessary": True,
+        "functional": True,
+        "analytics": True,
+        "advertising": False,
+    }
+    assert shown["shown"] is False
+    assert ignored["shown"] is True
+
+
+async def test_the_language_is_asked_for_or_accepted_or_the_default(service: Stage) -> None:
+    site_key = await service.add_site()
+    accept = {"Accept-Language": "fr-CA, de;q=0.5"}
+
+    assert (await banner(service, site_key, "?lang=es", **accept))["language"] == "es"
+    assert (await banner(service, site_key, "?lang=xx", **accept))["language"] == "fr"
+    assert (await banner(service, site_key, **{"Accept-Language": "ja"}))["language"] == "en"
+
+
+async def test_operators_words_replace_ours(service: Stage) -> None:
+    texts = {"en": {"title": "Hello from {controller}"}}
+    site_key = await service.add_site(texts=texts, controller={"name": "Shop Ltd"})
+    shown = await banner(service, site_key)
+
+    assert shown["texts"]["title"] == "Hello from Shop Ltd"
+    assert shown["texts"]["body"].startswith("Shop Ltd would like")
+
+
+async def test_only_listed_origins_may_read_the_banner(service: Stage) -> None:
+    path = f"/v1/sites/{await service.add_site()}/banner"
+    good = await service.client.get(path, headers={"Origin": SHOP})
+    evil = await service.client.get(path, headers={"Origin": "https://evil.example"})
+    asked = await service.client.options(path, headers={"Origin": SHOP})
+
+    assert good.headers["access-control-allow-origin"] == SHOP
+    assert "access-control-allow-credentials" not in good.headers
+    assert "access-control-allow-origin" not in evil.headers
+    assert "Origin" in evil.headers["vary"]
+    assert asked.headers["access-control-allow-origin"] == SHOP
+
+
+async def test_unknown_unpublished_and_deleted_sites_are_not_found(service: Stage) -> None:
+    body = {"name": "Shop", "origins": [SHOP]}
+    draft = (await service.client.post("/v1/sites", json=body, headers=service.auth())).json()[
+        "site_key"
+    ]
+    deleted = await service.add_site()
+    await banner(service, deleted)
+    await service.client.delete(f"/v1/sites/{deleted}", headers=service.auth())
+
+    for site_key in (draft, deleted, "site_nowhere", "abc' OR '1'='1"):
+        for path in (f"/v1/sites/{site_key}/banner", f"/b/{site_key}.js"):
+            answer = await service.client.get(path)
+            assert answer.status_code == 404
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_gpc_is_stated(service: Stage) -> None:
+    answer = await service.client.get("/.well-known/gpc.json")
+
+    assert answer.json() == {"gpc": True, "lastUpdate": "2026-11-23"}
+
+
+# --- the script
+
+
+async def test_the_script_carries_its_configuration(service: Stage) -> None:
+    site_key = await service.add_site()
+    answer = await service.client.get(
+        f"/b/{site_key}.js?lang=de&region=us-ca", headers={"Sec-GPC": "1"}
+    )
+    config = inlined(answer.text)
+
+    assert answer.text.startswith("(()=>{var quittanceWidget")
+    assert config.keys() >= BANNER_KEYS
+    assert (config["api"], config["gpc"], config["region"]) == (
+        "https://consent.example",
+        True,
+        "US-CA",
+    )
+    assert config["privacy_url"] == f"https://consent.example/privacy/{site_key}"
+    assert answer.headers["x-quittance-regime"] == "ccpa"
+    assert answer.headers["cache-control"] == "private, max-age=300"
+    assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    assert answer.headers["vary"] == "Sec-GPC"
+
+
+async def test_an_unchanged_script_is_not_sent_again(service: Stage) -> None:
+    path = f"/b/{await service.add_site()}.js"
+    first = await service.client.get(path)
+    again = await service.client.get(
+        path, headers={"If-None-Match": f'"x", W/{first.headers["etag"]}'}
+    )
+    other = await service.client.get(
+        path, headers={"If-None-Match": first.headers["etag"], "Accept-Language": "de"}
+    )
+
+    assert first.headers["vary"] == "Sec-GPC, Accept-Language"
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert other.status_code == 200
+
+
+async def test_without_a_built_widget_the_script_says_so(service: Stage) -> None:
+    path = f"/b/{await service.add_site()}.js"
+    service.app.state.widget.unlink()
+    answer = await service.client.get(path)
+
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:quittance:problem:widget-not-built"
+
+
+async def test_ban_001_texts_stay_text(service: Stage, tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script>\u2028<!--&amp;"
+    site_key = await service.add_site(texts={"en": {"title": hostile}})
+    script = (await service.client.get(f"/b/{site_key}.js?lang=en")).text
+
+    assert not set("<>&\u2028\u2029") & set(script.partition("quittanceWidget.start(")[2])
+    assert inlined(script)["texts"]["title"] == hostile
+    if node := shutil.which("node"):
+        path = tmp_path / "script.js"
+        path.write_text(
+            f"{script};process.stdout.write(globalThis.config.texts.title)", encoding="utf-8"
+        )
+        ran = subprocess.run([node, str(path)], capture_output=True, check=True, timeout=30)  # noqa: ASYNC221
+        assert ran.stdout.decode() == hostile
+
+
+async def test_only_a_trusted_proxy_names_the_region(
+    sqlite_url: str, sqlite_keystore_url: str, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"region_header": "CF-Region", "trusted_proxies": "203.0.113.0/24"}
+    async with stage(sqlite_url, sqlite_keystore_url, tmp_path, **settings) as service:
+        path = f"/b/{await service.add_site()}.js"
+        trusted = await service.client.get(path, headers={"CF-Region": "US-CA"})
+        named = await service.client.get(f"{path}?region=BR", headers={"CF-Region": "US-CA"})
+
+    assert trusted.headers["x-quittance-regime"] == "ccpa"
+    assert trusted.headers["vary"] == "Sec-GPC, CF-Region, Accept-Language"
+    assert named.headers["x-quittance-regime"] == "lgpd"
+    assert "CF-Region" not in named.headers["vary"]
+
+
+async def test_a_stranger_cannot_name_the_region_by_header(
+    sqlite_url: str, sqlite_keystore_url: str, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"region_header": "CF-Region", "trusted_proxies": "10.0.0.0/8"}
+    async with stage(sqlite_url, sqlite_keystore_url, tmp_path, **settings) as service:
+        answer = await service.client.get(
+            f"/b/{await service.add_site()}.js", headers={"CF-Region": "US-CA"}
+        )
+
+    assert answer.headers["x-quittance-regime"] == "gdpr"
