@@ -11,9 +11,10 @@ from app.core.db import Id, Json, Main, Moment
 
 
 class Destination(Main, table=True):
-    """A configured connector. ``settings`` holds no secret; ``secrets_sealed`` holds them all, by JSON path.
+    """A configured connector. ``settings`` holds no secret; ``secrets_sealed`` holds them all.
 
-    Empty ``purposes`` / ``kinds`` / ``regimes`` mean all. A deleted destination stays for its deliveries' names.
+    Empty ``purposes`` / ``kinds`` / ``regimes`` mean all. A deleted destination stays for its
+    deliveries' names.
     """
 
     __tablename__ = "destination"
@@ -39,7 +40,10 @@ class Destination(Main, table=True):
 
 
 class HumanTask(Main, table=True):
-    """Work of the ``manual`` connector; ticked off with who and when. The person's identifiers stay sealed elsewhere."""
+    """Work of the ``manual`` connector; ticked off with who and when.
+
+    The person's identifiers stay sealed elsewhere.
+    """
 
     __tablename__ = "human_task"
 
