@@ -35,14 +35,16 @@ class ConsentRecord(Main, table=True):
     is_gpc_applied: bool
     page: str | None = None
     fingerprint: bytes
-    """Keyed digest of what was posted: tells a repeat from a different choice under the same event id."""
+    """Keyed digest of what was posted: tells a repeat from a different choice under the same event
+    id."""
     decided_at: dt.datetime = Field(sa_type=Moment)
     recorded_at: dt.datetime = Field(sa_type=Moment)
     expires_at: dt.datetime = Field(sa_type=Moment)
 
 
 class ConsentOutbox(Main, table=True):
-    """A withdrawal (or a new grant) waiting to become a request; written in the transaction of its record."""
+    """A withdrawal (or a new grant) waiting to become a request; written in the transaction of its
+    record."""
 
     __tablename__ = "consent_outbox"
 

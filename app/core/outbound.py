@@ -141,7 +141,7 @@ def resolve(host: str, port: int, policy: Policy, lookup: Lookup = socket.getadd
 def _checked_answers(
     host: str, port: int, policy: Policy, lookup: Lookup, *, is_plain: bool
 ) -> list[str]:
-    """All numeric addresses; ``AddressRefused`` if one is closed to us, OSError if there is none."""
+    """All numeric addresses; ``AddressRefused`` if one may not be used, OSError if none is."""
     found = lookup(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
     if not addresses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -98,6 +99,11 @@ class Settings(BaseSettings):
     @cached_property
     def shared_paths(self) -> tuple[Path, ...]:
         return self.allowed_paths or (self.data_dir.absolute() / "shared",)
+
+    @cached_property
+    def identifier_cap(self) -> dt.timedelta:
+        """The hard cap on keeping identifiers."""
+        return dt.timedelta(days=self.identifier_max_days)
 
     @cached_property
     def is_loopback(self) -> bool:

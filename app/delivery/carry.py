@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from connectors.contract import (
@@ -24,8 +25,8 @@ from connectors.contract import (
 from app.delivery.claim import Claimed, Lease, Member
 from app.delivery.states import worst
 
-Run = Callable[..., Awaitable[Any]]
-"""``await run(connector, method, *args)``: by the connector's ``runs_in``, under its deadline; failures are outcomes."""
+Ask = Callable[..., Awaitable[Any]]
+"""``await ask(destination, call, method, *args)``: the connector's answer, under its deadline; failures are outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +40,27 @@ class Answered:
 
 
 async def carry_out(
-    lease: Lease, call: Claimed, people: Sequence[Person], connector: AnyConnector, run: Run
+    lease: Lease, call: Claimed, people: Sequence[Person], connector: type[AnyConnector], ask: Ask
 ) -> Answered:
     """Make the call; members whose identifiers are gone fail, everybody else gets what the destination said."""
     started = time.perf_counter()
     gone = {member.delivery_id for member in call.members} - {person.id for person in people}
     outcomes: dict[str, Outcome] = dict.fromkeys(gone, failed("identifiers_forgotten"))
     if people:
-        outcomes.update(await _ask(call, people, connector, run))
+        outcomes.update(await _ask(call, people, connector, partial(ask, lease.destination, context_of(call))))
     return Answered(lease, call, outcomes, round((time.perf_counter() - started) * 1000))
 
 
-async def _ask(call: Claimed, people: Sequence[Person], connector: AnyConnector, run: Run) -> dict[str, Outcome]:
+async def _ask(
+    call: Claimed, people: Sequence[Person], connector: type[AnyConnector], ask: Callable[..., Awaitable[Any]]
+) -> dict[str, Outcome]:
     if call.job is not None:
-        return _for_all(people, await run(connector, "poll", call.job))
-    if not supports(type(connector), call.operation):
+        return _for_all(people, await ask("poll", call.job))
+    if not supports(connector, call.operation):
         return _for_all(people, failed("operation_not_supported"))
-    if isinstance(connector, Connector):
-        return await _by_kind(call, people, connector, run)
-    return _for_all(people, await run(connector, call.operation, people))
+    if issubclass(connector, Connector):
+        return await _by_kind(call, people, ask)
+    return _for_all(people, await ask(call.operation, people))
 
 
 def _for_all(people: Sequence[Person], answer: Outcomes) -> dict[str, Outcome]:
@@ -67,7 +70,7 @@ def _for_all(people: Sequence[Person], answer: Outcomes) -> dict[str, Outcome]:
 
 
 async def _by_kind(
-    call: Claimed, people: Sequence[Person], connector: Connector, run: Run
+    call: Claimed, people: Sequence[Person], ask: Callable[..., Awaitable[Any]]
 ) -> dict[str, Outcome]:
     """A vendor that takes values of one kind: one request per kind, each distinct value once."""
     kinds: dict[str, dict[str, None]] = {}
@@ -76,7 +79,7 @@ async def _by_kind(
             kinds.setdefault(identifier.kind, {})[identifier.value] = None
     answers: dict[Identifier, Outcome] = {}
     for kind, values in kinds.items():
-        answer = await run(connector, call.operation, kind, list(values))
+        answer = await ask(call.operation, kind, list(values))
         for value in values:
             outcome = answer if isinstance(answer, Outcome) else answer.get(value)
             answers[Identifier(kind, value)] = outcome or retry("no_answer_for_value")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import sqlalchemy as sa
-from connectors.contract import AnyConnector, Call, Verdict, retry
+from connectors.contract import AnyConnector, Verdict, retry
 from sqlmodel import col
 
 from app.core.clock import utc_now
@@ -17,17 +17,18 @@ from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.crypto.keystore import KeyStore
 from app.delivery import finish
-from app.delivery.carry import Answered, Run, carry_out, context_of, people_of
-from app.delivery.claim import Claimed, Lease, TraitsOf, claim
+from app.delivery.carry import Answered, Ask, carry_out, people_of
+from app.delivery.claim import Claimed, Lease, Traits, claim
 from app.delivery.models import VirtualQueue
-from app.destinations.models import Destination
 from app.identity import vault
 
 log = get_logger(__name__)
 
-Connect = Callable[[Destination, Call], Awaitable[AnyConnector]]
-"""A connector for one call to one destination."""
+ClassOf = Callable[[str], type[AnyConnector] | None]
+"""Connector name -> class; None when it is not installed."""
 
+RECORD_ATTEMPTS = 12
+"""After these, about half a minute, the answers are let go: the lease runs out and the calls are made again."""
 GATHER = 0.002
 """Seconds the finisher waits for more answers to record in the same transaction."""
 
@@ -36,15 +37,14 @@ class Engine:
     """``step`` is the dispatch pump's work; everything else happens in tasks of the same loop."""
 
     def __init__(
-        self, database: Database, keys: KeyStore, *, connect: Connect, run: Run, traits_of: TraitsOf,
+        self, database: Database, keys: KeyStore, *, class_of: ClassOf, ask: Ask,
         on_settled: finish.OnSettled, in_flight: int, lease: dt.timedelta, chance: random.Random | None = None,
     ) -> None:  # fmt: skip
         self.owner = new_id("wrk")
         self._database = database
         self._keys = keys
-        self._connect = connect
-        self._run = run
-        self._traits_of = traits_of
+        self._class_of = class_of
+        self._ask = ask
         self._on_settled = on_settled
         self._capacity = in_flight
         self._lease = lease
@@ -74,6 +74,15 @@ class Engine:
         for task in (*self._tasks, *self._services):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._services, return_exceptions=True)
+
+    def _traits_of(self, name: str) -> Traits | None:
+        connector = self._class_of(name)
+        if connector is None:
+            return None
+        return Traits(
+            connector.batch, connector.limits, connector.concurrency, connector.timeout, connector.poll_every,
+            connector.gives_up_after,
+        )  # fmt: skip
 
     @property
     def is_idle(self) -> bool:
@@ -136,8 +145,9 @@ class Engine:
                 opened = await vault.open_ids(
                     session, self._keys, {each for member in call.members for each in member.identifier_ids}
                 )
-            connector = await self._connect(lease.destination, context_of(call))
-            return await carry_out(lease, call, people_of(call.members, opened), connector, self._run)
+            connector = self._class_of(lease.destination.connector)
+            assert connector is not None  # noqa: S101 (a queue without its connector is parked at the claim)
+            return await carry_out(lease, call, people_of(call.members, opened), connector, self._ask)
         except Exception as error:  # a bug or an outage of ours: the delivery must live on
             log.exception("call_failed", call_id=call.id, queue_id=lease.queue_id, error=type(error).__name__)
             outcome = retry("internal_error")
@@ -155,16 +165,20 @@ class Engine:
 
     async def _record(self, answered: list[Answered], released: list[Lease]) -> None:
         """Record, for as long as the database is away or the leases last; nothing is lost if neither returns."""
-        pause = 0.1
-        while True:
+        for attempt in range(RECORD_ATTEMPTS):
             try:
                 async with self._database.writing() as session:
                     fenced = await finish.record(session, answered, released, self._on_settled, utc_now(), self._chance)
                 break
             except Exception as error:  # database away, deadlock: the answers are still in our hands
                 log.exception("record_failed", count=len(answered), error=type(error).__name__)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
+                if attempt >= 2 and len(answered) > 1:  # perhaps one of them cannot be written: find out which
+                    for each in answered:
+                        await self._record([each], [])
+                    answered = []
+                await asyncio.sleep(min(0.1 * 2**attempt, 5.0))
+        else:
+            fenced = {each.lease.queue_id for each in answered} | {lease.queue_id for lease in released}
         for lease in released:
             self._held.pop(lease.queue_id, None)
         for queue_id in fenced:

@@ -151,3 +151,13 @@ async def forget(session: AsyncSession, holder_ids: Collection[str]) -> None:
 
 def _place(workspace_id: str, row_id: str) -> str:
     return f"{workspace_id}|personal_value|{row_id}|sealed|1"
+
+
+def pack_file(name: str, content: bytes) -> str:
+    """A file as the text of a personal value."""
+    return json.dumps({"name": name, "content": base64.b64encode(content).decode()})
+
+
+def unpack_file(value: str) -> tuple[str, bytes]:
+    packed = json.loads(value)
+    return packed["name"], base64.b64decode(packed["content"])

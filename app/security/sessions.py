@@ -50,6 +50,13 @@ class NotSignedIn(Forbidden):
     slug, title = "not-signed-in", "Sign in first"
 
 
+class PasswordNeeded(Forbidden):
+    slug, title = "password-needed", "Your password is needed once more"
+
+    def __init__(self) -> None:
+        super().__init__("Type your present password; this step opens or changes a secret.")
+
+
 class ForeignForm(Forbidden):
     slug, title = "foreign-form", "This form did not come from here"
 

@@ -1,0 +1,169 @@
+"""Composition: builds everything that is shared and long-lived, and says which pumps a process runs."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from connectors.contract import AnyConnector, Call
+from fastapi import FastAPI
+
+from app.consent.writer import ConsentWriter
+from app.core.broker import EmbeddedWorker, Hints, make_celery
+from app.core.clock import utc_now
+from app.core.db import Database
+from app.core.http import Cursors
+from app.core.outbound import Outbound
+from app.core.pump import Pump, Pumps
+from app.core.settings import Settings
+from app.crypto import keyring
+from app.crypto.keystore import KeyStore
+from app.delivery.engine import Engine
+from app.delivery.sweep import sweep
+from app.destinations.catalogue import Catalogue, NoConnector
+from app.destinations.files import Files
+from app.destinations.instances import CannotBuild, Instances
+from app.destinations.models import Destination
+from app.destinations.running import Runner, outcome_of
+from app.notifications.postmen import FilePostman, postman_for
+from app.notifications.service import send_due
+from app.receipts.signing import Signer, load_signer
+from app.security.limits import RateLimits
+from app.subject_requests import forget, mails, maintain, proof, resolve, settle, withdrawals
+from app.subject_requests.people import StatusLinks
+from app.subject_requests.services import Services
+
+PUMPS = ("dispatch", "advance", "sign", "mail", "withdrawals", "sweep", "maintain")
+
+
+class Runtime:
+    """One process's share of the service. ``start`` and ``stop`` belong to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ring = keyring.load(settings.key_file)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.celery = make_celery(settings, PUMPS, self._wake)
+        self._hints = Hints(self.celery)
+        self.pumps = Pumps(self._hints.publish)
+        self.database = Database(settings.main_url, self._hints.publish)
+        self.key_database = Database(settings.keys_url)
+        self.keys = KeyStore(self.key_database, self.ring)
+        self.limits = RateLimits(settings)
+        self.cursors = Cursors(self.ring.derive("cursor"))
+        self.status_links = StatusLinks(self.ring)
+        self.outbound = Outbound.of(settings)
+        self.catalogue = Catalogue(settings.connectors_dir)
+        self.instances = Instances(
+            database=self.database, ring=self.ring, catalogue=self.catalogue, outbound=self.outbound, files=Files.of(settings)
+        )
+        self.runner = Runner()
+        self.consents = ConsentWriter(self.database)
+        self.postman = postman_for(settings)
+        self._signer: Signer | None = None
+        self.services = Services(settings, self.database, self.keys, self.ring, self.signer, self.class_of, self.ask)
+        self.engine = Engine(
+            self.database, self.keys, class_of=self.class_of, ask=self.ask,
+            on_settled=partial(settle.on_settled, self.services), in_flight=settings.worker_in_flight,
+            lease=dt.timedelta(seconds=settings.lease_seconds),
+        )  # fmt: skip
+        self._embedded_worker: EmbeddedWorker | None = None
+
+    def attach(self, app: FastAPI) -> None:
+        """Put what routes need on ``app.state`` (listed in app.core.context)."""
+        app.state.settings = self.settings
+        app.state.database = self.database
+        app.state.ring = self.ring
+        app.state.key_store = self.keys
+        app.state.limits = self.limits
+        app.state.cursors = self.cursors
+        app.state.pumps = self.pumps
+        app.state.catalogue = self.catalogue
+        app.state.instances = self.instances
+        app.state.runner = self.runner
+        app.state.outbound = self.outbound
+        app.state.consents = self.consents
+        app.state.services = self.services
+        app.state.status_links = self.status_links
+        app.state.engine = self.engine
+        app.state.outbox = self.postman if isinstance(self.postman, FilePostman) else None
+
+    async def start(self, *, with_pumps: bool, with_worker: bool) -> None:
+        """``with_pumps``: do background work here; ``with_worker``: with a Celery worker in a thread."""
+        self._loop = asyncio.get_running_loop()
+        self._signer = await load_signer(self.database, self.ring, utc_now())
+        self.consents.start()
+        if not with_pumps:
+            return
+        if self.settings.is_embedded:
+            await self.engine.forget_leases()
+        for pump in self._make_pumps():
+            self.pumps.add(pump)
+        self.engine.start()
+        self.pumps.start()
+        if with_worker:
+            self._embedded_worker = EmbeddedWorker(self.celery)
+            self._embedded_worker.start()
+
+    async def stop(self) -> None:
+        """In the order of dependence: no new work, what is under way, then what it stands on."""
+        await self.consents.stop()
+        await self.pumps.stop()
+        await self.engine.stop()
+        if self._embedded_worker:
+            await self._embedded_worker.stop()
+        self._hints.close()
+        await self.instances.close()
+        self.runner.close()
+        await self.outbound.close()
+        await self.database.close()
+        await self.key_database.close()
+
+    def signer(self) -> Signer:
+        assert self._signer is not None  # noqa: S101 (set by start)
+        return self._signer
+
+    def class_of(self, name: str) -> type[AnyConnector] | None:
+        try:
+            return self.catalogue.find(name)
+        except NoConnector:
+            return None
+
+    async def ask(self, destination: Destination, call: Call, method: str, *args: Any) -> Any:
+        """A connector's answer; a destination that cannot even be built is an outcome like any other."""
+        try:
+            async with self.instances.use(destination) as connector:
+                return await self.runner.run(connector, method, *args, call=call)
+        except CannotBuild as error:
+            return outcome_of(error)
+
+    def _wake(self, name: str) -> None:
+        """Called by Celery's threads."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.pumps.wake, name)
+
+    def _make_pumps(self) -> Iterable[Pump]:
+        services = self.services
+        compose = partial(mails.compose, services, self.status_links)
+        return (
+            Pump("dispatch", self.engine.step),
+            Pump("advance", self._advance),
+            Pump("sign", lambda: proof.sign_due(services, utc_now())),
+            Pump("mail", lambda: send_due(self.database, self.postman, compose, partial(mails.on_sent, services), utc_now())),
+            Pump("withdrawals", lambda: withdrawals.take_withdrawals(services, utc_now())),
+            Pump("sweep", self._sweep, every=5.0),
+            Pump("maintain", lambda: maintain.maintain(services, self.postman, utc_now()), every=3600.0),
+        )
+
+    async def _advance(self) -> bool:
+        now = utc_now()
+        stepped = await forget.step_due(self.services, now)
+        return await resolve.resolve_due(self.services, now) or stepped
+
+    async def _sweep(self) -> bool:
+        async with self.database.writing() as session:
+            await sweep(session, utc_now())
+        return False

@@ -1,0 +1,46 @@
+"""What a caller can get wrong about consent."""
+
+from __future__ import annotations
+
+from app.core.errors import Conflict, Forbidden, Invalid, Unavailable
+
+
+class OriginNotAllowed(Forbidden):
+    slug, title = "origin-not-allowed", "This origin may not send choices for the site"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Add the page's exact origin to the site; a server sends method `api` with a key that holds `sites:write`."
+        )
+
+
+class UnknownNotice(Invalid):
+    slug, title = "unknown-notice-version", "This notice version was never published for the site"
+
+    def __init__(self) -> None:
+        super().__init__("Send the `notice_version` of the banner that was shown.")
+
+
+class ChoicesDoNotFit(Invalid):
+    slug, title = "choices-do-not-fit", "The choices do not fit the notice that was shown"
+
+
+class EventReused(Conflict):
+    slug, title = "event-reused", "This event_id was used for another choice"
+
+    def __init__(self) -> None:
+        super().__init__("Send a fresh `event_id` with every new choice.")
+
+
+class WriterBusy(Unavailable):
+    slug, title = "consent-writer-busy", "The choice could not be stored yet"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing was stored; send it again, with the same `event_id`.",
+            headers={"Retry-After": "2"},
+        )
+
+
+class TooManyLinks(Conflict):
+    slug, title = "too-many-links", "The visitor has too many identifiers"

@@ -1,0 +1,118 @@
+"""Consent: checking a choice against the notice that was shown, and turning it into a record. Pure
+but for lookups."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hmac
+import json
+
+from app.consent.errors import ChoicesDoNotFit, UnknownNotice
+from app.consent.schemas import ConsentIn, Method
+from app.consent.writer import Draft
+from app.core.ids import new_id
+from app.sites.banner import regime_of
+from app.sites.directory import Notice, PublishedSite
+from app.sites.regimes import Regime
+
+MAX_AHEAD = dt.timedelta(minutes=5)
+"""How far a device's clock may run ahead of ours."""
+
+_EXPLICIT = frozenset({Method.ACCEPT_ALL, Method.CUSTOM})
+"""A person's own act on this site: the only grants that stand against the GPC signal."""
+_ACTS = frozenset({Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.API})
+
+
+def fingerprint(key: bytes, body: ConsentIn) -> bytes:
+    """Keyed digest of a posted choice: a repeat has the same one."""
+    canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hmac.digest(key, canonical.encode(), "sha256")
+
+
+def draft(
+    site: PublishedSite, notice: Notice | None, body: ConsentIn, *, digest: bytes, has_gpc: bool,
+    region: str | None, now: dt.datetime,
+) -> Draft:  # fmt: skip
+    """The record of a choice, or a problem when it does not fit what the visitor can have seen.
+
+    ``has_gpc``: the request carried the signal; ``region``: used when the body names none.
+    """
+    if notice is None or notice.site_id != site.id:
+        raise UnknownNotice
+    if body.language not in notice.content["languages"]:
+        raise ChoicesDoNotFit("`language` is not one the notice was published in.")
+    region = body.region or region
+    regime = regime_of(notice, region)
+    gpc = has_gpc or body.gpc
+    asked = _asked(notice, regime, body)
+    choices, is_gpc_applied = apply_gpc(notice, regime, body.method, asked, gpc=gpc)
+    decided_at = min(body.decided_at, now + MAX_AHEAD)
+    row = {
+        "id": new_id("con", now.timestamp()),
+        "workspace_id": site.workspace_id,
+        "site_id": site.id,
+        "notice_version_id": notice.id,
+        "visitor_id": body.visitor_id,
+        "event_id": body.event_id,
+        "choices": choices,
+        "method": body.method.value,
+        "language": body.language,
+        "region": region,
+        "regime": regime.id,
+        "gpc": gpc,
+        "is_gpc_applied": is_gpc_applied,
+        "page": body.page,
+        "fingerprint": digest,
+        "decided_at": decided_at,
+        "recorded_at": now,
+        "expires_at": decided_at + dt.timedelta(days=notice.content["expiry_days"]),
+    }
+    return Draft(row, _granted_by_default(notice, regime, body.method, gpc=gpc))
+
+
+def _asked(notice: Notice, regime: Regime, body: ConsentIn) -> dict[str, bool]:
+    """The choices without the required purposes, which may be named but not denied."""
+    if missing := notice.choices - body.choices.keys():
+        raise ChoicesDoNotFit(
+            f"`choices` must name every purpose that is not required; {len(missing)} missing."
+        )
+    if body.choices.keys() - notice.choices - notice.required:
+        raise ChoicesDoNotFit("`choices` names a purpose that is not in the notice.")
+    if not all(body.choices.get(purpose, True) for purpose in notice.required):
+        raise ChoicesDoNotFit("A required purpose is not a choice.")
+    choices = {purpose: body.choices[purpose] for purpose in sorted(notice.choices)}
+    if any(choices.values()):
+        if body.method is Method.REJECT_ALL:
+            raise ChoicesDoNotFit("`reject_all` grants nothing; send `custom`.")
+        if body.method is Method.DISMISSED and regime.mode == "opt_in":
+            raise ChoicesDoNotFit("Under this law, dismissing the banner grants nothing.")
+    return choices
+
+
+def apply_gpc(
+    notice: Notice, regime: Regime, method: Method, choices: dict[str, bool], *, gpc: bool
+) -> tuple[dict[str, bool], bool]:
+    """The signal and the choice together: the opt-out wins unless a person granted it here
+    (accept_all, custom).
+
+    Also tells whether the signal decided: it turned a grant down, or the record was made because of
+    it.
+    """
+    if not gpc or not regime.honours_gpc or method in _EXPLICIT:
+        return choices, False
+    effective = {
+        each: value and each not in notice.denied_by_gpc for each, value in choices.items()
+    }
+    return effective, effective != choices or method is Method.GPC
+
+
+def _granted_by_default(
+    notice: Notice, regime: Regime, method: Method, *, gpc: bool
+) -> frozenset[str]:
+    """What ran before any choice and was then denied by a person's act.
+
+    A first visit under GPC is none: the gates stayed closed, nothing was passed on.
+    """
+    if regime.mode != "opt_out" or method not in _ACTS:
+        return frozenset()
+    return notice.choices - (notice.denied_by_gpc if gpc and regime.honours_gpc else frozenset())

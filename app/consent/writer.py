@@ -1,0 +1,285 @@
+"""The consent writer: many choices, one transaction. Answers come only after the commit.
+
+Choices that arrive within a few milliseconds of each other share a transaction; while it commits,
+the next ones
+gather. A batch that fails is repeated row by row, so that one bad row harms nobody else. The queue
+is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.consent.errors import EventReused, WriterBusy
+from app.consent.models import ConsentOutbox, ConsentRecord
+from app.consent.state import Decision, combine, withdrawn
+from app.core.db import Database, hint_after_commit, insert_or_ignore, is_postgresql
+from app.core.ids import new_id
+from app.core.logging import get_logger
+
+log = get_logger(__name__)
+
+Row = Mapping[str, Any]
+Visitor = tuple[str, str]
+"""Site id, visitor id."""
+
+_RECORD: sa.Table = ConsentRecord.__table__  # type: ignore[attr-defined]
+_OUTBOX: sa.Table = ConsentOutbox.__table__  # type: ignore[attr-defined]
+_OUTAGES = (OperationalError, InterfaceError, PoolTimeout, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A record to be appended. ``granted_by_default``: purposes that ran before the visitor's first
+    choice."""
+
+    row: dict[str, Any]
+    granted_by_default: frozenset[str] = frozenset()
+
+    @property
+    def visitor(self) -> Visitor:
+        return self.row["site_id"], self.row["visitor_id"]
+
+    @property
+    def event(self) -> tuple[str, str]:
+        return self.row["site_id"], self.row["event_id"]
+
+    @property
+    def decision(self) -> Decision:
+        return Decision(self.row["decided_at"], self.row["choices"])
+
+
+@dataclass(slots=True)
+class _Waiting:
+    draft: Draft
+    answer: asyncio.Future[Row] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class ConsentWriter:
+    """Appends records. One per process, on the loop that owns the database; started and stopped by
+    composition."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        capacity: int = 10_000,
+        batch: int = 256,
+        gather_seconds: float = 0.003,
+    ) -> None:
+        self._database = database
+        self._capacity = capacity
+        self._batch = batch
+        self._gather_seconds = gather_seconds
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    @property
+    def depth(self) -> int:
+        """Choices waiting to be written."""
+        return len(self._queue)
+
+    def start(self) -> None:
+        self._is_closing = False
+        self._task = asyncio.create_task(self._run(), name="consent-writer")
+
+    async def stop(self) -> None:
+        """Refuse new choices, write those that wait, and end."""
+        self._is_closing = True
+        self._arrived.set()
+        if self._task:
+            await self._task
+            self._task = None
+
+    async def append(self, draft: Draft) -> Row:
+        """The stored record, after its commit: this one, or the one this event made before.
+
+        Raises WriterBusy (503: nothing is known to be stored) or EventReused (409).
+        """
+        if self._is_closing or self._task is None or len(self._queue) >= self._capacity:
+            raise WriterBusy
+        waiting = _Waiting(draft)
+        self._queue.append(waiting)
+        self._arrived.set()
+        stored = await waiting.answer
+        if stored["fingerprint"] != draft.row["fingerprint"]:
+            raise EventReused
+        return stored
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._is_closing:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                await asyncio.sleep(self._gather_seconds)
+                continue
+            await self._write(
+                [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+            )
+
+    async def _write(self, waiting: Sequence[_Waiting]) -> None:
+        """Write a batch and answer everybody in it; never raises, for the writer must go on."""
+        try:
+            _answer(waiting, await self._commit([each.draft for each in waiting]))
+        except Exception as error:  # whatever it was, row by row tells whose it is
+            log.warning("consent_batch_failed", error=type(error).__name__, count=len(waiting))
+            await self._write_one_by_one(waiting)
+
+    async def _write_one_by_one(self, waiting: Sequence[_Waiting]) -> None:
+        is_out = False
+        for each in waiting:
+            try:
+                if is_out:  # the database is away: do not wait for it once per row
+                    raise WriterBusy
+                _answer([each], await self._commit([each.draft]))
+            except _OUTAGES as error:
+                is_out = True
+                log.error("consent_write_failed", error=type(error).__name__)
+                _fail(each, WriterBusy())
+            except Exception as error:  # goes to the one caller whose row it is
+                _fail(each, error)
+
+    async def _commit(self, drafts: Sequence[Draft]) -> dict[tuple[str, str], Row]:
+        """One transaction: records, and outbox rows for what they withdraw. Returns the stored rows
+        by event."""
+        first: dict[tuple[str, str], Draft] = {}
+        for draft in drafts:
+            first.setdefault(draft.event, draft)
+        ordered = [
+            first[event] for event in sorted(first)
+        ]  # one order everywhere: no deadlocks between processes
+        async with self._database.writing() as session:
+            await _lock_visitors(session, ordered)
+            states = await _current_states(session, {each.visitor for each in ordered})
+            inserted = await _insert(session, ordered)
+            stored: dict[tuple[str, str], Row] = {
+                each.event: each.row for each in ordered if each.row["id"] in inserted
+            }
+            new = [each for each in first.values() if each.event in stored]  # in order of arrival
+            if outbox := _withdrawals(states, new):
+                await session.execute(sa.insert(_OUTBOX), outbox)
+                hint_after_commit(session, "withdrawals")
+            stored |= await _earlier(session, first.keys() - stored.keys())
+        return stored
+
+
+def _answer(waiting: Iterable[_Waiting], stored: Mapping[tuple[str, str], Row]) -> None:
+    for each in waiting:
+        if not each.answer.done():  # the caller may have gone
+            each.answer.set_result(stored[each.draft.event])
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(error)
+
+
+async def _lock_visitors(session: AsyncSession, drafts: Sequence[Draft]) -> None:
+    """Two processes take turns at one visitor, so that each sees what the other's record
+    granted."""
+    if is_postgresql(session):
+        keys = sorted({_lock_key(each.visitor) for each in drafts})
+        await session.execute(_LOCK, {"keys": keys})
+
+
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(key) FROM unnest(cast(:keys as bigint[])) AS key")
+
+
+def _lock_key(visitor: Visitor) -> int:
+    return int.from_bytes(
+        hashlib.blake2b("|".join(visitor).encode(), digest_size=8).digest(), "big", signed=True
+    )
+
+
+async def _current_states(session: AsyncSession, visitors: set[Visitor]) -> dict[Visitor, Decision]:
+    """The state of each visitor before this batch."""
+    rows = await session.execute(
+        _LATEST,
+        {
+            "sites": sorted({site for site, _ in visitors}),
+            "visitors": sorted({each for _, each in visitors}),
+        },
+    )
+    decisions: dict[Visitor, list[Decision]] = {}
+    for site_id, visitor_id, decided_at, choices in rows:
+        decisions.setdefault((site_id, visitor_id), []).append(Decision(decided_at, choices))
+    found = {visitor: combine(each) for visitor, each in decisions.items() if visitor in visitors}
+    return {visitor: state for visitor, state in found.items() if state is not None}
+
+
+_newer = sa.alias(_RECORD, "newer")
+_LATEST = sa.select(
+    _RECORD.c.site_id, _RECORD.c.visitor_id, _RECORD.c.decided_at, _RECORD.c.choices
+).where(
+    _RECORD.c.site_id.in_(sa.bindparam("sites", expanding=True)),
+    _RECORD.c.visitor_id.in_(sa.bindparam("visitors", expanding=True)),
+    ~sa.exists().where(
+        _newer.c.site_id == _RECORD.c.site_id,
+        _newer.c.visitor_id == _RECORD.c.visitor_id,
+        _newer.c.decided_at > _RECORD.c.decided_at,
+    ),
+)
+
+
+async def _insert(session: AsyncSession, drafts: Sequence[Draft]) -> set[str]:
+    """Append the records whose event is new; returns their ids."""
+    insert = insert_or_ignore(session, _RECORD).returning(_RECORD.c.id)
+    connection = await session.connection()
+    return set((await connection.execute(insert, [each.row for each in drafts])).scalars())
+
+
+async def _earlier(
+    session: AsyncSession, events: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Row]:
+    """Records that repeated events made before."""
+    wanted = set(events)
+    if not wanted:
+        return {}
+    rows = await session.execute(
+        sa.select(_RECORD).where(
+            col(ConsentRecord.site_id).in_({site for site, _ in wanted}),
+            col(ConsentRecord.event_id).in_({event for _, event in wanted}),
+        )
+    )
+    found = {(row["site_id"], row["event_id"]): dict(row) for row in rows.mappings()}
+    return {event: row for event, row in found.items() if event in wanted}
+
+
+def _withdrawals(states: dict[Visitor, Decision], drafts: Iterable[Draft]) -> list[dict[str, Any]]:
+    """Outbox rows for what these records, one after the other, take back."""
+    found = []
+    for draft in drafts:
+        before = states.get(draft.visitor)
+        after = draft.decision if before is None else combine((before, draft.decision)) or before
+        states[draft.visitor] = after
+        if purposes := withdrawn(before, after, draft.granted_by_default):
+            found.append(
+                {
+                    "id": new_id("out"),
+                    "workspace_id": draft.row["workspace_id"],
+                    "site_id": draft.row["site_id"],
+                    "visitor_id": draft.row["visitor_id"],
+                    "consent_id": draft.row["id"],
+                    "regime": draft.row["regime"],
+                    "purposes": purposes,
+                    "created_at": draft.row["recorded_at"],
+                }
+            )
+    return found

@@ -1,0 +1,108 @@
+"""Celery as the carrier of hints: a task's body only wakes a pump of its process.
+
+Messages carry a name and nothing else. They are published after commit, coalesced, and dropped when the broker is
+away: every pump also looks by itself. No result backend, no ETA, no chords, early acknowledgement (a lost hint is
+found by SQL within a second; a late one would be redelivered).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from celery import Celery
+
+from app.core.logging import get_logger
+from app.core.settings import Settings
+
+log = get_logger(__name__)
+
+Wake = Callable[[str], None]
+
+
+def make_celery(settings: Settings, pump_names: Iterable[str], wake: Wake) -> Celery:
+    """A Celery app of this process alone, with one task per pump; ``wake`` is thread-safe."""
+    app = Celery("quittance", broker=settings.broker_url, backend=None, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_default_queue="quittance",
+        task_default_delivery_mode="transient",
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_redirect_stdouts=False,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"polling_interval": 0.01}
+        if settings.is_embedded
+        else {"socket_timeout": 5, "socket_connect_timeout": 1}
+        if settings.broker_url.startswith("redis")
+        else {},
+    )
+    for name in pump_names:
+        app.task(_body(name, wake), name=f"quittance.{name}", shared=False)
+    return app
+
+
+def _body(name: str, wake: Wake) -> Callable[..., None]:
+    def task(shard: int = 0) -> None:
+        wake(name)
+
+    return task
+
+
+class Hints:
+    """Publishes hints without making anybody wait: at most one of each kind is under way."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._pending: set[str] = set()
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hints")
+
+    def publish(self, names: Iterable[str]) -> None:
+        with self._lock:
+            fresh = set(names) - self._pending
+            self._pending |= fresh
+        for name in fresh:
+            self._thread.submit(self._send, name)
+
+    def _send(self, name: str) -> None:
+        with self._lock:
+            self._pending.discard(name)
+        try:
+            self._app.send_task(f"quittance.{name}", retry=False, ignore_result=True, argsrepr="()", kwargsrepr="{}")
+        except Exception as error:  # the broker is away: the pumps find the work by themselves
+            log.warning("hint_dropped", pump=name, error=type(error).__name__)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class EmbeddedWorker:
+    """A Celery worker in a thread of this process, on the in-memory broker."""
+
+    def __init__(self, app: Celery) -> None:
+        self._worker: Any = app.Worker(
+            pool="threads", concurrency=2, loglevel="ERROR", without_heartbeat=True, without_gossip=True,
+            without_mingle=True, quiet=True,
+        )  # fmt: skip
+        self._thread = threading.Thread(target=self._worker.start, daemon=True, name="celery")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._worker.stop)
+        await asyncio.to_thread(self._thread.join, 5)

@@ -1,0 +1,1 @@
+"""View models: what each page shows, read from the database and put into words; templates add no policy."""

@@ -1,0 +1,107 @@
+"""Time passing for requests: cooling-off ends, links expire, receipts count as delivered, people are forgotten.
+
+Forgetting destroys the data key first, in the key store; then the ciphertexts go. The hard cap ends all waiting.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.db import hint_after_commit
+from app.delivery import service as deliveries
+from app.identity import vault
+from app.identity.models import PersonalValue
+from app.notifications.models import OutgoingMail
+from app.security.models import Workspace
+from app.subject_requests import settle
+from app.subject_requests.models import ConfirmationLink, SubjectRequest
+from app.subject_requests.services import Services
+from app.subject_requests.states import FINAL, Status
+from app.subject_requests.timeline import note
+
+BATCH = 200
+ORPHAN_AGE = dt.timedelta(hours=1)
+
+
+async def step_due(services: Services, now: dt.datetime) -> bool:
+    """Take the next step of requests whose time has come (all but resolving); True when there were some."""
+    async with services.database.writing() as session:
+        rows = await session.execute(
+            sa.select(SubjectRequest)
+            .where(col(SubjectRequest.next_step_at) <= now, col(SubjectRequest.status) != Status.RESOLVING)
+            .order_by(col(SubjectRequest.next_step_at))
+            .limit(BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        due = list(rows.scalars())
+        to_forget = [each.id for each in due if await _step(session, services, each, now)]
+    await forget(services, to_forget, now)
+    return bool(due)
+
+
+async def _step(session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime) -> bool:
+    """One request's step; True when the person is to be forgotten now."""
+    request.next_step_at = None
+    if request.status == Status.COOLING_OFF:
+        request.status, request.next_step_at = Status.RESOLVING, now
+        note(session, request.id, "cooled_off", "service", now)
+        hint_after_commit(session, "advance")
+    elif request.status == Status.AWAITING_VERIFICATION:
+        request.status, request.completed_at, request.forget_at = Status.EXPIRED, now, now
+        note(session, request.id, "expired", "service", now)
+        return True
+    elif request.status in FINAL:
+        if request.delivered_at is None:
+            settle.delivered(request, await session.get_one(Workspace, request.workspace_id), services, now)
+        return request.forget_at is not None and request.forget_at <= now
+    elif request.received_at + services.settings.identifier_cap <= now:
+        await _give_up(session, services, request, now)
+        return True
+    else:
+        request.next_step_at = request.received_at + services.settings.identifier_cap
+    return False
+
+
+async def _give_up(session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime) -> None:
+    """The hard cap: what is still open becomes an exception, and the person is forgotten all the same."""
+    stopped = await deliveries.stop_all(session, [request.id], "gave_up", now, reason="identifier_cap")
+    request.open_count -= len(stopped)
+    note(session, request.id, "gave_up", "service", now, deliveries=len(stopped))
+    await session.flush()
+    await settle.finalise(session, services, [request], now)
+    request.delivered_at = request.forget_at = now
+
+
+async def forget(services: Services, request_ids: Sequence[str], now: dt.datetime) -> None:
+    """Destroy the data keys, then what they sealed."""
+    if not request_ids:
+        return
+    await services.keys.forget(request_ids)
+    async with services.database.writing() as session:
+        await vault.forget(session, request_ids)
+        await session.execute(sa.delete(OutgoingMail).where(col(OutgoingMail.holder_id).in_(request_ids)))
+        await session.execute(sa.delete(ConfirmationLink).where(col(ConfirmationLink.request_id).in_(request_ids)))
+        rows = await session.execute(sa.select(SubjectRequest).where(col(SubjectRequest.id).in_(request_ids)))
+        for request in rows.scalars():
+            request.forgotten_at, request.next_step_at = now, None
+            note(session, request.id, "forgotten", "service", now)
+
+
+async def sweep_orphans(services: Services, now: dt.datetime) -> int:
+    """Data keys whose request never came to be (a crash between the two databases)."""
+    count, after = 0, ""
+    while holders := await services.keys.older_than(now - ORPHAN_AGE, after=after):
+        after = holders[-1]
+        async with services.database.reading() as session:
+            rows = await session.execute(
+                sa.select(col(PersonalValue.holder_id)).where(col(PersonalValue.holder_id).in_(holders)).distinct()
+            )
+            orphans = sorted(set(holders) - {holder_id for (holder_id,) in rows})
+        await services.keys.forget(orphans)
+        count += len(orphans)
+    return count

@@ -1,0 +1,325 @@
+"""Resolve and plan: what the person proved becomes the identifiers destinations know, then deliveries.
+
+Resolving asks identity sources over the network and holds no transaction; planning is one transaction: state,
+deliveries, places in queues. Several people go through both together.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from connectors.contract import Call, Identifier, Operation, Outcome, Person, supports
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.ids import new_id
+from app.core.logging import get_logger
+from app.delivery import plan
+from app.delivery.carry import usable
+from app.destinations.models import Destination
+from app.destinations.service import matches
+from app.identity import vault
+from app.identity.normalise import InvalidIdentifier, normalise
+from app.identity.vault import Opened
+from app.receipts.claims import NO_IDENTIFIER
+from app.security.models import Workspace
+from app.subject_requests import settle, visitors
+from app.subject_requests.models import SubjectRequest
+from app.subject_requests.services import Services
+from app.subject_requests.states import OPERATIONS, Kind, Status
+from app.subject_requests.timeline import note
+from app.suppression import service as suppression
+
+log = get_logger(__name__)
+
+BATCH = 100
+LEASE = dt.timedelta(seconds=60)
+RETRY = dt.timedelta(seconds=30)
+MAX_PER_KIND = 50
+
+
+async def resolve_due(services: Services, now: dt.datetime) -> bool:
+    """Resolve and plan up to a batch of requests; True when there were some."""
+    async with services.database.writing() as session:
+        batch = await _take(session, now)
+    if not batch:
+        return False
+    found, failed = await _ask_sources(services, batch)
+    ready = [request for request in batch if request.id not in failed]
+    await _store(services, ready, found, now)
+    async with services.database.writing() as session:
+        for request_id in failed:
+            held = await _still_resolving(session, [request_id])
+            for request in held:
+                request.next_step_at = now + RETRY
+                note(session, request.id, "resolve_failed", "service", now, source=failed[request_id])
+        if ready:
+            await _plan(session, services, await _still_resolving(session, [each.id for each in ready]), now)
+    return True
+
+
+async def _take(session: AsyncSession, now: dt.datetime) -> list[SubjectRequest]:
+    """Requests due for resolving; their next look moves to the end of our lease, should we die."""
+    rows = await session.execute(
+        sa.select(SubjectRequest)
+        .where(col(SubjectRequest.next_step_at) <= now, col(SubjectRequest.status) == Status.RESOLVING)
+        .order_by(col(SubjectRequest.next_step_at))
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    batch = list(rows.scalars())
+    for request in batch:
+        request.next_step_at = now + LEASE
+    return batch
+
+
+async def _still_resolving(session: AsyncSession, ids: Sequence[str]) -> list[SubjectRequest]:
+    rows = await session.execute(
+        sa.select(SubjectRequest)
+        .where(col(SubjectRequest.id).in_(ids), col(SubjectRequest.status) == Status.RESOLVING)
+        .order_by(col(SubjectRequest.id))
+        .with_for_update()
+    )
+    return list(rows.scalars())
+
+
+# Resolve
+
+
+async def _ask_sources(
+    services: Services, batch: Sequence[SubjectRequest]
+) -> tuple[dict[str, list[Identifier]], dict[str, str]]:
+    """What identity sources know: request id -> further identifiers; and the requests a source could not answer."""
+    asking = [each for each in batch if each.kind != Kind.UNSUPPRESSION]
+    async with services.database.reading() as session:
+        sources = await _sources(session, {each.workspace_id for each in asking})
+        opened = await vault.open_holder(session, services.keys, [each.id for each in asking])
+    known: dict[str, list[Identifier]] = defaultdict(list)
+    for value in opened:
+        known[value.holder_id].append(value.identifier)
+    found: dict[str, list[Identifier]] = defaultdict(list)
+    failed: dict[str, str] = {}
+    async with services.database.reading() as session:
+        for request in asking:
+            found[request.id] += await visitors.linked(
+                session, services.keys, services.ring, request.workspace_id, known[request.id]
+            )
+    for source in sources:
+        mine = [each for each in asking if each.workspace_id == source.workspace_id and known[each.id]]
+        if not mine:
+            continue
+        people = [Person(each.id, tuple(known[each.id] + found[each.id])) for each in mine]
+        answer = await services.ask(source, Call(new_id("call"), Operation.ERASE, 1), "lookup", people)
+        if isinstance(answer, Outcome):
+            failed |= {each.id: source.id for each in mine}
+            log.warning("lookup_failed", destination_id=source.id, reason=answer.reason)
+            continue
+        for request_id, identifiers in answer.items():
+            found[request_id] += identifiers
+    return found, failed
+
+
+async def _sources(session: AsyncSession, workspace_ids: set[str]) -> list[Destination]:
+    rows = await session.execute(
+        sa.select(Destination).where(
+            col(Destination.workspace_id).in_(workspace_ids),
+            col(Destination.is_identity_source),
+            col(Destination.is_enabled),
+            col(Destination.deleted_at).is_(None),
+        )
+    )
+    return list(rows.scalars())
+
+
+async def _store(
+    services: Services, batch: Sequence[SubjectRequest], found: Mapping[str, Sequence[Identifier]], now: dt.datetime
+) -> None:
+    """Seal what was found beside what was given; more than the cap needs an operator's eyes."""
+    keys = await services.keys.load([each.id for each in batch if found.get(each.id)])
+    async with services.database.writing() as session:
+        given = await vault.open_holder(session, services.keys, list(keys))
+        have: dict[str, set[Identifier]] = defaultdict(set)
+        for value in given:
+            have[value.holder_id].add(value.identifier)
+        rows: list[dict[str, Any]] = []
+        for request in batch:
+            if request.id not in keys:
+                continue
+            fresh = [each for each in _normalised(found[request.id]) if each not in have[request.id]]
+            counts = Counter(each.kind for each in fresh)
+            if counts and max(counts.values()) > MAX_PER_KIND:
+                await _needs_approval(session, request.id, now)
+                continue
+            rows += [
+                vault.identifier_row(
+                    services.ring, keys[request.id], workspace_id=request.workspace_id, holder_id=request.id,
+                    identifier=each, now=now, origin="resolved",
+                )
+                for each in fresh
+            ]  # fmt: skip
+            if fresh:
+                note(session, request.id, "resolved", "service", now, found=dict(counts))
+        await vault.add(session, rows)
+
+
+def _normalised(identifiers: Sequence[Identifier]) -> list[Identifier]:
+    clean = {}
+    for each in identifiers:
+        try:
+            clean[normalise(each.kind, each.value)] = None
+        except InvalidIdentifier:
+            log.warning("lookup_value_refused", kind=each.kind)
+    return list(clean)
+
+
+async def _needs_approval(session: AsyncSession, request_id: str, now: dt.datetime) -> None:
+    for request in await _still_resolving(session, [request_id]):
+        request.status = Status.AWAITING_APPROVAL
+        request.hold_reason = "too_many_identifiers"
+        request.next_step_at = None
+        note(session, request.id, "approval_needed", "service", now, reason="too_many_identifiers")
+
+
+# Plan
+
+
+async def _plan(session: AsyncSession, services: Services, requests: Sequence[SubjectRequest], now: dt.datetime) -> None:
+    if not requests:
+        return
+    by_workspace: dict[str, list[SubjectRequest]] = defaultdict(list)
+    opened: dict[str, list[Opened]] = defaultdict(list)
+    for value in await vault.open_holder(session, services.keys, [each.id for each in requests]):
+        opened[value.holder_id].append(value)
+    for request in requests:
+        by_workspace[request.workspace_id].append(request)
+    planned: list[plan.Planned] = []
+    nothing_to_do: list[SubjectRequest] = []
+    for workspace_id, mine in by_workspace.items():
+        workspace = await session.get_one(Workspace, workspace_id)
+        destinations = await _destinations(session, workspace_id)
+        originals = _originals(mine, opened)
+        for request in mine:
+            if original := originals.get(request.id):
+                _attach(session, request, original, now)
+                continue
+            deliveries = _deliveries(services, request, destinations, opened[request.id], now)
+            planned += deliveries
+            _start(session, request, deliveries, now)
+            await _suppress(session, services, workspace, request, opened[request.id], now)
+            if request.open_count == 0:
+                nothing_to_do.append(request)
+    await plan.insert(session, planned, now)
+    await session.flush()
+    if nothing_to_do:
+        await settle.finalise(session, services, nothing_to_do, now)
+
+
+async def _destinations(session: AsyncSession, workspace_id: str) -> list[Destination]:
+    rows = await session.execute(
+        sa.select(Destination)
+        .where(
+            col(Destination.workspace_id) == workspace_id, col(Destination.is_enabled), col(Destination.deleted_at).is_(None)
+        )
+        .order_by(col(Destination.id))
+    )
+    return list(rows.scalars())
+
+
+def _originals(
+    requests: Sequence[SubjectRequest], opened: Mapping[str, Sequence[Opened]]
+) -> dict[str, SubjectRequest]:
+    """Requests that ask the same for the same person as an earlier one of this plan: none of whose calls was made."""
+    first: dict[Any, SubjectRequest] = {}
+    originals = {}
+    for request in sorted(requests, key=lambda each: each.id):
+        if request.duplicate_of is not None:
+            continue
+        same = (
+            request.kind, frozenset(each.subject_ref for each in opened[request.id]), tuple(request.destination_ids or ()),
+            tuple(request.purposes), request.regime,
+        )  # fmt: skip
+        original = first.setdefault(same, request)
+        if original is not request:
+            originals[request.id] = original
+    return originals
+
+
+def _attach(session: AsyncSession, request: SubjectRequest, original: SubjectRequest, now: dt.datetime) -> None:
+    """A duplicate has its own id, clock and receipt, and settles with its original."""
+    request.status = Status.IN_PROGRESS
+    request.duplicate_of = original.id
+    request.next_step_at = None
+    note(session, request.id, "joined", "service", now, duplicate_of=original.id)
+
+
+def _deliveries(
+    services: Services, request: SubjectRequest, destinations: Sequence[Destination], opened: Sequence[Opened],
+    now: dt.datetime,
+) -> list[plan.Planned]:  # fmt: skip
+    operation = OPERATIONS[Kind(request.kind)]
+    planned = []
+    for destination in destinations:
+        if request.destination_ids is not None and destination.id not in request.destination_ids:
+            continue
+        connector = services.class_of(destination.connector)
+        if connector is None or not supports(connector, operation):
+            continue
+        if not matches(destination, request.kind, request.regime, request.purposes):
+            continue
+        identifiers = usable(connector.accepts, connector.accepts_all, opened)
+        planned.append(
+            plan.Planned(
+                workspace_id=request.workspace_id,
+                request_id=request.id,
+                destination_id=destination.id,
+                operation=operation,
+                identifier_ids=[each.id for each in identifiers],
+                expires_at=now + dt.timedelta(days=destination.expiry_days),
+                due_at=request.extended_until or request.due_at,
+                phase=2 if destination.is_identity_source and operation is Operation.ERASE else 1,
+                skip_reason=None if identifiers else NO_IDENTIFIER,
+            )
+        )
+    return planned
+
+
+def _start(session: AsyncSession, request: SubjectRequest, deliveries: Sequence[plan.Planned], now: dt.datetime) -> None:
+    live = [each for each in deliveries if each.skip_reason is None]
+    request.status = Status.IN_PROGRESS
+    request.open_count = len(live)
+    request.phase = min((each.phase for each in deliveries), default=0)
+    request.phase_open_count = sum(each.phase == request.phase for each in live)
+    request.next_step_at = None
+    note(session, request.id, "planned", "service", now, deliveries=len(deliveries))
+
+
+async def _suppress(
+    session: AsyncSession, services: Services, workspace: Workspace, request: SubjectRequest, opened: Sequence[Opened],
+    now: dt.datetime,
+) -> None:  # fmt: skip
+    """Our own list: erasure, opt-out and suppression add the person, unsuppression takes them off."""
+    subjects = [(each.subject_ref, each.kind) for each in opened if each.subject_ref is not None]
+    scopes = [f"purpose:{each}" for each in request.purposes] or ["all"]
+    if request.kind == Kind.UNSUPPRESSION:
+        await suppression.lift(session, workspace.id, [ref for ref, _ in subjects], scopes if request.purposes else None)
+    elif request.kind != Kind.ERASURE or workspace.suppress_after_erasure:
+        until = suppression.expiry(now, services.settings.suppression_months)
+        await suppression.add(
+            session, workspace_id=workspace.id, subjects=subjects, scopes=scopes, request_id=request.id, now=now, until=until
+        )
+
+
+
+
+async def irreversible_destinations(session: AsyncSession, services: Services, workspace_id: str) -> bool:
+    """Whether an erasure would touch a destination that cannot undo it."""
+    return any(
+        connector is not None and connector.is_irreversible and supports(connector, Operation.ERASE)
+        for connector in (
+            services.class_of(each.connector) for each in await _destinations(session, workspace_id)
+        )
+    )

@@ -1,0 +1,251 @@
+"""Settling: deliveries count down, the next phase starts, and a finished request gets its receipt, in one transaction."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.clock import rfc3339
+from app.core.db import hint_after_commit
+from app.core.ids import new_id
+from app.delivery import plan
+from app.delivery import service as deliveries
+from app.delivery.finish import Settled
+from app.delivery.models import Delivery, DeliveryTransition
+from app.destinations.models import Destination
+from app.identity.models import PersonalValue
+from app.notifications import service as notifications
+from app.receipts import claims as wording
+from app.receipts.models import Receipt
+from app.security.models import Workspace
+from app.subject_requests.models import SubjectRequest
+from app.subject_requests.services import Services
+from app.subject_requests.states import FINAL, Status
+from app.subject_requests.timeline import note
+from app.suppression import service as suppression
+
+SOFTWARE = {"name": "quittance", "version": version("quittance")}
+DEEMED_DELIVERED = dt.timedelta(days=14)
+
+
+async def on_settled(services: Services, session: AsyncSession, settled: Sequence[Settled], now: dt.datetime) -> None:
+    """Called by the engine in the transaction that records the deliveries' end."""
+    counts = Counter(each.request_id for each in settled)
+    rows = await session.execute(
+        sa.select(SubjectRequest)
+        .where(col(SubjectRequest.id).in_(sorted(counts)))
+        .order_by(col(SubjectRequest.id))
+        .with_for_update()
+    )
+    done: list[SubjectRequest] = []
+    next_phase: list[str] = []
+    for request in rows.scalars():
+        request.open_count -= counts[request.id]
+        request.phase_open_count -= counts[request.id]
+        if request.status in FINAL:
+            if request.open_count <= 0:
+                done.append(request)
+        elif request.open_count <= 0:
+            done.append(request)
+        elif request.phase_open_count <= 0 and request.phase == 1:
+            request.phase, request.phase_open_count = 2, request.open_count
+            next_phase.append(request.id)
+    await session.flush()
+    if next_phase:
+        await plan.release_phase(session, next_phase, 2, now)
+    if done:
+        await finalise(session, services, done, now)
+
+
+async def finalise(
+    session: AsyncSession, services: Services, requests: Sequence[SubjectRequest], now: dt.datetime
+) -> None:
+    """Close requests whose deliveries are all settled, and their duplicates with them."""
+    duplicates = (
+        await session.execute(
+            sa.select(SubjectRequest).where(
+                col(SubjectRequest.duplicate_of).in_([each.id for each in requests]),
+                col(SubjectRequest.status).not_in(FINAL),
+            )
+        )
+    ).scalars().all()  # fmt: skip
+    by_id = {each.id: each for each in requests}
+    for duplicate in duplicates:
+        if by_id[duplicate.duplicate_of or ""].status == Status.CANCELLED:
+            duplicate.status, duplicate.duplicate_of, duplicate.next_step_at = Status.RESOLVING, None, now
+            hint_after_commit(session, "advance")
+    closing = [*requests, *(each for each in duplicates if each.duplicate_of)]
+    facts = await gather(session, closing)
+    for request in closing:
+        _close(session, services, request, facts, now)
+    await session.flush()
+    hint_after_commit(session, "sign", "mail", "advance")
+
+
+def _close(
+    session: AsyncSession, services: Services, request: SubjectRequest, facts: "Facts", now: dt.datetime
+) -> None:
+    claims = receipt_claims(services, request, facts, new_id("rcp"), now, is_final=True)
+    request.outcome = claims["outcome"]
+    if request.status not in FINAL:
+        is_partial = request.outcome == "partial"
+        request.status = Status.COMPLETED_WITH_EXCEPTIONS if is_partial else Status.COMPLETED
+    request.completed_at = now
+    request.receipt_id = claims["jti"]
+    session.add(
+        Receipt(
+            id=claims["jti"], workspace_id=request.workspace_id, request_id=request.id, is_final=True, claims=claims, created_at=now
+        )
+    )
+    note(session, request.id, request.status, "service", now, outcome=request.outcome)
+    if request.has_contact:
+        notifications.queue(session, request.workspace_id, request.id, "receipt", request.language, now)
+    request.next_step_at = now + DEEMED_DELIVERED
+
+
+# Facts for receipts
+
+
+class Facts:
+    """Everything a batch of receipts states, read together."""
+
+    def __init__(self) -> None:
+        self.workspaces: dict[str, Workspace] = {}
+        self.deliveries: dict[str, list[wording.DeliveryFact]] = defaultdict(list)
+        self.commitments: dict[str, list[dict[str, str]]] = defaultdict(list)
+        self.interim: dict[str, str] = {}
+
+
+async def gather(session: AsyncSession, requests: Sequence[SubjectRequest]) -> Facts:
+    facts = Facts()
+    ids = [each.id for each in requests]
+    for workspace_id in {each.workspace_id for each in requests}:
+        facts.workspaces[workspace_id] = await session.get_one(Workspace, workspace_id)
+    found = await deliveries.of_requests(session, {each.duplicate_of or each.id for each in requests})
+    present = await deliveries.latest(session, [each.id for each in found])
+    kinds = await _connectors(session, {each.destination_id for each in found})
+    for each in found:
+        facts.deliveries[each.request_id].append(_fact(each, present[each.id], kinds[each.destination_id]))
+    values = await session.execute(
+        sa.select(col(PersonalValue.holder_id), col(PersonalValue.kind), col(PersonalValue.commitment))
+        .where(col(PersonalValue.holder_id).in_(ids), col(PersonalValue.purpose) == "identifier")
+        .order_by(col(PersonalValue.id))
+    )
+    for holder_id, kind, value in values:
+        facts.commitments[holder_id].append({"id_type": kind, "alg": "HMAC-SHA256-v1", "value": value})
+    receipts = await session.execute(
+        sa.select(col(Receipt.request_id), col(Receipt.id)).where(col(Receipt.request_id).in_(ids), ~col(Receipt.is_final))
+    )
+    facts.interim = dict(receipts.tuples().all())
+    return facts
+
+
+async def _connectors(session: AsyncSession, destination_ids: set[str]) -> dict[str, str]:
+    rows = await session.execute(
+        sa.select(col(Destination.id), col(Destination.connector)).where(col(Destination.id).in_(destination_ids))
+    )
+    return dict(rows.tuples().all())
+
+
+def _fact(delivery: Delivery, present: DeliveryTransition, connector: str) -> wording.DeliveryFact:
+    return wording.DeliveryFact(
+        ref=new_id("ref"),
+        connector=connector,
+        operation=delivery.operation,
+        state=present.state,
+        detail=present.detail,
+        assurance=present.assurance,
+        attempt=present.attempt,
+        reason=present.reason,
+        requested_at=delivery.created_at,
+        settled_at=present.at if present.state in {"succeeded", "discarded"} else None,
+        evidence=present.evidence or {},
+    )
+
+
+def receipt_claims(
+    services: Services, request: SubjectRequest, facts: Facts, jti: str, now: dt.datetime, *, is_final: bool
+) -> dict[str, Any]:
+    """The claims of one receipt (security.md 3.3)."""
+    settings = services.settings
+    workspace = facts.workspaces[request.workspace_id]
+    mine = facts.deliveries[request.duplicate_of or request.id]
+    residuals = wording.residuals_json(mine)
+    outcome = wording.outcome_of(
+        [wording.tell(each) for each in mine],
+        is_refused=request.status == Status.DENIED,
+        has_residuals=bool(residuals),
+    )
+    if not is_final or (request.status == Status.CANCELLED):
+        outcome = "partial"
+    is_suppressing = request.kind in {"opt_out", "suppression"} or (
+        request.kind == "erasure" and workspace.suppress_after_erasure and request.status not in {Status.DENIED}
+    )
+    claims: dict[str, Any] = {
+        "iss": settings.public_url,
+        "jti": jti,
+        "iat": int(now.timestamp()),
+        "ver": wording.VERSION,
+        "controller": {"name": workspace.name, "contact": workspace.contact, "jurisdiction": workspace.jurisdiction},
+        "request": {
+            "id": request.id,
+            "right": request.kind,
+            "regime": request.regime,
+            "channel": request.channel,
+            "received_at": rfc3339(request.received_at),
+            "verified_at": rfc3339(request.verified_at),
+            "verification": request.verification,
+            "due_at": rfc3339(request.due_at),
+        },
+        "subject": {"commitments": facts.commitments[request.id]},
+        "scope": "listed_destinations" if request.destination_ids else "all",
+        "destinations": wording.destinations_json(mine),
+        "residuals": residuals,
+        "own_records": wording.own_records_json(
+            suppression_until=suppression.expiry(now, settings.suppression_months) if is_suppressing else None,
+            record_until=now + dt.timedelta(days=settings.request_record_days),
+            forget_after_days=grace(services, workspace).days,
+        ),
+        "outcome": outcome,
+        "policy": wording.policy_json(
+            {
+                "forget_grace_days": grace(services, workspace).days,
+                "identifier_max_days": settings.identifier_max_days,
+                "request_record_days": settings.request_record_days,
+                "suppression_months": settings.suppression_months,
+                "suppress_after_erasure": workspace.suppress_after_erasure,
+            }
+        ),
+        "software": SOFTWARE,
+    }
+    if request.extended_until:
+        claims["request"]["extended_until"] = rfc3339(request.extended_until)
+    if is_final:
+        claims["request"]["closed_at"] = rfc3339(now)
+    if interim := facts.interim.get(request.id):
+        claims["supersedes"] = interim
+    if request.purposes:
+        claims["purposes"] = list(request.purposes)
+    if request.status == Status.DENIED:
+        claims["denial_basis"] = request.denial_reason
+    return claims
+
+
+def grace(services: Services, workspace: Workspace) -> dt.timedelta:
+    """How long identifiers stay after the receipt was delivered."""
+    return dt.timedelta(days=0 if workspace.is_demo else services.settings.forget_grace_days)
+
+
+def delivered(request: SubjectRequest, workspace: Workspace, services: Services, now: dt.datetime) -> None:
+    """The final receipt reached the person: the forgetting clock starts."""
+    if request.delivered_at is None and request.status in FINAL:
+        request.delivered_at = now
+        request.forget_at = now + grace(services, workspace)
+        request.next_step_at = request.forget_at

@@ -1,0 +1,23 @@
+"""One line of a request's timeline per thing that happened to it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.ids import new_id
+from app.subject_requests.models import RequestEvent
+
+
+def note(
+    session: AsyncSession, request_id: str, type: str, actor: str, now: dt.datetime,
+    *, delivery_id: str | None = None, **data: Any,
+) -> None:  # fmt: skip
+    """``type`` is a past participle such as ``verified``; ``data`` holds codes and counts."""
+    session.add(
+        RequestEvent(
+            id=new_id("evt"), request_id=request_id, at=now, type=type, actor=actor, delivery_id=delivery_id, data=data
+        )
+    )

@@ -1,0 +1,92 @@
+"""The suppression list: keyed digests of people who must not be processed again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core.db import insert_or_ignore
+from app.core.ids import new_id
+from app.suppression.models import Suppression
+
+
+def expiry(now: dt.datetime, months: int) -> dt.datetime:
+    """The end of an entry made now, counted in months of 30.44 days."""
+    return now + dt.timedelta(days=round(months * 30.4375))
+
+
+async def add(
+    session: AsyncSession, *, workspace_id: str, subjects: Sequence[tuple[bytes, str]], scopes: Sequence[str],
+    request_id: str | None, now: dt.datetime, until: dt.datetime,
+) -> None:  # fmt: skip
+    """Enter people (digest, kind) for scopes; who is on the list already stays with the older date, renewed."""
+    rows = [
+        {
+            "id": new_id("sup"), "workspace_id": workspace_id, "subject_ref": ref, "kind": kind, "scope": scope,
+            "since": now, "expires_at": until, "request_id": request_id,
+        }
+        for ref, kind in subjects
+        for scope in scopes
+    ]  # fmt: skip
+    if not rows:
+        return
+    await session.execute(insert_or_ignore(session, Suppression).values(rows))
+    await session.execute(
+        sa.update(Suppression)
+        .where(
+            col(Suppression.workspace_id) == workspace_id,
+            col(Suppression.subject_ref).in_([ref for ref, _ in subjects]),
+            col(Suppression.scope).in_(scopes),
+            col(Suppression.expires_at) < until,
+        )
+        .values(expires_at=until)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def lift(
+    session: AsyncSession, workspace_id: str, refs: Collection[bytes], scopes: Collection[str] | None
+) -> int:
+    """Take people off the list, for some scopes or altogether; returns how many entries went."""
+    condition = [col(Suppression.workspace_id) == workspace_id, col(Suppression.subject_ref).in_(refs)]
+    if scopes is not None:
+        condition.append(col(Suppression.scope).in_(scopes))
+    gone = await session.execute(sa.delete(Suppression).where(*condition))
+    return int(gone.rowcount)
+
+
+async def check(
+    session: AsyncSession, workspace_id: str, refs: Sequence[bytes], now: dt.datetime, *, scopes: Collection[str]
+) -> dict[bytes, Suppression]:
+    """The oldest live entry for each digest in any of the scopes."""
+    rows = await session.execute(
+        sa.select(Suppression)
+        .where(
+            col(Suppression.workspace_id) == workspace_id,
+            col(Suppression.subject_ref).in_(refs),
+            col(Suppression.scope).in_(scopes),
+            col(Suppression.expires_at) > now,
+        )
+        .order_by(col(Suppression.since).desc())
+    )
+    return {each.subject_ref: each for each in rows.scalars()}
+
+
+async def page(
+    session: AsyncSession, workspace_id: str, now: dt.datetime, *, limit: int, after: str | None
+) -> list[Suppression]:
+    """Live entries, newest first."""
+    query = sa.select(Suppression).where(
+        col(Suppression.workspace_id) == workspace_id, col(Suppression.expires_at) > now
+    )
+    if after:
+        query = query.where(col(Suppression.id) < after)
+    return list((await session.execute(query.order_by(col(Suppression.id).desc()).limit(limit))).scalars())
+
+
+async def sweep(session: AsyncSession, now: dt.datetime) -> None:
+    await session.execute(sa.delete(Suppression).where(col(Suppression.expires_at) <= now))
