@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -56,6 +57,7 @@ class Instances:
         self._files = files
         self._now = now
         self._size = size
+        self._threads = ThreadPoolExecutor(8, "check")  # a hanging check must not hold others up
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
 
     @asynccontextmanager
@@ -73,7 +75,7 @@ class Instances:
         finally:
             kept.users -= 1
             if kept.is_dropped and not kept.users:
-                await _close(kept.connector)
+                await self._close(kept.connector)
 
     def build(
         self, *, workspace_id: str, destination_id: str, connector: str,
@@ -89,6 +91,9 @@ class Instances:
         # The protocol's members are read only by connectors; mypy would have them writable.
         return kind(kind.Settings.model_validate(settings), cast(Tools, box))
 
+    async def in_thread(self, function: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
     def secrets_of(self, destination: Destination) -> sealed.Sealed:
         return sealed.unseal(
             self.ring, destination.workspace_id, destination.id, destination.secrets_sealed
@@ -96,8 +101,9 @@ class Instances:
 
     async def close(self) -> None:
         for kept in self._kept.values():
-            await _close(kept.connector)
+            await self._close(kept.connector)
         self._kept.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _of(self, destination: Destination) -> AnyConnector:
         try:
@@ -124,11 +130,10 @@ class Instances:
             kept = self._kept.pop(key)
             kept.is_dropped = True
             if not kept.users:
-                await _close(kept.connector)
+                await self._close(kept.connector)
 
-
-async def _close(connector: AnyConnector) -> None:
-    try:
-        await asyncio.to_thread(connector.close)
-    except Exception as error:  # closing must not fail the call that came after it
-        log.warning("connector_close_failed", error=type(error).__name__)
+    async def _close(self, connector: AnyConnector) -> None:
+        try:
+            await self.in_thread(connector.close)
+        except Exception as error:  # closing must not fail the call that came after it
+            log.warning("connector_close_failed", error=type(error).__name__)

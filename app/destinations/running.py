@@ -16,6 +16,8 @@ import httpx
 
 from app.core.logging import get_logger
 from app.core.outbound import AnswerTooLarge
+from app.destinations.instances import Instances
+from app.destinations.models import Destination
 from app.destinations.tools import making
 from connectors.contract import (
     AddressRefused,
@@ -76,11 +78,19 @@ class Runner:
     ) -> Any:  # fmt: skip
         """The bare answer; raises whatever the connector raises, ``TimeoutError`` or ``Busy``."""
         function = partial(getattr(connector, method), *args)
-        seconds = (deadline or connector.timeout).total_seconds()
+        if connector.runs_in != "loop":
+            return await self.attempt_blocking(connector, function, call=call, deadline=deadline)
         with making(call):
-            if connector.runs_in == "loop":
-                async with asyncio.timeout(seconds):
-                    return await function()
+            async with asyncio.timeout((deadline or connector.timeout).total_seconds()):
+                return await function()
+
+    async def attempt_blocking(
+        self, connector: AnyConnector, function: Callable[[], Any], *, call: Call,
+        deadline: dt.timedelta | None = None,
+    ) -> Any:  # fmt: skip
+        """The same for a plain function of the connector."""
+        with making(call):
+            seconds = (deadline or connector.timeout).total_seconds()
             return await self._in_thread(connector, function, seconds)
 
     def close(self) -> None:
@@ -110,6 +120,18 @@ class Runner:
             if started is None or started.cancelled():
                 raise Busy from None
             raise
+
+
+async def carry_out(
+    instances: Instances, runner: Runner, destination: Destination, method: str, *args: Any,
+    call: Call, deadline: dt.timedelta | None = None,
+) -> Outcomes | Lookups:  # fmt: skip
+    """``Runner.run`` on the destination's connector; one that cannot be built parks the queue."""
+    try:
+        async with instances.use(destination) as connector:
+            return await runner.run(connector, method, *args, call=call, deadline=deadline)
+    except Exception as error:
+        return outcome_of(error)
 
 
 def _give_back(loop: asyncio.AbstractEventLoop, places: asyncio.Semaphore, _: Future[Any]) -> None:

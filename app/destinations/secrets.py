@@ -116,6 +116,16 @@ def unfilled(settings: Any, where: Sequence[Place]) -> list[Place]:
     ]
 
 
+def given(settings: Mapping[str, Any], model: type[BaseModel]) -> Secrets:
+    """The secrets in settings that were not read by their model yet."""
+    where = places(model)
+    return {
+        pointer(place): value
+        for place, value in nodes(settings)
+        if isinstance(value, str) and any(_fits(place, each) for each in where)
+    }
+
+
 def targets(settings: Any) -> dict[Place, str]:
     """Every setting that says where calls go: URLs without their query, hosts, ports, regions."""
     found = {place: _target(place, value) for place, value in nodes(settings)}
