@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -71,6 +71,8 @@ class Runtime:
             lease=dt.timedelta(seconds=settings.lease_seconds),
         )  # fmt: skip
         self._embedded_worker: EmbeddedWorker | None = None
+        self.closers: list[Callable[[], Awaitable[None]]] = []
+        """Called first on ``stop``: whatever was started beside the runtime."""
 
     def attach(self, app: FastAPI) -> None:
         """Put what routes need on ``app.state`` (listed in app.core.context)."""
@@ -110,6 +112,8 @@ class Runtime:
 
     async def stop(self) -> None:
         """In the order of dependence: no new work, what is under way, then what it stands on."""
+        for close in self.closers:
+            await close()
         await self.consents.stop()
         await self.pumps.stop()
         await self.engine.stop()

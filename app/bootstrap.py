@@ -1,0 +1,109 @@
+"""First steps of an instance: directories, keys, schema, the first workspace, and the lock on the data directory."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.core import migrate
+from app.core.ids import new_id
+from app.core.settings import Settings
+from app.crypto import keyring
+from app.security import accounts, api_keys
+from app.security.models import ApiKey, Role, Workspace
+from app.sites.models import Site
+
+UP_KEY = "printed by quittance up"
+
+
+class InUse(Exception):
+    """Another process holds the data directory; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Held for as long as the process lives."""
+
+    file: IO[str]
+
+
+def lock(data_dir: Path, url: str) -> Lock:
+    """Take the data directory for this process, or ``InUse``."""
+    file = (data_dir / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        try:
+            holder = json.loads(file.read())
+            who = f"process {holder['pid']} at {holder['url']}"
+        except (ValueError, KeyError):
+            who = "another process"
+        raise InUse(f"{data_dir} is already in use by {who}. Stop it, or set QUITTANCE_DATA_DIR to another directory.") from None
+    file.seek(0)
+    file.truncate()
+    json.dump({"pid": os.getpid(), "url": url}, file)
+    file.flush()
+    return Lock(file)
+
+
+def prepare(settings: Settings) -> None:
+    """Directories, key file and both schemas; quick when all is there."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in settings.shared_paths:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not settings.key_file.exists() and settings.master_key_file is None:
+        keyring.create(settings.key_file)
+    upgrade(settings)
+
+
+def upgrade(settings: Settings) -> None:
+    """Both schemas to the newest version."""
+    migrate.upgrade(settings.main_url, "main")
+    migrate.upgrade(settings.keys_url, "keystore")
+
+
+async def first_workspace(session: AsyncSession) -> Workspace | None:
+    return (await session.execute(sa.select(Workspace).order_by(col(Workspace.id)).limit(1))).scalar_one_or_none()
+
+
+async def create_workspace(session: AsyncSession, name: str, now: dt.datetime, *, is_demo: bool = False, timezone: str = "UTC") -> Workspace:
+    workspace = Workspace(id=new_id("ws"), name=name, is_demo=is_demo, timezone=timezone, created_at=now)
+    session.add(workspace)
+    await session.flush()
+    return workspace
+
+
+async def fresh_key(session: AsyncSession, workspace_id: str, now: dt.datetime) -> str:
+    """A key for whoever started the service; the one printed at the last start ends."""
+    await session.execute(
+        sa.update(ApiKey)
+        .where(col(ApiKey.workspace_id) == workspace_id, col(ApiKey.name) == UP_KEY, col(ApiKey.revoked_at).is_(None))
+        .values(revoked_at=now)
+    )
+    _, secret = await api_keys.create(
+        session, workspace_id=workspace_id, name=UP_KEY, scopes=["all"], created_by="up", grantor_scopes=["all"], now=now
+    )
+    return secret
+
+
+async def fresh_invite(session: AsyncSession, settings: Settings, workspace_id: str, now: dt.datetime) -> str:
+    """A one-time link into the dashboard, as an owner."""
+    token = await accounts.create_invite(session, workspace_id, Role.OWNER, now=now, actor="up")
+    return f"{settings.public_url}/dashboard/invite/{token}"
+
+
+async def first_site_key(session: AsyncSession, workspace_id: str) -> str | None:
+    found = await session.execute(
+        sa.select(col(Site.site_key)).where(col(Site.workspace_id) == workspace_id, col(Site.deleted_at).is_(None)).order_by(col(Site.id)).limit(1)
+    )
+    return found.scalar_one_or_none()

@@ -1,0 +1,136 @@
+"""Checking things from the command line: a receipt offline, and the health of an installation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import sqlalchemy as sa
+from sqlmodel import col
+
+from app.core import migrate
+from app.core.errors import Invalid
+from app.core.settings import Settings
+from app.crypto import keyring
+from app.crypto.models import DataKey, SigningKey
+from app.destinations.models import Destination
+from app.identity.normalise import normalise
+from app.receipts.verify import NotValid, Unreadable, verify
+from app.tables import KEYS, MAIN
+
+VALID, NOT_VALID, UNREADABLE = 0, 1, 2
+
+
+def check(
+    file: Path, jwks: str | None, opening: str | None, pair: tuple[str, str] | None, settings: Callable[[], Settings]
+) -> tuple[int, dict[str, Any]]:
+    """Exit code and answer for ``quittance receipt verify``."""
+    if (opening is None) != (pair is None):
+        return UNREADABLE, {"valid": False, "problem": "Give --opening and --identifier together."}
+    try:
+        identifier = normalise(*pair) if pair else None
+    except Invalid as error:
+        return UNREADABLE, {"valid": False, "problem": str(error)}
+    try:
+        token = sys.stdin.read() if str(file) == "-" else file.read_text()
+        checked = verify(token, _key_set(jwks, settings), opening, identifier)
+    except (Unreadable, OSError, UnicodeDecodeError) as error:
+        return UNREADABLE, {"valid": False, "problem": _why(error)}
+    except NotValid as error:
+        return NOT_VALID, {"valid": False, "problem": str(error)}
+    if checked.is_theirs is False:
+        problem = "The receipt is genuine, but it does not speak of this identifier with this opening."
+        return NOT_VALID, {"valid": True, "is_theirs": False, "problem": problem, "receipt": checked.claims}
+    return VALID, {"valid": True, "is_theirs": checked.is_theirs, "kid": checked.kid, "receipt": checked.claims}
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, Unreadable) else f"The file cannot be read ({type(error).__name__})."
+
+
+def _key_set(jwks: str | None, settings: Callable[[], Settings]) -> dict[str, Any]:
+    try:
+        if jwks is None:
+            return _own_keys(settings())
+        if jwks.startswith(("http://", "https://")):
+            return dict(httpx.get(jwks, timeout=10).raise_for_status().json())
+        return dict(json.loads(Path(jwks).read_text()))
+    except (OSError, ValueError, httpx.HTTPError, sa.exc.SQLAlchemyError) as error:
+        raise Unreadable(f"The key set cannot be read ({type(error).__name__}); name a file or URL with --jwks.") from None
+
+
+def _own_keys(settings: Settings) -> dict[str, Any]:
+    with _engine(settings.main_url).connect() as connection:
+        rows = connection.execute(sa.select(col(SigningKey.public_jwk), col(SigningKey.kid)))
+        return {"keys": [jwk | {"kid": kid, "alg": "EdDSA", "use": "sig"} for jwk, kid in rows]}
+
+
+def _engine(url: str) -> sa.Engine:
+    return sa.create_engine(url.replace("+aiosqlite", ""), hide_parameters=True)
+
+
+def as_text(answer: dict[str, Any]) -> str:
+    """The answer for a person."""
+    if answer.get("problem"):
+        return f"NOT VALID: {answer['problem']}"
+    receipt = answer["receipt"]
+    request = receipt["request"]
+    lines = [
+        f"VALID: signed by {receipt['iss']} (key {answer['kid']})",
+        f"  request   {request['id']}: {request['right']} under {request['regime']}, received {request['received_at']}",
+        f"  outcome   {receipt['outcome']}",
+    ]
+    lines += [f"  {each['kind']:<10}{each['state']} ({each['assurance']})" for each in receipt["destinations"]]
+    lines += [f"  stays     {each['what']}: {each['basis']}" for each in receipt["residuals"]]
+    if answer["is_theirs"]:
+        lines.append("  It speaks of the identifier you named.")
+    return "\n".join(lines)
+
+
+def doctor(settings: Settings) -> list[dict[str, Any]]:
+    """One finding per thing that must be right; nothing is changed."""
+    findings = [{"name": "settings", "ok": False, "detail": each} for each in settings.problems()]
+    findings = findings or [{"name": "settings", "ok": True, "detail": "consistent"}]
+    ring: keyring.KeyRing | None = None
+    try:
+        ring = keyring.load(settings.key_file)
+        mode = settings.key_file.stat().st_mode & 0o077
+        findings.append(_finding("key file", mode == 0, "readable by its owner only" if mode == 0 else f"others may read it: chmod 600 {settings.key_file.name}"))
+    except keyring.KeyFileError as error:
+        findings.append(_finding("key file", False, str(error)))
+    for name, url, which, metadata in (
+        ("database", settings.main_url, "main", MAIN), ("key store", settings.keys_url, "keystore", KEYS),
+    ):  # fmt: skip
+        try:
+            drift = migrate.drift(url, which, metadata)  # type: ignore[arg-type]
+            findings.append(_finding(name, not drift, "reachable, schema up to date" if not drift else "schema differs: run `quittance migrate`"))
+        except sa.exc.SQLAlchemyError as error:
+            findings.append(_finding(name, False, f"not reachable ({type(error).__name__})"))
+    if ring is not None and all(each["ok"] for each in findings):
+        findings.append(_master_keys(settings, ring))
+    return findings
+
+
+def _master_keys(settings: Settings, ring: keyring.KeyRing) -> dict[str, Any]:
+    """Rows sealed with a master key that the key file does not have (any more)."""
+    missing: dict[str, int] = {}
+    for url, column in (
+        (settings.keys_url, DataKey.wrapped), (settings.main_url, Destination.secrets_sealed), (settings.main_url, SigningKey.private_sealed),
+    ):  # fmt: skip
+        with _engine(url).connect() as connection:
+            for (value,) in connection.execute(sa.select(col(column))).yield_per(1000):
+                key_id = keyring.master_id(value)
+                if key_id not in ring.master_ids:
+                    missing[key_id] = missing.get(key_id, 0) + 1
+    if not missing:
+        return _finding("master keys", True, "all sealed values can be opened")
+    listed = ", ".join(f"{key_id} ({count} rows)" for key_id, count in missing.items())
+    return _finding("master keys", False, f"missing from the key file: {listed}. Restore them before starting.")
+
+
+def _finding(name: str, ok: bool, detail: str) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "detail": detail}

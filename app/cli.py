@@ -1,0 +1,343 @@
+"""The command line: starting the service, setting it up, asking for people, checking receipts."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.core.errors import Problem
+from app.core.logging import configure
+from app.core.settings import Settings
+from app.crypto.keyring import KeyFileError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Self-hosted privacy service.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+Port = Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one.")]
+
+
+def main() -> None:
+    """Entry point: every expected error is one sentence on standard error and exit code 1."""
+    from app.bootstrap import InUse  # noqa: PLC0415 (start-up time: most commands need little)
+
+    try:
+        app()
+    except (Problem, InUse, KeyFileError) as error:
+        text = f"{error.title}. {error.detail or ''}" if isinstance(error, Problem) else str(error)
+        typer.echo(text.strip(), err=True)
+        sys.exit(1)
+
+
+def load_settings(**changes: Any) -> Settings:
+    """Settings from the environment and the command line, or a list of what is wrong with them."""
+    settings = Settings(**{name: value for name, value in changes.items() if value is not None})
+    if problems := settings.problems():
+        for problem in problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(1)
+    configure(settings.log_level, json=settings.log_json)
+    return settings
+
+
+# Starting
+
+
+@app.command()
+def up(
+    port: Port = None,
+    no_demo: Annotated[bool, typer.Option("--no-demo", help="Start without the demo shop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start everything in one process: API, pages, worker, databases in the data directory."""
+    from app import serving  # noqa: PLC0415 (start-up time)
+
+    settings = load_settings(port=_free_port() if port == 0 else port, log_level=None if "QUITTANCE_LOG_LEVEL" in os.environ else "WARNING")
+    serving.up(settings, with_demo=not no_demo, as_json=as_json)
+
+
+@app.command()
+def serve(port: Port = None, host: Annotated[str | None, typer.Option(help="Address to bind.")] = None) -> None:
+    """Start the web process of the distributed form (run `quittance migrate` before)."""
+    from app import serving  # noqa: PLC0415 (start-up time)
+
+    serving.serve(load_settings(port=port, host=host))
+
+
+@app.command()
+def worker() -> None:
+    """Start a background process of the distributed form."""
+    from app.worker import run_worker  # noqa: PLC0415 (start-up time)
+
+    run_worker(load_settings())
+
+
+@app.command()
+def scheduler() -> None:
+    """Start the clock of the distributed form."""
+    from app.worker import run_scheduler  # noqa: PLC0415 (start-up time)
+
+    run_scheduler(load_settings())
+
+
+@app.command()
+def migrate() -> None:
+    """Create or upgrade both databases."""
+    from app import bootstrap  # noqa: PLC0415 (start-up time)
+
+    bootstrap.upgrade(load_settings())
+    typer.echo("The databases are up to date.")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# Setting up. These commands write to the databases directly and may run beside the service.
+
+workspaces = typer.Typer(no_args_is_help=True, help="Workspaces: the controllers' tenants.")
+sites = typer.Typer(no_args_is_help=True, help="Sites with a banner.")
+destinations = typer.Typer(no_args_is_help=True, help="Destinations that hold people.")
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+admins = typer.Typer(no_args_is_help=True, help="People who sign in to the dashboard.")
+requests = typer.Typer(no_args_is_help=True, help="Data subject requests.")
+receipts = typer.Typer(no_args_is_help=True, help="Receipts.")
+for name, group in (
+    ("workspace", workspaces), ("site", sites), ("destination", destinations), ("key", keys), ("admin", admins),
+    ("request", requests), ("receipt", receipts),
+):  # fmt: skip
+    app.add_typer(group, name=name)
+
+In = Annotated[str | None, typer.Option("--workspace", help="Workspace id; default: the first one.")]
+
+
+def _run(work: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Run ``work(administration)`` on a fresh event loop and give everything back."""
+    from app.administration import Administration  # noqa: PLC0415 (start-up time)
+
+    settings = load_settings(log_level=None if "QUITTANCE_LOG_LEVEL" in os.environ else "WARNING")
+
+    async def run() -> Any:
+        async with Administration(settings) as administration:
+            return await work(administration)
+
+    return asyncio.run(run())
+
+
+def _show(answer: Any, as_json: bool) -> None:
+    """One line of JSON, or aligned columns for a person."""
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    rows = answer if isinstance(answer, list) else [answer]
+    if not rows:
+        typer.echo("Nothing here yet.")
+    for row in rows:
+        typer.echo("  ".join(f"{name}={value}" for name, value in row.items() if value not in (None, [], {})))
+
+
+@workspaces.command("create")
+def create_workspace(
+    name: Annotated[str, typer.Option(help="The controller's name, shown in receipts.")],
+    timezone: Annotated[str, typer.Option(help="Zone in which deadlines are counted.")] = "UTC",
+    as_json: AsJson = False,
+) -> None:
+    """Add a workspace."""
+    _show(_run(lambda do: do.create_workspace(name, timezone)), as_json)
+
+
+@workspaces.command("list")
+def list_workspaces(as_json: AsJson = False) -> None:
+    """List workspaces."""
+    _show(_run(lambda do: do.list_workspaces()), as_json)
+
+
+@sites.command("create")
+def create_site(
+    name: Annotated[str, typer.Option(help="Name for operators.")],
+    origin: Annotated[list[str], typer.Option(help="Allowed origin such as https://shop.example; may be repeated.")],
+    workspace: In = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a site with a standard banner and publish it."""
+    _show(_run(lambda do: do.create_site(workspace, name, origin)), as_json)
+
+
+@sites.command("list")
+def list_sites(workspace: In = None, as_json: AsJson = False) -> None:
+    """List sites."""
+    _show(_run(lambda do: do.list_sites(workspace)), as_json)
+
+
+@destinations.command("create")
+def create_destination(
+    name: Annotated[str, typer.Option(help="Name for operators.")],
+    connector: Annotated[str, typer.Option(help="Such as sql, archive, webhook, manual.")],
+    settings: Annotated[str, typer.Option(help="Settings as JSON, or @FILE.")],
+    workspace: In = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a destination; its settings are checked first."""
+    text = Path(settings[1:]).read_text() if settings.startswith("@") else settings
+    try:
+        content = json.loads(text)
+    except ValueError:
+        raise typer.BadParameter("--settings is not valid JSON.") from None
+    _show(_run(lambda do: do.create_destination(workspace, name, connector, content)), as_json)
+
+
+@destinations.command("list")
+def list_destinations(workspace: In = None, as_json: AsJson = False) -> None:
+    """List destinations."""
+    _show(_run(lambda do: do.list_destinations(workspace)), as_json)
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What it is for.")],
+    scope: Annotated[list[str], typer.Option(help="Such as requests:write; may be repeated.")],
+    workspace: In = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key; its secret is shown once."""
+    _show(_run(lambda do: do.create_key(workspace, name, scope)), as_json)
+
+
+@keys.command("list")
+def list_keys(workspace: In = None, as_json: AsJson = False) -> None:
+    """List API keys."""
+    _show(_run(lambda do: do.list_keys(workspace)), as_json)
+
+
+@admins.command("create")
+def create_admin(
+    role: Annotated[str, typer.Option(help="owner, operator or viewer")] = "owner", workspace: In = None, as_json: AsJson = False
+) -> None:
+    """Print a one-time link that sets up an account."""
+    _show(_run(lambda do: do.invite_admin(workspace, role)), as_json)
+
+
+@admins.command("list")
+def list_admins(workspace: In = None, as_json: AsJson = False) -> None:
+    """List accounts."""
+    _show(_run(lambda do: do.list_admins(workspace)), as_json)
+
+
+@requests.command("create")
+def create_request(
+    kind: Annotated[str, typer.Option(help="erasure, opt_out, access, ...")],
+    identifier: Annotated[list[str], typer.Option(help="kind:value, such as email:a@example.com; may be repeated.")],
+    regime: Annotated[str | None, typer.Option(help="gdpr, uk_gdpr, ccpa, lgpd")] = None,
+    workspace: In = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for one person; the running service carries it out."""
+    _show(_run(lambda do: do.create_request(workspace, kind, [_pair(each) for each in identifier], regime)), as_json)
+
+
+@requests.command("show")
+def show_request(request_id: str, workspace: In = None, as_json: AsJson = False) -> None:
+    """Show a request with its deliveries."""
+    _show(_run(lambda do: do.show_request(workspace, request_id)), as_json)
+
+
+@requests.command("import")
+def import_requests(
+    file: Annotated[Path, typer.Argument(help="CSV with a header; columns named like identifier kinds.")],
+    kind: Annotated[str, typer.Option(help="erasure, opt_out, ...")] = "erasure",
+    regime: Annotated[str | None, typer.Option(help="gdpr, uk_gdpr, ccpa, lgpd")] = None,
+    workspace: In = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for everybody in a CSV file, once per person."""
+    people = _people(file)
+    if not yes:
+        typer.confirm(f"{kind} for {len(people)} people from {file.name}?", abort=True)
+    with typer.progressbar(length=len(people), label="Taking in", file=sys.stderr) as bar:
+        answer = _run(lambda do: do.import_requests(workspace, kind, people, regime, bar.update))
+    _show(answer, as_json)
+
+
+@receipts.command("verify")
+def verify_receipt(
+    file: Annotated[Path, typer.Argument(help="The receipt (compact JWS); - reads standard input.")],
+    jwks: Annotated[str | None, typer.Option(help="Key set: file or URL; default: this instance's keys.")] = None,
+    opening: Annotated[str | None, typer.Option(help="The opening you were given.")] = None,
+    identifier: Annotated[str | None, typer.Option(help="kind:value the receipt should speak of.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a receipt. Exit code 0: valid, 1: not valid, 2: unreadable."""
+    from app import checking  # noqa: PLC0415 (start-up time)
+
+    pair = _pair(identifier) if identifier else None
+    code, answer = checking.check(file, jwks, opening, pair, load_settings)
+    if as_json:
+        typer.echo(json.dumps(answer))
+    else:
+        typer.echo(checking.as_text(answer), err=code != 0)
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo() -> None:
+    """Seed the demo shop into the data directory (once)."""
+    _show(_run(lambda do: do.seed_demo()), False)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, key file, databases and broker; exit code 1 when something is wrong."""
+    from app import checking  # noqa: PLC0415 (start-up time)
+
+    findings = checking.doctor(Settings())
+    if as_json:
+        typer.echo(json.dumps(findings))
+    else:
+        for each in findings:
+            typer.echo(f"{'ok  ' if each['ok'] else 'FAIL'}  {each['name']}: {each['detail']}")
+    raise typer.Exit(0 if all(each["ok"] for each in findings) else 1)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    kind, separator, value = text.partition(":")
+    if not separator or not kind or not value:
+        raise typer.BadParameter("Write an identifier as kind:value, such as email:a@example.com.")
+    return kind, value
+
+
+def _people(file: Path) -> list[tuple[tuple[str, str], ...]]:
+    """The distinct people of a CSV file; a wrong file is refused whole, with the line."""
+    csv.field_size_limit(1 << 16)
+    people: dict[tuple[tuple[str, str], ...], None] = {}
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened, strict=True)
+            if not reader.fieldnames or any(not name for name in reader.fieldnames):
+                raise typer.BadParameter("The first line must name the columns, such as email,user_id.")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise typer.BadParameter(f"Line {reader.line_num} has another number of columns than the first.")
+                if person := tuple((kind, value.strip()) for kind, value in row.items() if value.strip()):
+                    people[person] = None
+    except UnicodeDecodeError:
+        raise typer.BadParameter("The file is not UTF-8.") from None
+    except (OSError, csv.Error) as error:
+        raise typer.BadParameter(f"The file cannot be read: {type(error).__name__}.") from None
+    if not people:
+        raise typer.BadParameter("The file names nobody.")
+    return list(people)
+
+
+if __name__ == "__main__":
+    main()

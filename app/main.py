@@ -1,0 +1,122 @@
+"""The web application: routes of all domains, and with them the embedded worker where the settings ask for it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from sqlmodel import col
+
+import app.consent.routes
+import app.dashboard.routes
+import app.delivery.routes
+import app.destinations.routes
+import app.notifications.routes
+import app.receipts.routes
+import app.security.routes
+import app.sites.routes
+import app.subject_requests.pages
+import app.subject_requests.routes
+import app.suppression.routes
+from app.compose import Runtime
+from app.core import ops
+from app.core.clock import utc_now
+from app.core.db import Database
+from app.core.errors import NotFound
+from app.core.http import Guard, install_problem_handlers
+from app.core.settings import Settings
+from app.delivery.models import VirtualQueue
+from app.security.access import caller_of
+
+Started = Callable[[Runtime], Awaitable[None]]
+
+OPERATIONS_PATHS = ("/docs", "/openapi.json", "/metrics")
+
+
+def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
+    """The application; ``on_start`` runs once everything is up, before the first request."""
+
+    @asynccontextmanager
+    async def lifespan(application: FastAPI) -> AsyncIterator[None]:
+        runtime = Runtime(settings)
+        runtime.attach(application)
+        application.state.checks = _checks(runtime)
+        await runtime.start(with_pumps=settings.is_embedded, with_worker=settings.is_embedded)
+        try:
+            if on_start is not None:
+                await on_start(runtime)
+            yield
+        finally:
+            await runtime.stop()
+
+    application = FastAPI(
+        title="Quittance", version=version("quittance"), lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
+        description="Consent that is proof, erasure that reaches every destination, receipts anyone can check.",
+    )  # fmt: skip
+    for module in (
+        app.sites.routes, app.consent.routes, app.suppression.routes, app.destinations.routes, app.delivery.routes,
+        app.subject_requests.routes, app.receipts.routes, app.security.routes, app.subject_requests.pages,
+        app.notifications.routes, app.dashboard.routes,
+    ):  # fmt: skip
+        application.include_router(module.router)
+    application.include_router(ops.router)
+    _add_docs(application)
+    _guard_operations(application, settings)
+    install_problem_handlers(application, app.dashboard.routes.render_problem)
+    application.add_middleware(Guard, settings=settings, observe=ops.observe)
+    return application
+
+
+def _guard_operations(application: FastAPI, settings: Settings) -> None:
+    """Docs and metrics are open on loopback; elsewhere they need a key with ``ops:read``, or do not exist."""
+
+    @application.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path in OPERATIONS_PATHS and not settings.is_loopback:
+            caller = await caller_of(request)
+            if not caller.scopes & {"ops:read", "all"}:
+                raise NotFound
+        return await call_next(request)
+
+
+def _add_docs(application: FastAPI) -> None:
+    @application.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> dict[str, object]:
+        return application.openapi()
+
+    @application.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Quittance API")
+
+
+def _checks(runtime: Runtime) -> dict[str, ops.Check]:
+    async def reach(database: Database) -> bool:
+        async with database.reading() as session:
+            await session.execute(sa.select(sa.literal(1)))
+        return True
+
+    async def dispatcher() -> bool:
+        """Work that is due is being looked at: Celery workers can stall in silence, the database cannot."""
+        async with runtime.database.reading() as session:
+            stalled = await session.execute(
+                sa.select(sa.literal(1)).where(
+                    col(VirtualQueue.next_due) < utc_now() - ops.STALL - dt.timedelta(seconds=runtime.settings.lease_seconds)
+                ).limit(1)
+            )  # fmt: skip
+            return stalled.first() is None
+
+    async def pumps() -> bool:
+        return all(pump.failures < 3 for pump in runtime.pumps)  # type: ignore[attr-defined]
+
+    return {
+        "database": lambda: reach(runtime.database),
+        "keystore": lambda: reach(runtime.key_database),
+        "dispatcher": dispatcher,
+        "pumps": pumps,
+    }

@@ -1,0 +1,102 @@
+"""Running the web application with uvicorn, and saying where to go once it is ready."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from app import bootstrap
+from app.compose import Runtime
+from app.core.clock import utc_now
+from app.core.settings import Settings
+from app.demo import seed
+from app.main import create_app
+
+
+def up(settings: Settings, *, with_demo: bool, as_json: bool) -> None:
+    """The embedded form: prepare, start, print the addresses, serve until stopped."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    held = bootstrap.lock(settings.data_dir, settings.public_url)
+    bootstrap.prepare(settings)
+    welcome: dict[str, Any] = {}
+
+    async def on_start(runtime: Runtime) -> None:
+        if with_demo:
+            await seed.ensure(runtime, utc_now())
+        welcome.update(await _welcome(runtime))
+
+    def announce() -> None:
+        if as_json:
+            shown = {name: welcome[name] for name in ("base_url", "api_key", "admin_link", "site_key")}
+            sys.stdout.write(json.dumps(shown) + "\n")
+        else:
+            sys.stdout.write(_text(welcome))
+        sys.stdout.flush()
+
+    _Server(_config(settings, create_app(settings, on_start)), announce).run()
+    held.file.close()
+
+
+def serve(settings: Settings) -> None:
+    """The web process of the distributed form."""
+    _Server(_config(settings, create_app(settings)), lambda: None).run()
+
+
+class _Server(uvicorn.Server):
+    """Calls ``announce`` once the socket listens."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+
+def _config(settings: Settings, application: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        application, host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
+        timeout_graceful_shutdown=10, proxy_headers=False, h11_max_incomplete_event_size=65_536,
+    )  # fmt: skip
+
+
+async def _welcome(runtime: Runtime) -> dict[str, Any]:
+    """A fresh key, a fresh admin link, and the addresses; makes the first workspace if there is none."""
+    now = utc_now()
+    async with runtime.database.writing() as session:
+        workspace = await bootstrap.first_workspace(session) or await bootstrap.create_workspace(session, "Default", now)
+        key = await bootstrap.fresh_key(session, workspace.id, now)
+        link = await bootstrap.fresh_invite(session, runtime.settings, workspace.id, now)
+        site_key = await bootstrap.first_site_key(session, workspace.id)
+    return {
+        "base_url": runtime.settings.public_url,
+        "api_key": key,
+        "admin_link": link,
+        "site_key": site_key,
+        "is_demo": workspace.is_demo,
+    }
+
+
+def _text(welcome: dict[str, Any]) -> str:
+    base, site_key = welcome["base_url"], welcome["site_key"]
+    lines = ["", "Quittance is ready.", ""]
+    if welcome["is_demo"]:
+        lines.append(f"  Demo shop      {base}/demo/")
+    if site_key:
+        lines.append(f"  Request form   {base}/privacy/{site_key}")
+    lines += [
+        f"  Dashboard      {welcome['admin_link']}   (works once)",
+        f"  Mail           {base}/dev/mail",
+        f"  API docs       {base}/docs",
+        f"  API key        {welcome['api_key']}",
+        "",
+        "  Stop with Ctrl-C.",
+        "",
+    ]
+    return "\n".join(lines) + "\n"

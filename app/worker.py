@@ -1,0 +1,74 @@
+"""The distributed form's background processes: workers that run the pumps, and the scheduler that repeats hints."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+
+from app.compose import PUMPS, Runtime
+from app.core.broker import Hints, make_celery
+from app.core.logging import get_logger
+from app.core.settings import Settings
+
+log = get_logger(__name__)
+
+SWEEP_EVERY = 5.0
+MAINTAIN_EVERY = 3600.0
+
+
+def run_worker(settings: Settings) -> None:
+    """Pumps on one event loop in a thread of their own; Celery in the main thread, to take hints and signals.
+
+    Without a broker the pumps go on by looking at SQL; Celery keeps trying to reconnect.
+    """
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+    runtime: list[Runtime] = []
+    failure: list[BaseException] = []
+
+    async def start() -> None:
+        runtime.append(Runtime(settings))
+        await runtime[0].start(with_pumps=True, with_worker=False)
+
+    def turn() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(start())
+        except BaseException as error:
+            failure.append(error)
+            return
+        finally:
+            ready.set()
+        loop.run_forever()
+
+    thread = threading.Thread(target=turn, name="loop", daemon=True)
+    thread.start()
+    ready.wait()
+    if failure:
+        raise failure[0]
+    log.info("worker_started")
+    try:
+        runtime[0].celery.Worker(
+            pool="threads", concurrency=2, loglevel="WARNING", without_gossip=True, without_mingle=True, quiet=True
+        ).start()
+    finally:
+        asyncio.run_coroutine_threadsafe(runtime[0].stop(), loop).result(timeout=30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=5)
+
+
+def run_scheduler(settings: Settings) -> None:
+    """Repeat hints on a clock; several schedulers do no harm."""
+    hints = Hints(make_celery(settings, PUMPS, lambda _: None))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info("scheduler_started")
+    ticks = 0
+    while not stop.wait(SWEEP_EVERY):
+        hints.publish(["sweep", "dispatch", "advance"])
+        if ticks * SWEEP_EVERY % MAINTAIN_EVERY == 0:
+            hints.publish(["maintain"])
+        ticks += 1
+    hints.close()
