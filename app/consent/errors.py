@@ -10,7 +10,8 @@ class OriginNotAllowed(Forbidden):
 
     def __init__(self) -> None:
         super().__init__(
-            "Add the page's exact origin to the site; a server sends method `api` with a key that holds `sites:write`."
+            "Add the page's exact origin to the site; a server sends method `api` with a key that "
+            "holds `sites:write`."
         )
 
 

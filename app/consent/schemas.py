@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Stri
 from app.core.http import Schema
 from app.sites.regimes import clean_region
 
+_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 _EARLIEST = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _LATEST = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
 
@@ -30,8 +32,8 @@ class Method(StrEnum):
 
 
 def _text_only(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError("give a moment as RFC 3339 text")  # noqa: TRY004 - pydantic wants ValueError
+    if not isinstance(value, str) or not _RFC3339.match(value):
+        raise ValueError("give a moment as RFC 3339 text")
     return value
 
 

@@ -30,7 +30,8 @@ def combine(decisions: Iterable[Decision]) -> Decision | None:
 
 def deny_wins(one: Mapping[str, bool], other: Mapping[str, bool]) -> dict[str, bool]:
     return {
-        purpose: one.get(purpose, True) and other.get(purpose, True) for purpose in {**one, **other}
+        purpose: one.get(purpose, True) and other.get(purpose, True)
+        for purpose in sorted({**one, **other})
     }
 
 

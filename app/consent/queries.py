@@ -1,0 +1,201 @@
+"""Reading consent records back: a visitor's state, lists, counts for the dashboard, exports."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.consent.models import ConsentRecord
+from app.consent.state import deny_wins
+from app.core.clock import rfc3339
+from app.core.db import Moment, is_postgresql
+from app.sites.models import Site
+
+_DAY_MICROSECONDS = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records; ``since`` is included, ``until`` is not, both by ``recorded_at``."""
+
+    workspace_id: str
+    site_id: str | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    purpose: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """How many records one site got on one day (UTC) by one method."""
+
+    day: dt.date
+    site_id: str
+    method: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentState:
+    """What holds for a visitor: the newest record, with the denials of any other of the same
+    moment."""
+
+    record: ConsentRecord
+    choices: dict[str, bool]
+
+    def is_stale(self, published_version_id: str, now: dt.datetime) -> bool:
+        """Whether the visitor should be asked again."""
+        return (
+            self.record.notice_version_id != published_version_id or self.record.expires_at <= now
+        )
+
+
+async def current_state(
+    session: AsyncSession, site_id: str, visitor_id: str
+) -> CurrentState | None:
+    mine = (col(ConsentRecord.site_id) == site_id, col(ConsentRecord.visitor_id) == visitor_id)
+    newest = sa.select(sa.func.max(col(ConsentRecord.decided_at))).where(*mine).scalar_subquery()
+    rows = await session.execute(
+        sa.select(ConsentRecord)
+        .where(*mine, col(ConsentRecord.decided_at) == newest)
+        .order_by(col(ConsentRecord.recorded_at).desc(), col(ConsentRecord.id).desc())
+    )
+    records = list(rows.scalars())
+    if not records:
+        return None
+    choices = dict(sorted(records[0].choices.items()))
+    for each in records[1:]:
+        choices = deny_wins(choices, each.choices)
+    return CurrentState(records[0], choices)
+
+
+async def records(
+    session: AsyncSession, wanted: Filter, *, limit: int = 50, after: str | None = None
+) -> list[tuple[ConsentRecord, str]]:
+    """Records with their site keys, newest first; ``after`` is the ``position`` of the last one
+    seen."""
+    query = sa.select(ConsentRecord, col(Site.site_key)).join(
+        Site, col(Site.id) == col(ConsentRecord.site_id)
+    )
+    query = query.where(*_conditions(session, wanted))
+    if after is not None:
+        recorded_at, _, record_id = after.partition("|")
+        query = query.where(
+            sa.tuple_(col(ConsentRecord.recorded_at), col(ConsentRecord.id))
+            < sa.tuple_(
+                sa.literal(dt.datetime.fromisoformat(recorded_at), Moment), sa.literal(record_id)
+            )
+        )
+    order = (col(ConsentRecord.recorded_at).desc(), col(ConsentRecord.id).desc())
+    rows = await session.execute(query.order_by(*order).limit(limit))
+    return [(record, site_key) for record, site_key in rows]
+
+
+def position(record: ConsentRecord) -> str:
+    """Where a list goes on after this record."""
+    return f"{record.recorded_at.isoformat()}|{record.id}"
+
+
+async def latest(
+    session: AsyncSession, workspace_id: str, *, site_id: str | None = None, limit: int = 20
+) -> list[tuple[ConsentRecord, str]]:
+    """The newest records with their site keys, for the dashboard."""
+    return await records(session, Filter(workspace_id, site_id), limit=limit)
+
+
+async def export(
+    session: AsyncSession, wanted: Filter, page: int = 1000
+) -> AsyncIterator[dict[str, Any]]:
+    """All matching records as JSON objects, newest first, read a page at a time."""
+    after = None
+    while True:
+        found = await records(session, wanted, limit=page, after=after)
+        for record, site_key in found:
+            yield record_json(record, site_key)
+        if len(found) < page:
+            return
+        after = position(found[-1][0])
+        session.expunge_all()
+
+
+async def daily_counts(
+    session: AsyncSession,
+    workspace_id: str,
+    since: dt.datetime,
+    until: dt.datetime,
+    site_id: str | None = None,
+) -> list[DayCount]:
+    """Records per day, site and method, oldest day first; days without records are left out."""
+    recorded_at = col(ConsentRecord.recorded_at)
+    day: Any
+    if is_postgresql(session):
+        day = sa.cast(sa.func.timezone("UTC", recorded_at), sa.Date)
+    else:
+        day = sa.cast(
+            sa.type_coerce(recorded_at, sa.BigInteger).op("/")(_DAY_MICROSECONDS), sa.Integer
+        )
+    key = (day.label("day"), col(ConsentRecord.site_id), col(ConsentRecord.method))
+    rows = await session.execute(
+        sa.select(*key, sa.func.count())
+        .where(*_conditions(session, Filter(workspace_id, site_id, since, until)))
+        .group_by(sa.literal_column("day"), *key[1:])
+        .order_by(sa.literal_column("day"), *key[1:])
+    )
+    return [DayCount(_date(day), site, method, count) for day, site, method, count in rows]
+
+
+def _date(day: dt.date | int) -> dt.date:
+    return dt.date(1970, 1, 1) + dt.timedelta(days=day) if isinstance(day, int) else day
+
+
+def _conditions(session: AsyncSession, wanted: Filter) -> list[Any]:
+    found: list[Any] = [col(ConsentRecord.workspace_id) == wanted.workspace_id]
+    if wanted.site_id is not None:
+        found.append(col(ConsentRecord.site_id) == wanted.site_id)
+    if wanted.since is not None:
+        found.append(col(ConsentRecord.recorded_at) >= wanted.since)
+    if wanted.until is not None:
+        found.append(col(ConsentRecord.recorded_at) < wanted.until)
+    if wanted.purpose is not None:
+        found.append(_names_purpose(session, wanted.purpose))
+    return found
+
+
+def _names_purpose(session: AsyncSession, purpose: str) -> Any:
+    """Records whose choices name the purpose."""
+    choices = col(ConsentRecord.choices)
+    if is_postgresql(session):
+        return sa.type_coerce(choices, postgresql.JSONB).has_key(purpose)
+    return sa.func.json_type(sa.type_coerce(choices, sa.String), f"$.{json.dumps(purpose)}").is_not(
+        None
+    )
+
+
+def record_json(record: ConsentRecord, site_key: str) -> dict[str, Any]:
+    """A record as programs and exports see it."""
+    return {
+        "consent_id": record.id,
+        "site_key": site_key,
+        "visitor_id": record.visitor_id,
+        "event_id": record.event_id,
+        "notice_version": record.notice_version_id,
+        "choices": dict(sorted(record.choices.items())),
+        "method": record.method,
+        "language": record.language,
+        "region": record.region,
+        "regime": record.regime,
+        "gpc": record.gpc,
+        "gpc_applied": record.is_gpc_applied,
+        "page": record.page,
+        "decided_at": rfc3339(record.decided_at),
+        "recorded_at": rfc3339(record.recorded_at),
+        "expires_at": rfc3339(record.expires_at),
+    }

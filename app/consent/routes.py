@@ -1,0 +1,309 @@
+"""Routes of consent: posting and reading choices in public, linking visitors and listing records by
+key."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import lru_cache
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.consent import links, queries
+from app.consent.errors import OriginNotAllowed
+from app.consent.schemas import ConsentIn, ConsentOut, LinkIn, Method, Uuid
+from app.consent.service import draft, fingerprint
+from app.consent.writer import ConsentWriter, Row
+from app.core import errors
+from app.core.clock import rfc3339, utc_now
+from app.core.db import Database
+from app.core.http import (
+    Cursors,
+    Reading,
+    StrictRoute,
+    client_address,
+    is_from_trusted_proxy,
+    strict_json,
+)
+from app.core.ids import new_id
+from app.core.settings import Settings
+from app.crypto.keyring import KeyRing
+from app.crypto.keystore import KeyStore
+from app.identity.normalise import normalise
+from app.security import api_keys
+from app.security.access import Caller, caller_of, needs
+from app.security.idempotency import once
+from app.security.limits import RateLimits
+from app.sites import cors
+from app.sites import service as sites
+from app.sites.directory import PublishedSite, directory_of
+from app.sites.errors import UnknownSite
+from app.sites.regimes import clean_region
+from app.sites.visitor import has_gpc
+
+router = APIRouter(route_class=StrictRoute)
+
+_MAX_BODY = 16_384
+_SERVER_METHODS = frozenset({Method.API, Method.MIGRATED})
+_CONSENT = TypeAdapter(ConsentIn)
+_UUID: TypeAdapter[str] = TypeAdapter(Uuid)
+
+# --- a choice -------------------------------------------------------------------------------------
+# --------------
+
+
+@router.post(
+    "/v1/consent",
+    tags=["public"],
+    status_code=201,
+    response_model=ConsentOut,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": ConsentIn.model_json_schema()}},
+        }
+    },
+)
+async def post_consent(request: Request) -> Response:
+    """Record a choice. Answered only once it is stored; the same event and body get the same
+    answer.
+
+    The body is read here rather than by a parameter, so that every refusal after the origin check
+    can be read by
+    the page that caused it: a widget that cannot tell 422 from an outage would try again for ever.
+    """
+    limits: RateLimits = request.app.state.limits
+    await limits.spend("consent", client_address(request))
+    body = await _read(request)
+    site = await directory_of(request.app.state.database).site(_site_key(body))
+    headers = await _admit(request, site, body)
+    try:
+        stored = await _store(request, site, body)
+    except errors.Problem as problem:
+        problem.headers |= headers
+        raise
+    return JSONResponse(_answer(stored), 201, headers=headers)
+
+
+async def _read(request: Request) -> Any:
+    """The JSON body. Only under its own type: that forces browsers to ask first (a preflight)."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise errors.WrongType("Send the body as `Content-Type: application/json`.")
+    body = await request.body()
+    if len(body) > _MAX_BODY:
+        raise errors.TooLarge(f"Send at most {_MAX_BODY} bytes.")
+    return strict_json(body)
+
+
+def _site_key(body: Any) -> str:
+    """Read before the rest is checked: it decides whose origins count."""
+    site_key = body.get("site_key") if isinstance(body, dict) else None
+    if not isinstance(site_key, str) or not 1 <= len(site_key) <= 64:
+        raise errors.Invalid("Send a JSON object with the `site_key`.")
+    return site_key
+
+
+async def _admit(request: Request, site: PublishedSite, body: Any) -> dict[str, str]:
+    """Browsers by the site's list of origins; without an origin only servers, by key. Returns CORS
+    headers."""
+    method = body.get("method")
+    if request.headers.get("origin") is not None:
+        if not cors.allows(site, request.headers.get("origin")):
+            raise OriginNotAllowed
+        headers = cors.headers(site, request)
+        if method == Method.API:
+            raise errors.Invalid(
+                "Method `api` is for servers, which send a key and no Origin.", headers=headers
+            )
+        return headers
+    if not request.headers.get("authorization") or method not in _SERVER_METHODS:
+        raise OriginNotAllowed
+    caller = await caller_of(request)
+    if not api_keys.allows(caller.scopes, "sites:write"):
+        raise OriginNotAllowed
+    if caller.workspace_id != site.workspace_id:
+        raise UnknownSite
+    return {"Vary": "Origin"}
+
+
+async def _store(request: Request, site: PublishedSite, raw: Any) -> Row:
+    state = request.app.state
+    try:
+        body = _CONSENT.validate_python(raw)
+    except ValidationError as error:
+        raise errors.Invalid(
+            "Correct the members listed in `errors`.", errors=_places(error)
+        ) from None
+    record = draft(
+        site,
+        await directory_of(state.database).notice(body.notice_version),
+        body,
+        digest=fingerprint(_fingerprint_key(state.ring), body),
+        has_gpc=has_gpc(request),
+        region=_region(request),
+        now=utc_now(),
+    )
+    writer: ConsentWriter = state.consents
+    return await writer.append(record)
+
+
+def _places(error: ValidationError) -> list[dict[str, str]]:
+    """Which members are wrong and why; only names of ours, so that no input is echoed."""
+    found = []
+    for each in error.errors(include_input=False, include_url=False)[:20]:
+        member = str(each["loc"][0]) if each["loc"] else ""
+        message = (
+            "this member is not known here" if each["type"] == "extra_forbidden" else each["msg"]
+        )
+        known = member if member in ConsentIn.model_fields else "body"
+        found.append({"at": known, "problem": message.removeprefix("Value error, ")[:200]})
+    return found
+
+
+@lru_cache(maxsize=4)
+def _fingerprint_key(ring: KeyRing) -> bytes:
+    return ring.derive("consent-event")[-1]
+
+
+def _region(request: Request) -> str | None:
+    """What a trusted proxy says; only asked when the body names no region."""
+    settings: Settings = request.app.state.settings
+    if not settings.region_header or not is_from_trusted_proxy(request):
+        return None
+    return clean_region(request.headers.get(settings.region_header))
+
+
+def _answer(stored: Row) -> dict[str, Any]:
+    return {
+        "consent_id": stored["id"],
+        "recorded_at": rfc3339(stored["recorded_at"]),
+        "expires_at": rfc3339(stored["expires_at"]),
+        "choices": dict(sorted(stored["choices"].items())),  # JSONB keeps an order of its own
+        "regime": stored["regime"],
+        "gpc_applied": stored["is_gpc_applied"],
+    }
+
+
+@router.options("/v1/consent", tags=["public"], include_in_schema=False)
+async def consent_preflight(request: Request) -> Response:
+    return await cors.preflight(request, ["POST"])
+
+
+# --- a visitor's state
+# ------------------------------------------------------------------------------------------
+
+
+@router.get("/v1/sites/{site_key}/visitors/{visitor_id}/consent", tags=["public"])
+async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSONResponse:
+    """What holds for a visitor; nulls when nothing is known. ``stale``: ask again."""
+    database: Database = request.app.state.database
+    site = await directory_of(database).site(site_key)
+    headers = cors.headers(site, request)
+    try:
+        visitor_id = _UUID.validate_python(visitor_id)
+    except ValidationError:
+        raise errors.Invalid("A visitor id is a UUID.", headers=headers) from None
+    async with database.reading() as session:
+        state = await queries.current_state(session, site.id, visitor_id)
+    answer = {
+        "visitor_id": visitor_id,
+        "consent_id": state and state.record.id,
+        "choices": state and state.choices,
+        "notice_version": state and state.record.notice_version_id,
+        "decided_at": state and rfc3339(state.record.decided_at),
+        "expires_at": state and rfc3339(state.record.expires_at),
+        "stale": state and state.is_stale(site.version_id, utc_now()),
+    }
+    return JSONResponse(answer, headers=headers)
+
+
+@router.options(
+    "/v1/sites/{site_key}/visitors/{visitor_id}/consent", tags=["public"], include_in_schema=False
+)
+async def visitor_preflight(request: Request, site_key: str, visitor_id: str) -> Response:
+    site = await directory_of(request.app.state.database).site(site_key)
+    return await cors.preflight(request, ["GET"], site)
+
+
+# --- by key ---------------------------------------------------------------------------------------
+# --------------
+
+
+@router.post("/v1/visitors/link", tags=["consent"], status_code=201)
+async def link_visitor(
+    request: Request, caller: Annotated[Caller, Depends(needs("sites:write"))], body: LinkIn
+) -> JSONResponse:
+    """Tell who a visitor is, so that its withdrawals and erasure reach those identifiers too."""
+    site, notice = await directory_of(request.app.state.database).published(body.site_key)
+    if site.workspace_id != caller.workspace_id:
+        raise UnknownSite
+    identifiers = [normalise(each.kind, each.value) for each in body.identifiers]
+    now = utc_now()
+    expires_at = now + dt.timedelta(days=notice.content["expiry_days"])
+    keys: KeyStore = request.app.state.key_store
+    for _ in range(3):
+        holder_id = await _holder(request, site, body.visitor_id)
+        key = await keys.ensure(holder_id, now)  # committed before what it seals
+
+        async def work(
+            session: AsyncSession, holder_id: str = holder_id, key: Any = key
+        ) -> tuple[int, dict[str, Any]]:
+            return 201, await links.link(
+                session,
+                request.app.state.ring,
+                site=site,
+                visitor_id=body.visitor_id,
+                holder_id=holder_id,
+                key=key,
+                identifiers=identifiers,
+                now=now,
+                expires_at=expires_at,
+            )
+
+        try:
+            return await once(request, caller, body.model_dump(mode="json"), work, now)
+        except links.HolderChanged:
+            await keys.forget([holder_id])
+    raise errors.Unavailable(
+        "The visitor is being linked elsewhere; try again.", headers={"Retry-After": "1"}
+    )
+
+
+async def _holder(request: Request, site: PublishedSite, visitor_id: str) -> str:
+    database: Database = request.app.state.database
+    async with database.reading() as session:
+        return await links.holder_of(session, site.id, visitor_id) or new_id("vis")
+
+
+@router.get("/v1/consents", tags=["consent"])
+async def list_consents(
+    request: Request,
+    caller: Annotated[Caller, Depends(needs("consents:read"))],
+    session: Reading,
+    site_key: str | None = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    purpose: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: str | None = None,
+) -> dict[str, Any]:
+    """Consent records, newest first. ``since`` and ``until`` bound ``recorded_at``."""
+    cursors: Cursors = request.app.state.cursors
+    scope = ("consents", caller.workspace_id, site_key or "", str(since), str(until), purpose or "")
+    after = cursors.read(scope, cursor)
+    site_id = (
+        (await sites.find_site(session, caller.workspace_id, site_key)).id if site_key else None
+    )
+    wanted = queries.Filter(caller.workspace_id, site_id, since, until, purpose)
+    found = await queries.records(session, wanted, limit=limit + 1, after=after)
+    page = found[:limit]
+    return {
+        "items": [queries.record_json(record, key) for record, key in page],
+        "next_cursor": cursors.write(scope, queries.position(page[-1][0]))
+        if len(found) > limit
+        else None,
+    }

@@ -1,0 +1,631 @@
+"""Consent over HTTP: choices in, records out; every bad input of the CON list by name."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlmodel import col
+
+from app.consent import queries
+from app.consent.models import ConsentRecord
+from app.core.clock import rfc3339, utc_now
+from app.identity.models import PersonalValue
+from tests.consent.conftest import Shop, open_shop
+from tests.sites.stage import SHOP, stage
+
+ALL = {"functional": True, "analytics": True, "advertising": True}
+NONE = dict.fromkeys(ALL, False)
+
+
+def ago(**length: float) -> str:
+    return str(rfc3339(utc_now() - dt.timedelta(**length)))
+
+
+def at(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+# --- a choice and its record
+
+
+async def test_a_choice_is_recorded_before_it_is_answered(shop: Shop) -> None:
+    answer = await shop.post(shop.body(page="https://shop.example/a?q=1"))
+    body = answer.json()
+    async with shop.service.database.reading() as session:
+        record = (await session.execute(sa.select(ConsentRecord))).scalar_one()
+
+    assert answer.status_code == 201
+    assert body["consent_id"] == record.id
+    assert body["consent_id"].startswith("con_")
+    assert body["choices"] == ALL == record.choices
+    assert (body["regime"], body["gpc_applied"]) == ("gdpr", False)
+    assert at(body["recorded_at"]) == record.recorded_at
+    assert at(body["expires_at"]) == record.decided_at + dt.timedelta(days=180)
+    assert record.page == "https://shop.example/a"
+    assert record.notice_version_id == shop.notice_version
+    assert answer.headers["access-control-allow-origin"] == SHOP
+    assert answer.headers["vary"] == "Origin"
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_a_required_purpose_may_be_named_but_not_denied(shop: Shop) -> None:
+    assert (await shop.choose(choices=ALL | {"necessary": True}))["choices"] == ALL
+    assert (await shop.post(shop.body(choices=ALL | {"necessary": False}))).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"choices": {"analytics": True}},
+        {"choices": ALL | {"unknown": True}},
+        {"choices": ALL | {"analytics": "yes"}},
+        {"choices": ALL | {"analytics": 1}},
+        {"choices": []},
+        {"method": "reject_all"},
+        {"method": "dismissed"},
+        {"method": "telepathy"},
+        {"method": "api"},
+        {"language": "ja"},
+        {"region": "Atlantis"},
+        {"event_id": "1"},
+        {"decided_at": 0},
+        {"gpc": "false"},
+        {"surprise": 1},
+    ],
+)
+async def test_a_choice_that_does_not_fit_is_refused_readably(
+    shop: Shop, changes: dict[str, Any]
+) -> None:
+    answer = await shop.post(shop.body(**changes))
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["access-control-allow-origin"] == SHOP, (
+        "else the page takes it for an outage"
+    )
+    assert await shop.count() == 0
+
+
+async def test_a_clock_that_runs_ahead_is_held_back(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor, decided_at=ago(days=-400))
+    decided_at = at((await shop.current(visitor))["decided_at"])
+
+    assert abs(decided_at - utc_now() - dt.timedelta(minutes=5)) < dt.timedelta(seconds=30)
+
+
+async def test_an_earlier_notice_version_still_counts(shop: Shop) -> None:
+    service = shop.service
+    config = {"config": {"expiry_days": 30}}
+    await service.client.patch(f"/v1/sites/{shop.site_key}", json=config, headers=service.auth())
+    await service.client.post(f"/v1/sites/{shop.site_key}/publish", headers=service.auth())
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor)
+
+    assert (await shop.current(visitor))["stale"] is True
+
+
+async def test_consent_records_are_append_only(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor)
+    before = await shop.service.rows("select * from consent_record")
+    await shop.choose(visitor_id=visitor, choices=NONE, method="withdrawal")
+    await shop.current(visitor)
+    after = await shop.service.rows("select * from consent_record order by id")
+
+    assert [tuple(each) for each in after][:1] == [tuple(each) for each in before]
+    assert len(after) == 2
+
+
+def test_no_code_updates_a_consent_record() -> None:
+    root = Path(__file__).parents[2] / "app"
+    update = re.compile(
+        r"update\(\s*(ConsentRecord|_RECORD)|UPDATE\s+consent_record", re.IGNORECASE
+    )
+
+    assert [
+        path.name for path in root.rglob("*.py") if update.search(path.read_text(encoding="utf-8"))
+    ] == []
+
+
+# --- who may send
+
+
+async def test_con_001_a_strange_origin_stores_nothing(shop: Shop) -> None:
+    answer = await shop.post(shop.body(), origin="https://evil.example")
+
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+    assert await shop.count() == 0
+
+
+async def test_an_origin_of_another_site_does_not_count(shop: Shop) -> None:
+    await open_shop(shop.service, "https://other.example")
+
+    assert (await shop.post(shop.body(), origin="https://other.example")).status_code == 403
+
+
+async def test_con_003_the_null_origin_is_refused(shop: Shop) -> None:
+    answer = await shop.post(shop.body(), origin="null")
+
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_con_005_without_an_origin_only_a_server_with_a_key_may_send(shop: Shop) -> None:
+    service = shop.service
+    await service.add_key("reader", "wsp_one", "sites:read")
+    await service.add_key("writer", "wsp_one", "sites:write")
+    api = shop.body(method="api")
+
+    async def status(body: Any, **headers: str) -> int:
+        return (await shop.post(body, None, **headers)).status_code
+
+    assert await status(shop.body(), **{"Sec-Fetch-Site": "cross-site"}) == 403
+    assert await status(api) == 403
+    assert await status(shop.body(), **service.auth()) == 403
+    assert await status(api, **service.auth("reader")) == 403
+    assert await status(api, **service.auth("eve")) == 404
+    assert await shop.count() == 0
+    assert await status(api, **service.auth("writer")) == 201
+    assert await status(shop.body(method="migrated"), **service.auth()) == 201
+
+
+async def test_con_007_cookies_are_neither_read_nor_set(shop: Shop) -> None:
+    answer = await shop.post(shop.body(), Cookie="__Host-session=alice; qt=1")
+
+    assert answer.status_code == 201
+    assert "set-cookie" not in answer.headers
+
+
+async def test_con_009_a_quote_in_the_site_key_finds_nothing(shop: Shop) -> None:
+    answer = await shop.post(shop.body(site_key="abc' OR '1'='1"))
+
+    assert answer.status_code == 404
+    assert "sql" not in answer.text.lower()
+
+
+@pytest.mark.parametrize("version", ["ntv_never", "", "'", "1"])
+async def test_con_011_a_version_that_was_never_published(shop: Shop, version: str) -> None:
+    other = await open_shop(shop.service)
+
+    assert (await shop.post(shop.body(notice_version=version))).status_code == 422
+    assert (await shop.post(shop.body(notice_version=other.notice_version))).status_code == 422
+    assert await shop.count() == 0
+
+
+async def test_con_013_the_same_event_a_thousand_times_is_one_record(shop: Shop) -> None:
+    body = shop.body()
+    answers = await asyncio.gather(*(shop.post(body) for _ in range(1000)))
+    late = await shop.post(body)
+
+    assert {each.status_code for each in answers} == {201}
+    assert {each.text for each in (*answers, late)} == {answers[0].text}
+    assert await shop.count() == 1
+
+
+async def test_an_event_id_is_not_for_another_choice(shop: Shop) -> None:
+    body = shop.body()
+    await shop.post(body)
+    answer = await shop.post(body | {"choices": NONE, "method": "reject_all"})
+    together = shop.body()
+    both = await asyncio.gather(
+        shop.post(together), shop.post(together | {"choices": NONE, "method": "reject_all"})
+    )
+
+    assert answer.status_code == 409
+    assert answer.headers["access-control-allow-origin"] == SHOP
+    assert sorted(each.status_code for each in both) == [201, 409]
+    assert await shop.count() == 2
+
+
+async def test_con_015_the_order_of_arrival_does_not_matter(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(
+        visitor_id=visitor, choices=NONE, method="reject_all", decided_at=ago(minutes=1)
+    )
+    await shop.choose(visitor_id=visitor, decided_at=ago(minutes=2))
+    state = await shop.current(visitor)
+
+    assert state["choices"] == NONE
+    assert await shop.count() == 2
+
+
+async def test_con_015_on_a_tie_denied_wins(shop: Shop) -> None:
+    visitor, moment = str(uuid.uuid4()), ago(minutes=1)
+    one, other = NONE | {"analytics": True}, NONE | {"analytics": True, "advertising": True}
+    for choices in (one, other):
+        await shop.choose(visitor_id=visitor, choices=choices, method="custom", decided_at=moment)
+
+    assert (await shop.current(visitor))["choices"] == one
+
+
+async def test_con_017_an_address_is_no_visitor_id(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = await shop.post(shop.body(visitor_id="bob@shop.example"))
+    path = f"/v1/sites/{shop.site_key}/visitors/bob@shop.example/consent"
+    read = await shop.service.client.get(path)
+
+    assert (answer.status_code, read.status_code) == (422, 422)
+    assert "bob@" not in answer.text + read.text + "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("page", "status"),
+    [
+        ("javascript:alert(1)", 422),
+        ("data:text/html,x", 422),
+        ("https://user:pass@shop.example/a?b#c", 201),
+    ],
+)
+async def test_con_019_only_origin_and_path_of_a_page_are_kept(
+    shop: Shop, page: str, status: int
+) -> None:
+    answer = await shop.post(shop.body(page=page))
+
+    assert answer.status_code == status
+    assert [page for (page,) in await shop.service.rows("select page from consent_record")] in (
+        [], ["https://shop.example/a"],
+    )  # fmt: skip
+
+
+async def test_con_021_the_user_agent_is_neither_kept_nor_logged(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "${jndi:ldap://x}" * 100
+    long = await shop.post(shop.body(), **{"User-Agent": hostile * 64})
+    fits = await shop.post(shop.body(), **{"User-Agent": hostile})
+
+    assert (long.status_code, fits.status_code) == (400, 201)
+    assert "jndi" not in str(await shop.service.rows("select * from consent_record"))
+    assert "jndi" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ALL | {"__proto__": {"granted": True}},
+        ALL | {"__proto__": True},
+        ALL | {"constructor": {"prototype": {}}},
+    ],
+)
+async def test_con_023_prototype_names_are_refused(shop: Shop, choices: dict[str, Any]) -> None:
+    assert (await shop.post(shop.body(choices=choices))).status_code == 422
+    assert (await shop.post(shop.body() | {"__proto__": {"granted": True}})).status_code == 422
+
+
+async def test_con_025_one_address_has_a_quota(
+    sqlite_url: str, sqlite_keystore_url: str, tmp_path: Path
+) -> None:
+    from app.consent.routes import router  # noqa: PLC0415
+    from app.consent.writer import ConsentWriter  # noqa: PLC0415
+
+    async with stage(
+        sqlite_url, sqlite_keystore_url, tmp_path, router, consent_per_minute=3
+    ) as service:
+        service.app.state.consents = writer = ConsentWriter(service.database)
+        writer.start()
+        shop = await open_shop(service)
+        answers = [await shop.post(shop.body()) for _ in range(5)]
+        await writer.stop()
+
+    assert [each.status_code for each in answers] == [201, 201, 201, 429, 429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert {"ratelimit", "ratelimit-policy"} <= set(answers[-1].headers)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+async def test_con_027_a_beacon_is_not_taken(shop: Shop, kind: str) -> None:
+    answer = await shop.service.client.post(
+        "/v1/consent", content=b"{}", headers={"Content-Type": kind, "Origin": SHOP}
+    )
+
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("region", "method", "advertising", "applied"),
+    [
+        ("US-CA", "gpc", False, True),
+        ("US-CA", "dismissed", False, True),
+        ("US-CA", "migrated", False, True),
+        ("US-CA", "accept_all", True, False),
+        ("US-CA", "custom", True, False),
+        ("BR", "migrated", True, False),
+        ("DE", "migrated", False, True),
+    ],
+)
+async def test_con_029_the_signal_wins_unless_a_person_grants_here(
+    shop: Shop, region: str, method: str, *, advertising: bool, applied: bool
+) -> None:
+    body = shop.body(region=region, method=method)
+    by_header = await shop.post(body, **{"Sec-GPC": "1"})
+    by_body = await shop.choose(region=region, method=method, gpc=True)
+    facts = {bool(gpc) for (gpc,) in await shop.service.rows("select gpc from consent_record")}
+
+    for answer in (by_header.json(), by_body):
+        assert answer["choices"] == ALL | {"advertising": advertising}
+        assert answer["gpc_applied"] is applied
+    assert facts == {True}
+
+
+async def test_a_preflight_is_answered_to_listed_origins_only(shop: Shop) -> None:
+    async def ask(origin: str) -> Any:
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        return await shop.service.client.options("/v1/consent", headers=headers)
+
+    good, evil, null = await ask(SHOP), await ask("https://evil.example"), await ask("null")
+
+    assert good.status_code == 204
+    assert good.headers["access-control-allow-origin"] == SHOP
+    assert good.headers["access-control-allow-headers"] == "Content-Type"
+    assert good.headers["access-control-max-age"] == "600"
+    assert "access-control-allow-credentials" not in good.headers
+    for answer in (evil, null):
+        assert "access-control-allow-origin" not in answer.headers
+        assert "Origin" in answer.headers["vary"]
+
+
+async def test_a_huge_or_broken_body_is_refused(shop: Shop) -> None:
+    headers = {"Content-Type": "application/json", "Origin": SHOP}
+
+    async def status(content: bytes) -> int:
+        return (
+            await shop.service.client.post("/v1/consent", content=content, headers=headers)
+        ).status_code
+
+    assert await status(b'{"site_key":"' + b"x" * 20_000 + b'"}') == 413
+    assert await status(b'{"site_key":"a","site_key":"b"}') == 400
+    assert await status(b"[]") == 422
+    assert await status(b"null") == 422
+    assert await status(b'{"site_key":{}}') == 422
+
+
+# --- a visitor's state
+
+
+async def test_an_unknown_visitor_has_no_state(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+
+    assert await shop.current(visitor) == {
+        "visitor_id": visitor, "consent_id": None, "choices": None, "notice_version": None,
+        "decided_at": None, "expires_at": None, "stale": None,
+    }  # fmt: skip
+
+
+async def test_a_state_is_fresh_until_it_expires(shop: Shop) -> None:
+    new, old = str(uuid.uuid4()), str(uuid.uuid4())
+    made = await shop.choose(visitor_id=new.upper())
+    await shop.choose(visitor_id=old, decided_at=ago(days=181))
+    state = await shop.current(new)
+
+    assert (state["consent_id"], state["stale"]) == (made["consent_id"], False)
+    assert state["notice_version"] == shop.notice_version
+    assert (await shop.current(old))["stale"] is True
+
+
+async def test_visitors_are_apart_by_site(shop: Shop) -> None:
+    other, visitor = await open_shop(shop.service), str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor)
+
+    assert (await other.current(visitor))["consent_id"] is None
+
+
+# --- withdrawals
+
+
+async def test_taking_a_grant_back_writes_the_outbox(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor)
+    assert await shop.outbox() == []
+    await shop.choose(visitor_id=visitor, choices=ALL | {"analytics": False}, method="custom")
+
+    assert await shop.outbox() == [(visitor, ["analytics"])]
+    assert "withdrawals" in shop.service.hints
+
+
+async def test_a_late_older_record_withdraws_nothing(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor)
+    await shop.choose(visitor_id=visitor, choices=NONE, method="reject_all", decided_at=ago(days=1))
+
+    assert await shop.outbox() == []
+
+
+async def test_a_repeated_withdrawal_is_one(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor, decided_at=ago(minutes=1))
+    body = shop.body(visitor_id=visitor, choices=NONE, method="withdrawal")
+    await asyncio.gather(*(shop.post(body) for _ in range(20)))
+    await shop.post(body)
+
+    assert await shop.outbox() == [(visitor, sorted(NONE))]
+
+
+async def test_grant_and_withdrawal_in_one_batch_are_seen(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    grant = shop.body(visitor_id=visitor, decided_at=ago(minutes=1))
+    deny = shop.body(visitor_id=visitor, choices=NONE, method="withdrawal")
+    await asyncio.gather(shop.post(grant), shop.post(deny))
+    found = await shop.outbox()
+
+    assert (await shop.current(visitor))["choices"] == NONE
+    assert found in ([(visitor, sorted(NONE))], []), (
+        "deny first: there was nothing to take back yet"
+    )
+
+
+@pytest.mark.parametrize(
+    ("region", "method", "gpc", "purposes"),
+    [
+        ("US-CA", "reject_all", False, ["advertising", "analytics", "functional"]),
+        ("US-CA", "reject_all", True, ["analytics", "functional"]),
+        ("US-CA", "gpc", True, None),
+        ("DE", "reject_all", False, None),
+    ],
+)
+async def test_under_an_opt_out_law_a_first_refusal_takes_back_what_ran_by_default(
+    shop: Shop, region: str, method: str, purposes: list[str] | None, *, gpc: bool
+) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor, region=region, method=method, choices=NONE, gpc=gpc)
+
+    assert await shop.outbox() == ([(visitor, purposes)] if purposes else [])
+
+
+# --- by key
+
+
+async def test_a_linked_visitor_is_found_by_its_identifiers(shop: Shop) -> None:
+    from app.consent import links  # noqa: PLC0415
+    from app.sites.directory import directory_of  # noqa: PLC0415
+    from connectors.contract import Identifier  # noqa: PLC0415
+
+    service, visitor = shop.service, str(uuid.uuid4())
+    bob = [{"kind": "email", "value": "Bob@Shop.example"}, {"kind": "user_id", "value": "u7"}]
+    body = {"site_key": shop.site_key, "visitor_id": visitor, "identifiers": bob}
+    first = await service.client.post("/v1/visitors/link", json=body, headers=service.auth())
+    again = await service.client.post("/v1/visitors/link", json=body, headers=service.auth())
+    site = await directory_of(service.database).site(shop.site_key)
+    known = [
+        Identifier("anonymous_id", visitor),
+        Identifier("email", "bob@shop.example"),
+        Identifier("user_id", "u7"),
+    ]
+
+    async with service.database.reading() as session:
+        found = await links.identifiers_of(session, service.key_store, site.id, visitor)
+        by_mail = await links.visitors_of(session, service.ring, "wsp_one", known[1:2])
+        by_visitor = await links.visitors_of(session, service.ring, "wsp_one", known[:1])
+        foreign = await links.visitors_of(session, service.ring, "wsp_two", known)
+        sealed = list((await session.execute(sa.select(col(PersonalValue.sealed)))).scalars())
+
+    assert first.status_code == 201
+    assert first.json() == {"identifier_kinds": ["email", "user_id"], "added": 2}
+    assert again.json()["added"] == 0
+    assert set(found) == set(known)
+    assert (
+        [each.visitor_id for each in by_mail]
+        == [each.visitor_id for each in by_visitor]
+        == [visitor]
+    )
+    assert foreign == []
+    assert not any(b"bob" in each or b"u7" in each for each in sealed)
+
+    holder_id = by_mail[0].id
+    await service.key_store.forget([holder_id])
+    async with service.database.writing() as session:
+        assert await links.identifiers_of(session, service.key_store, site.id, visitor) == known[:1]
+        assert await links.expired(session, utc_now() + dt.timedelta(days=181)) == [holder_id]
+        await links.forget(session, [holder_id])
+    assert await service.rows("select 1 from visitor_link union select 1 from personal_value") == []
+
+
+async def test_linking_in_parallel_makes_one_holder(shop: Shop) -> None:
+    service, visitor = shop.service, str(uuid.uuid4())
+    bodies = [
+        {
+            "site_key": shop.site_key,
+            "visitor_id": visitor,
+            "identifiers": [{"kind": "user_id", "value": f"u{n}"}],
+        }
+        for n in range(3)
+    ]
+    answers = await asyncio.gather(
+        *(
+            service.client.post("/v1/visitors/link", json=each, headers=service.auth())
+            for each in bodies
+        )
+    )
+
+    assert {each.status_code for each in answers} == {201}
+    assert len(await service.rows("select distinct holder_id from personal_value")) == 1
+    assert len(await service.rows("select 1 from personal_value")) == 3
+
+
+async def test_linking_needs_a_key_of_the_sites_workspace(shop: Shop) -> None:
+    service = shop.service
+    body = {
+        "site_key": shop.site_key, "visitor_id": str(uuid.uuid4()),
+        "identifiers": [{"kind": "user_id", "value": "u7"}],
+    }  # fmt: skip
+
+    assert (await service.client.post("/v1/visitors/link", json=body)).status_code == 401
+    foreign = await service.client.post("/v1/visitors/link", json=body, headers=service.auth("eve"))
+    wrong = await service.client.post(
+        "/v1/visitors/link", json=body | {"visitor_id": "bob@shop.example"}, headers=service.auth()
+    )
+    assert (foreign.status_code, wrong.status_code) == (404, 422)
+
+
+async def test_records_are_listed_and_filtered_within_the_workspace(shop: Shop) -> None:
+    service = shop.service
+    chat = {"id": "chat", "texts": {"en": {"name": "Chat"}}}
+    other = await open_shop(service, purposes=[{"id": "necessary", "required": True}, chat])
+    made = [(await shop.choose())["consent_id"] for _ in range(3)]
+    chatted = (await other.choose(choices={"chat": True}))["consent_id"]
+    recorded = [at((await shop.choose())["recorded_at"])]
+
+    async def ids(query: str = "", key: str = "alice") -> list[str]:
+        answer = await service.client.get(f"/v1/consents{query}", headers=service.auth(key))
+        assert answer.status_code == 200, answer.text
+        return [each["consent_id"] for each in answer.json()["items"]]
+
+    everything = await ids()
+    assert everything[1:] == [chatted, *made[::-1]]
+    assert await ids(f"?site_key={other.site_key}") == [chatted]
+    assert await ids("?purpose=chat") == [chatted]
+    assert len(await ids("?purpose=analytics")) == 4
+    moment = str(rfc3339(recorded[0]))
+    assert await ids(f"?since={moment}") == everything[:1]
+    assert await ids(f"?until={moment}") == everything[1:]
+    assert await ids(key="eve") == []
+    foreign = await service.client.get(
+        f"/v1/consents?site_key={shop.site_key}", headers=service.auth("eve")
+    )
+    assert foreign.status_code == 404
+
+    first = (await service.client.get("/v1/consents?limit=2", headers=service.auth())).json()
+    rest = await ids(f"?limit=200&cursor={first['next_cursor']}")
+    assert [each["consent_id"] for each in first["items"]] + rest == everything
+    assert first["items"][1]["site_key"] == other.site_key
+
+
+async def test_listing_needs_its_scope(shop: Shop) -> None:
+    await shop.service.add_key("writer", "wsp_one", "sites:write")
+
+    answer = await shop.service.client.get("/v1/consents", headers=shop.service.auth("writer"))
+    assert answer.status_code == 403
+
+
+async def test_counts_are_per_day_site_and_method(shop: Shop) -> None:
+    other = await open_shop(shop.service)
+    for method in ("accept_all", "accept_all", "custom"):
+        await shop.choose(method=method)
+    await other.choose(method="gpc", gpc=True, region="US-CA")
+    now, day = utc_now(), dt.timedelta(days=1)
+    async with shop.service.database.reading() as session:
+        found = await queries.daily_counts(session, "wsp_one", now - day, now + day)
+        nothing = await queries.daily_counts(session, "wsp_two", now - day, now + day)
+        newest = await queries.latest(session, "wsp_one", limit=2)
+        wanted = queries.Filter("wsp_one")
+        exported = [each async for each in queries.export(session, wanted, page=3)]
+
+    assert {each.day for each in found} <= {now.date(), (now - day).date(), (now + day).date()}
+    assert sorted((each.method, each.count) for each in found) == [
+        ("accept_all", 2),
+        ("custom", 1),
+        ("gpc", 1),
+    ]
+    assert nothing == []
+    assert [site_key for _, site_key in newest] == [other.site_key, shop.site_key]
+    assert len(exported) == 4
+    assert len({each["consent_id"] for each in exported}) == 4
