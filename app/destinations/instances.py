@@ -117,8 +117,13 @@ class Instances:
             raise CannotBuild(str(error)) from None
         except ValidationError:
             raise CannotBuild("The settings no longer fit; save them again.") from None
+        except ConnectorError as error:
+            raise CannotBuild(str(error)) from None
         except (Unsealable, ValueError, KeyError):
             raise CannotBuild("The secrets cannot be opened; enter them again.") from None
+        except Exception as error:
+            problem = f"The connector does not start ({type(error).__name__})."
+            raise CannotBuild(problem) from None
 
     async def _drop_old(self, destination: Destination) -> None:
         """Forget older versions of this destination, and the least recently used of the rest."""

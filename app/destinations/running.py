@@ -16,8 +16,6 @@ import httpx
 
 from app.core.logging import get_logger
 from app.core.outbound import AnswerTooLarge
-from app.destinations.instances import Instances
-from app.destinations.models import Destination
 from app.destinations.tools import making
 from connectors.contract import (
     AddressRefused,
@@ -120,18 +118,6 @@ class Runner:
             if started is None or started.cancelled():
                 raise Busy from None
             raise
-
-
-async def carry_out(
-    instances: Instances, runner: Runner, destination: Destination, method: str, *args: Any,
-    call: Call, deadline: dt.timedelta | None = None,
-) -> Outcomes | Lookups:  # fmt: skip
-    """``Runner.run`` on the destination's connector; one that cannot be built parks the queue."""
-    try:
-        async with instances.use(destination) as connector:
-            return await runner.run(connector, method, *args, call=call, deadline=deadline)
-    except Exception as error:
-        return outcome_of(error)
 
 
 def _give_back(loop: asyncio.AbstractEventLoop, places: asyncio.Semaphore, _: Future[Any]) -> None:

@@ -55,7 +55,7 @@ def answers(*addresses: str):
 REFUSED = [
     "127.0.0.1",
     "127.255.255.254",
-    "0.0.0.0",
+    "0.0.0.0",  # noqa: S104 - nothing is bound
     "10.0.0.5",
     "172.16.0.1",
     "192.168.1.1",
@@ -103,7 +103,7 @@ REFUSED = [
     "0177.0.0.1",
     "2130706433",
     "0x7f000001",
-    "１２７.0.0.1",
+    "\uff11\uff12\uff17.0.0.1",
     "localhost",
 ]
 ALLOWED = [
@@ -182,7 +182,7 @@ def test_what_is_allowed_is_global(address: ipaddress.IPv4Address | ipaddress.IP
         "https://127.1/",
         "https://0177.0.0.1/",
         "https://127.0.0.1./",
-        "https://１２７.0.0.1/",
+        "https://\uff11\uff12\uff17.0.0.1/",
         "https://[::1%25lo]/",
         "https://user:pass@shop.example/",
         "https://shop.example/#here",
@@ -280,7 +280,7 @@ async def test_cnx_003_the_address_connected_to_is_checked_not_the_name(server: 
         "inside.example",
         "[::ffff:127.0.0.1]",
         "[::]",
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104 - nothing is bound
         "localhost",
     ):
         with pytest.raises(AddressRefused):
