@@ -15,7 +15,7 @@ from app.consent.errors import TooManyLinks
 from app.consent.models import VisitorLink
 from app.core.db import insert_or_ignore
 from app.crypto.keyring import KeyRing
-from app.crypto.keystore import HolderKey, KeyStore
+from app.crypto.keystore import HolderKey
 from app.identity import vault
 from app.identity.models import PersonalValue
 from app.sites.directory import PublishedSite
@@ -88,40 +88,6 @@ async def link(
         )
     await vault.add(session, rows)
     return {"identifier_kinds": sorted(set(kinds)), "added": len(rows)}
-
-
-async def identifiers_of(
-    session: AsyncSession, keys: KeyStore, site_id: str, visitor_id: str
-) -> list[Identifier]:
-    """The visitor itself (an ``anonymous_id``) and all it is linked to, as far as not forgotten."""
-    holder_id = await holder_of(session, site_id, visitor_id)
-    linked = await vault.open_holder(session, keys, [holder_id]) if holder_id else []
-    return list(
-        dict.fromkeys(
-            [Identifier("anonymous_id", visitor_id), *(each.identifier for each in linked)]
-        )
-    )
-
-
-async def visitors_of(
-    session: AsyncSession, ring: KeyRing, workspace_id: str, identifiers: Sequence[Identifier]
-) -> list[VisitorLink]:
-    """Linked visitors of a person known by any of the identifiers (a visitor id counts as
-    ``anonymous_id``)."""
-    refs = [ring.subject_ref(workspace_id, each.kind, each.value) for each in identifiers]
-    holders = sa.select(col(PersonalValue.holder_id)).where(
-        col(PersonalValue.workspace_id) == workspace_id, col(PersonalValue.subject_ref).in_(refs)
-    )
-    rows = await session.execute(
-        sa.select(VisitorLink)
-        .where(
-            col(VisitorLink.workspace_id) == workspace_id,
-            col(VisitorLink.subject_ref).in_(refs) | col(VisitorLink.id).in_(holders),
-        )
-        .order_by(col(VisitorLink.id).desc())
-        .limit(1000)
-    )
-    return list(rows.scalars())
 
 
 async def expired(session: AsyncSession, now: dt.datetime, limit: int = 500) -> list[str]:

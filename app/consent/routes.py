@@ -4,11 +4,13 @@ key."""
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -51,22 +53,19 @@ _SERVER_METHODS = frozenset({Method.API, Method.MIGRATED})
 _CONSENT = TypeAdapter(ConsentIn)
 _UUID: TypeAdapter[str] = TypeAdapter(Uuid)
 
+
+class DirectRoute(APIRoute):
+    """Hands the request to its endpoint as it is: on the busiest route, parameters solved and answers
+    checked by FastAPI would cost about a tenth of its throughput, for nothing it does not do itself."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return self.endpoint
+
+
 # --- a choice -------------------------------------------------------------------------------------
 # --------------
 
 
-@router.post(
-    "/v1/consent",
-    tags=["public"],
-    status_code=201,
-    response_model=ConsentOut,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": ConsentIn.model_json_schema()}},
-        }
-    },
-)
 async def post_consent(request: Request) -> Response:
     """Record a choice. Answered only once it is stored; the same event and body get the same
     answer.
@@ -86,6 +85,30 @@ async def post_consent(request: Request) -> Response:
         problem.headers |= headers
         raise
     return JSONResponse(_answer(stored), 201, headers=headers)
+
+
+def _schema() -> dict[str, Any]:
+    """The body's JSON schema in one piece: a reference would point out of the place it is put in."""
+    schema = ConsentIn.model_json_schema()
+    schema["properties"]["method"] = schema.pop("$defs")["Method"]
+    return schema
+
+
+router.add_api_route(
+    "/v1/consent",
+    post_consent,
+    methods=["POST"],
+    tags=["public"],
+    status_code=201,
+    response_model=ConsentOut,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _schema()}},
+        }
+    },
+    route_class_override=DirectRoute,
+)
 
 
 async def _read(request: Request) -> Any:
