@@ -53,9 +53,10 @@ class Catalogue:
     ) -> None:
         self._loaders: dict[str, Callable[[], object]] = {}
         self._found: dict[str, ConnectorType] = {}
+        self._unusable: dict[str, str] = {}
         self._lock = threading.RLock()
         self.broken: dict[str, str] = {}
-        """Own connectors that cannot be used: name and what to do."""
+        """Own connectors that cannot be used: name and why; a taken name is here, too."""
         built_in = dict(_built_in())
         self._built_in = frozenset(built_in)
         given = {name: _giving(each) for name, each in (extra or {}).items()}
@@ -92,8 +93,8 @@ class Catalogue:
         return described
 
     def _load(self, name: str) -> ConnectorType:
-        if name in self.broken:
-            raise NoConnector(self.broken[name])
+        if name in self._unusable:
+            raise NoConnector(self._unusable[name])
         try:
             return _class_in(self._loaders[name]())
         except _NotOne:
@@ -102,8 +103,9 @@ class Catalogue:
             problem = "Define exactly one class derived from Connector or PeopleConnector."
         except _Unfit as unfit:
             problem = str(unfit)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = f"It does not load ({type(error).__name__}{_line(error)})."
+        self._unusable[name] = problem
         self._report(name, problem)
         raise NoConnector(problem)
 

@@ -60,7 +60,7 @@ async def test_a_destination_lives_from_post_to_delete(scene: Scene):
 async def test_the_list_goes_on_where_the_cursor_says(scene: Scene):
     made = [(await scene.add("vault", {}, name=f"d{i}")).json()["name"] for i in range(5)]
     seen: list[str] = []
-    cursor = ""
+    cursor: str | None = ""
     while cursor is not None:
         page = (await scene.call("GET", f"/destinations?limit=2{cursor}")).json()
         seen += [each["name"] for each in page["items"]]
@@ -351,9 +351,8 @@ async def test_a_change_based_on_an_old_version_is_refused(
 
 
 def _destination(**members: Any) -> Destination:
-    return Destination(
-        **({"purposes": [], "kinds": [], "regimes": [], "is_enabled": True} | members)
-    )
+    whole: dict[str, Any] = {"purposes": [], "kinds": [], "regimes": [], "is_enabled": True}
+    return Destination(**(whole | members))
 
 
 @pytest.mark.parametrize(
