@@ -134,18 +134,22 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+def template(name: str) -> jinja2.Template:
+    return _environment().get_template(name)
+
+
+def page(request: Request, name: str, /, **context: Any) -> HTMLResponse:
     """A whole page. ``problem`` in the context is shown above it, and its status is the answer's."""
     operator: Operator | None = getattr(request.state, "operator", None)
     problem: Problem | None = context.setdefault("problem", None)
     context.setdefault("operator", operator)
-    html = _environment().get_template(template).render(
+    html = _environment().get_template(name).render(
         nav=navigation(operator, request.url.path) if operator else [],
         csrf=operator.csrf if operator else "",
         notice=NOTICES.get(request.query_params.get("notice", "")),
         **context,
     )
-    return HTMLResponse(html, problem.status if problem else status, headers=HEADERS)
+    return HTMLResponse(html, problem.status if problem else 200, headers=HEADERS)
 
 
 def redirect(path: str, notice: str | None = None) -> Response:

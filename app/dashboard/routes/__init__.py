@@ -4,6 +4,30 @@ from __future__ import annotations
 
 from app.dashboard.access import router
 from app.dashboard.render import render_problem
-from app.dashboard.routes import account, static
+from app.dashboard.routes import (
+    account,
+    consent,
+    destinations,
+    lists,
+    overview,
+    requests,
+    sites,
+    static,
+    tasks,
+    team,
+)
 
-__all__ = ["account", "render_problem", "router", "static"]
+__all__ = [
+    "account",
+    "consent",
+    "destinations",
+    "lists",
+    "overview",
+    "render_problem",
+    "requests",
+    "router",
+    "sites",
+    "static",
+    "tasks",
+    "team",
+]

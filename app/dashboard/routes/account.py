@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import qrcode
 from fastapi import Request, Response
@@ -214,7 +215,7 @@ def _form_cookie(request: Request) -> str | None:
     return request.cookies.get(sessions.form_cookie_name(request.app.state.settings))
 
 
-def _with_form_cookie(request: Request, template: str, **context: object) -> Response:
+def _with_form_cookie(request: Request, template: str, **context: Any) -> Response:
     """A form for somebody who is not signed in, tied to this browser by a cookie."""
     settings: Settings = request.app.state.settings
     cookie = _form_cookie(request) or secrets.token_urlsafe(24)

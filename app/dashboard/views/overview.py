@@ -1,0 +1,218 @@
+"""The overview: is anything late, failing or waiting for me?"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from app.dashboard import present
+from app.dashboard.present import Badge
+from app.dashboard.views.charts import Sparkline, sparkline
+from app.dashboard.views.consent import daily_counts, days_back
+from app.dashboard.views.destinations import Health, healths
+from app.dashboard.views.requests import (
+    DUE_AT,
+    IS_OPEN,
+    SOON,
+    WAITS_FOR_ANSWER,
+    RequestRow,
+    row_of,
+)
+from app.delivery.models import Delivery, DeliveryTransition
+from app.destinations.models import Destination, HumanTask
+from app.security.sessions import Operator
+from app.subject_requests.models import SubjectRequest
+
+_LISTED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A count with its page; ``tone`` is quiet when there is nothing."""
+
+    text: str
+    count: int
+    href: str
+    tone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that wants attention."""
+
+    title: str
+    href: str
+    badge: Badge
+    detail: str
+    at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    verdict: str
+    tone: str
+    tiles: list[Tile]
+    late: list[Item]
+    waiting: list[Item]
+    failing: list[Item]
+    recent: list[RequestRow]
+    consent: Sparkline
+    consent_total: int
+    consent_days: int
+
+
+async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) -> Overview:
+    """Everything on the page, in a dozen bounded queries."""
+    workspace_id = operator.workspace_id
+    mine = col(SubjectRequest.workspace_id) == workspace_id
+    overdue = mine & IS_OPEN & (DUE_AT < now)
+    soon = mine & IS_OPEN & (DUE_AT >= now) & (DUE_AT < now + SOON)
+    approval = mine & (col(SubjectRequest.status) == "awaiting_approval")
+    answer = mine & WAITS_FOR_ANSWER
+    counts = [await _count(session, each) for each in (overdue, soon, approval, answer, mine & IS_OPEN)]
+    tasks = await _open_tasks(session, workspace_id)
+    task_count = await _task_count(session, workspace_id)
+    troubled = [each for each in await healths(session, workspace_id, now) if each.is_trouble]
+    archived, archived_count = await _archived(session, workspace_id)
+    tiles = [
+        _tile("Overdue", counts[0], "/dashboard/requests?status=overdue", "bad"),
+        _tile("Due within 72 hours", counts[1], "/dashboard/requests?status=soon", "warn"),
+        _tile("Awaiting approval", counts[2], "/dashboard/requests?status=awaiting_approval", "warn"),
+        _tile("Waiting for your answer", counts[3], "/dashboard/requests?status=answer", "warn"),
+        _tile("Open human tasks", task_count, "/dashboard/tasks", "warn"),
+        _tile("Destinations in trouble", len(troubled), "/dashboard/destinations", "bad"),
+        _tile("Archived deliveries", archived_count, "/dashboard/requests?status=in_progress", "bad"),
+        _tile("Open requests", counts[4], "/dashboard/requests?status=open", ""),
+    ]
+    values = await _consent_per_day(session, workspace_id, now)
+    verdict, tone = _verdict(counts, task_count, len(troubled), archived_count)
+    return Overview(
+        verdict=verdict,
+        tone=tone,
+        tiles=tiles,
+        late=[
+            _request_item(each, now)
+            for each in await _requests(session, mine & IS_OPEN & (DUE_AT < now + SOON), DUE_AT)
+        ],
+        waiting=[
+            *(_request_item(each, now) for each in await _requests(session, approval | answer, DUE_AT)),
+            *tasks,
+        ][:_LISTED],
+        failing=[*(_health_item(each) for each in troubled), *archived][:_LISTED],
+        recent=[row_of(each, now) for each in await _requests(session, mine, col(SubjectRequest.id).desc(), 8)],
+        consent=sparkline(values),
+        consent_total=sum(values),
+        consent_days=len(values),
+    )
+
+
+def _tile(text: str, count: int, href: str, tone: str) -> Tile:
+    return Tile(text, count, href, tone if count else "quiet")
+
+
+def _verdict(counts: list[int], tasks: int, troubled: int, archived: int) -> tuple[str, str]:
+    """One sentence that answers the page's question."""
+    overdue, soon, approval, answer, _ = counts
+    waiting = approval + answer + tasks
+    said = []
+    if overdue:
+        said.append(f"{_n(overdue, 'request')} overdue")
+    if troubled or archived:
+        said.append(f"{_n(troubled + archived, 'thing')} failing")
+    if waiting:
+        said.append(f"{waiting} waiting for you")
+    if soon:
+        said.append(f"{soon} due within 72 hours")
+    if not said:
+        return "Nothing is late, failing or waiting for you.", "good"
+    text = ", ".join(said)
+    return f"{text[0].upper()}{text[1:]}.", "bad" if overdue or troubled or archived else "warn"
+
+
+def _n(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
+
+
+async def _count(session: AsyncSession, condition: sa.ColumnElement[bool]) -> int:
+    return int((await session.execute(sa.select(sa.func.count()).select_from(SubjectRequest).where(condition))).scalar_one())
+
+
+async def _requests(
+    session: AsyncSession, condition: sa.ColumnElement[bool], order: sa.ColumnElement[Any], limit: int = _LISTED
+) -> list[SubjectRequest]:
+    rows = await session.execute(sa.select(SubjectRequest).where(condition).order_by(order).limit(limit))
+    return list(rows.scalars())
+
+
+def _request_item(request: SubjectRequest, now: dt.datetime) -> Item:
+    row = row_of(request, now)
+    badge = row.status
+    if row.due.tone == "bad":
+        badge = Badge("Overdue", "bad")
+    return Item(f"{row.kind} {row.short_id}", f"/dashboard/requests/{row.id}", badge, "due", row.due.at)
+
+
+def _health_item(health: Health) -> Item:
+    return Item(health.name, f"/dashboard/destinations/{health.id}", health.badge, health.detail)
+
+
+async def _task_count(session: AsyncSession, workspace_id: str) -> int:
+    query = sa.select(sa.func.count()).where(
+        col(HumanTask.workspace_id) == workspace_id, col(HumanTask.state) == "open"
+    )
+    return int((await session.execute(query)).scalar_one())
+
+
+async def _open_tasks(session: AsyncSession, workspace_id: str) -> list[Item]:
+    rows = await session.execute(
+        sa.select(HumanTask, col(Destination.name))
+        .join(Destination, col(Destination.id) == col(HumanTask.destination_id))
+        .where(col(HumanTask.workspace_id) == workspace_id, col(HumanTask.state) == "open")
+        .order_by(col(HumanTask.due_at), col(HumanTask.id))
+        .limit(_LISTED)
+    )
+    return [
+        Item(f"{present.words(task.operation)} in {name}", f"/dashboard/tasks#{task.id}", Badge("Human task", "warn"), "due", task.due_at)
+        for task, name in rows
+    ]
+
+
+async def _archived(session: AsyncSession, workspace_id: str) -> tuple[list[Item], int]:
+    """Deliveries that ran out of time and were neither replayed nor waived, of requests still open."""
+    later = sa.orm.aliased(DeliveryTransition)
+    condition = (
+        (col(SubjectRequest.workspace_id) == workspace_id)
+        & (col(SubjectRequest.status) == "in_progress")
+        & (col(DeliveryTransition.state) == "archived")
+        & ~sa.exists().where(
+            col(later.delivery_id) == col(DeliveryTransition.delivery_id), col(later.seq) > col(DeliveryTransition.seq)
+        )
+    )
+    source = (
+        sa.select(col(SubjectRequest.id), col(Destination.name), col(DeliveryTransition.at))
+        .join(Delivery, col(Delivery.request_id) == col(SubjectRequest.id))
+        .join(DeliveryTransition, col(DeliveryTransition.delivery_id) == col(Delivery.id))
+        .join(Destination, col(Destination.id) == col(Delivery.destination_id))
+        .where(condition)
+    )
+    count = (await session.execute(sa.select(sa.func.count()).select_from(source.subquery()))).scalar_one()
+    rows = await session.execute(source.order_by(col(DeliveryTransition.at)).limit(_LISTED))
+    items = [
+        Item(f"Delivery to {name}", f"/dashboard/requests/{request_id}", Badge("Archived", "bad"), "gave up", at)
+        for request_id, name, at in rows
+    ]
+    return items, int(count)
+
+
+async def _consent_per_day(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[int]:
+    days = days_back(now, 30)
+    counts = await daily_counts(session, workspace_id, None, days[0])
+    totals: dict[dt.date, int] = {}
+    for (each, _), count in counts.items():
+        totals[each] = totals.get(each, 0) + count
+    return [totals.get(each, 0) for each in days]

@@ -1,0 +1,260 @@
+"""Sites: the list, the editor's form in one language, its versions, and the draft back from the form."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import FormData
+
+from app.core.errors import Invalid, NotFound
+from app.dashboard import forms, present
+from app.dashboard.present import Badge
+from app.dashboard.views.people import names_of
+from app.dashboard.views.requests import Option
+from app.security.models import Role
+from app.security.sessions import Operator
+from app.sites import regimes, service
+from app.sites.languages import TEXT_KEYS, shipped
+from app.sites.models import NoticeVersion, Site
+
+_LONG_TEXTS = frozenset({"body", "dialog_body", "gpc_notice", "placeholder"})
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    id: str
+    name: str
+    site_key: str
+    origins: str
+    state: Badge
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PurposeRow:
+    index: int
+    id: str
+    is_required: bool
+    is_denied_by_gpc: bool
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    key: str
+    label: str
+    value: str
+    default: str
+    is_long: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    number: int
+    sha256: str
+    published_at: dt.datetime
+    published_by: str
+    is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SitePage:
+    id: str
+    name: str
+    site_key: str
+    state: Badge
+    has_changes: bool
+    origins: str
+    is_intake_open: bool
+    draft: Mapping[str, Any]
+    language: str
+    languages: list[Option]
+    offered: list[Option]
+    regimes: list[Option]
+    purposes: list[PurposeRow]
+    texts: list[TextRow]
+    mapping: str
+    versions: list[Version]
+    snippet: str
+    privacy_url: str
+    preview: str
+    regions: list[Option]
+    may_edit: bool
+
+
+REGIONS = {"DE": "Germany (GDPR)", "GB": "United Kingdom", "US-CA": "California (CCPA)", "BR": "Brazil (LGPD)", "": "Unknown region"}
+
+
+async def site_list(session: AsyncSession, operator: Operator) -> list[SiteRow]:
+    sites = await service.list_sites(session, operator.workspace_id, limit=200)
+    versions = await service.versions_of(session, [each.id for each in sites])
+    return [_row(each, versions.get(each.published_version_id or "")) for each in sites]
+
+
+def _row(site: Site, published: NoticeVersion | None) -> SiteRow:
+    return SiteRow(
+        id=site.id,
+        name=site.name,
+        site_key=site.site_key,
+        origins=", ".join(site.origins) or "none yet",
+        state=_state(site, published),
+        version=f"version {published.number}" if published else "",
+    )
+
+
+def _state(site: Site, published: NoticeVersion | None) -> Badge:
+    if published is None:
+        return Badge("Not published", "warn")
+    if service.has_unpublished_changes(site, published):
+        return Badge("Unpublished changes", "warn")
+    return Badge("Live", "good")
+
+
+async def find(session: AsyncSession, workspace_id: str, site_id: str) -> Site:
+    site = await session.get(Site, site_id)
+    if site is None or site.workspace_id != workspace_id or site.deleted_at is not None:
+        raise NotFound("There is no site with this id in your workspace.")
+    return site
+
+
+async def site_page(
+    session: AsyncSession, operator: Operator, site: Site, public_url: str, asked: Mapping[str, str]
+) -> SitePage:
+    """The editor. ``asked`` may name the language to edit (``lang``) and a region to preview."""
+    history = await service.version_history(session, site, 20)
+    published = next((each for each in history if each.id == site.published_version_id), None)
+    names = await names_of(session, operator.workspace_id, {each.published_by for each in history})
+    draft = site.draft
+    language = asked.get("lang", "")
+    language = language if language in draft["languages"] else draft["default_language"]
+    region = asked.get("region", "DE")
+    region = region if region in REGIONS else "DE"
+    titles = {tag: said.get("name", tag) for tag, said in shipped().items()}
+    return SitePage(
+        id=site.id,
+        name=site.name,
+        site_key=site.site_key,
+        state=_state(site, published),
+        has_changes=service.has_unpublished_changes(site, published),
+        origins="\n".join(site.origins),
+        is_intake_open=site.is_intake_open,
+        draft=draft,
+        language=language,
+        languages=[Option(tag, str(titles.get(tag, tag)), tag == language) for tag in draft["languages"]],
+        offered=[
+            Option(tag, str(titles.get(tag, tag)), tag in draft["languages"])
+            for tag in dict.fromkeys([*titles, *draft["languages"]])
+        ],
+        regimes=[Option(each.id, each.name, each.id in draft["regimes"]) for each in regimes.load().values()],
+        purposes=_purposes(draft, language),
+        texts=_texts(draft, language),
+        mapping="\n".join(f"{tracker} = {purpose}" for tracker, purpose in draft["mapping"].items()),
+        versions=[
+            Version(each.number, each.sha256, each.published_at, names[each.published_by], each is published)
+            for each in history
+        ],
+        snippet=f'<script src="{public_url}/b/{site.site_key}.js" async></script>',
+        privacy_url=f"{public_url}/privacy/{site.site_key}",
+        preview=f"/dashboard/sites/{site.id}/preview?lang={language}&region={region}",
+        regions=[Option(value, text, value == region) for value, text in REGIONS.items()],
+        may_edit=operator.may(Role.OPERATOR),
+    )
+
+
+def _purposes(draft: Mapping[str, Any], language: str) -> list[PurposeRow]:
+    """The purposes as said in this language, and one empty row for a new one."""
+    ours = shipped().get(language, {}).get("purposes", {})
+    rows = []
+    for index, each in enumerate(draft["purposes"]):
+        said = each["texts"].get(language) or ours.get(each["id"], {})
+        rows.append(
+            PurposeRow(index, each["id"], each["required"], each["denied_by_gpc"], said.get("name", ""),
+                       said.get("description", ""))
+        )  # fmt: skip
+    return [*rows, PurposeRow(len(rows), "", False, False, "", "")]
+
+
+def _texts(draft: Mapping[str, Any], language: str) -> list[TextRow]:
+    ours = shipped().get(language, {}).get("texts", {})
+    own = draft["texts"].get(language, {})
+    return [
+        TextRow(key, present.words(key), own.get(key, ""), str(ours.get(key, "")), key in _LONG_TEXTS)
+        for key in TEXT_KEYS
+    ]
+
+
+def draft_from(form: FormData, present_draft: Mapping[str, Any]) -> dict[str, Any]:
+    """The draft with what the form says; texts of other languages stay."""
+    draft = copy.deepcopy(dict(present_draft))
+    language = forms.text(form, "lang", limit=20)
+    draft["regimes"] = forms.texts(form, "regimes")
+    draft["languages"] = forms.texts(form, "languages")
+    draft["default_language"] = forms.text(form, "default_language", limit=20)
+    draft["policy_url"] = forms.text(form, "policy_url")
+    draft["controller"] = {
+        "name": forms.text(form, "controller_name"),
+        "contact": forms.text(form, "controller_contact"),
+    }
+    draft["theme"] = {
+        "accent": forms.text(form, "accent", limit=20),
+        "position": forms.text(form, "position", limit=20),
+        "radius": _whole(form, "radius"),
+    }
+    draft["expiry_days"] = _whole(form, "expiry_days")
+    draft["shows_opt_out_banner"] = forms.text(form, "shows_opt_out_banner") == "on"
+    draft["mapping"] = dict(_pair(line) for line in forms.lines(form, "mapping", limit=60_000))
+    draft["purposes"] = _purposes_from(form, draft, language)
+    texts = {key: forms.text(form, f"t.{key}", limit=2000) for key in TEXT_KEYS}
+    own = {key: text for key, text in texts.items() if text}
+    draft["texts"] = {tag: said for tag, said in draft["texts"].items() if tag != language and tag in draft["languages"]}
+    if own and language in draft["languages"]:
+        draft["texts"][language] = own
+    return draft
+
+
+def _purposes_from(form: FormData, draft: Mapping[str, Any], language: str) -> list[dict[str, Any]]:
+    """Rows of the form; an emptied id takes the purpose away, an unchanged text of ours is not copied."""
+    ours = shipped().get(language, {}).get("purposes", {})
+    known = {each["id"]: each for each in draft["purposes"]}
+    found = []
+    for index in range(21):
+        purpose_id = forms.text(form, f"p{index}.id", limit=40)
+        if not purpose_id:
+            continue
+        texts = dict(known.get(purpose_id, {}).get("texts", {}))
+        said = {
+            "name": forms.text(form, f"p{index}.name", limit=200),
+            "description": forms.text(form, f"p{index}.description", limit=700),
+        }
+        texts.pop(language, None)
+        if said["name"] and said != ours.get(purpose_id):
+            texts[language] = said
+        found.append(
+            {
+                "id": purpose_id,
+                "required": forms.text(form, f"p{index}.required") == "on",
+                "denied_by_gpc": forms.text(form, f"p{index}.gpc") == "on",
+                "texts": texts,
+            }
+        )
+    return found
+
+
+def _whole(form: FormData, name: str) -> int:
+    text = forms.text(form, name, limit=6)
+    if not (text.isascii() and text.isdigit()):
+        raise Invalid(f"{present.words(name)}: give a whole number.")
+    return int(text)
+
+
+def _pair(line: str) -> tuple[str, str]:
+    tracker, separator, purpose = line.rpartition("=")
+    if not separator:
+        raise Invalid("Trackers: write one per line, tracker = purpose.")
+    return tracker.strip(), purpose.strip()
