@@ -55,8 +55,10 @@ _UUID: TypeAdapter[str] = TypeAdapter(Uuid)
 
 
 class DirectRoute(APIRoute):
-    """Hands the request to its endpoint as it is: on the busiest route, parameters solved and answers
-    checked by FastAPI would cost about a tenth of its throughput, for nothing it does not do itself."""
+    """Hands the request to its endpoint as it is: on the busiest route, parameters solved and
+    answers
+    checked by FastAPI would cost about a tenth of its throughput, for nothing it does not do
+    itself."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         return self.endpoint
@@ -88,7 +90,8 @@ async def post_consent(request: Request) -> Response:
 
 
 def _schema() -> dict[str, Any]:
-    """The body's JSON schema in one piece: a reference would point out of the place it is put in."""
+    """The body's JSON schema in one piece: a reference would point out of the place it is put
+    in."""
     schema = ConsentIn.model_json_schema()
     schema["properties"]["method"] = schema.pop("$defs")["Method"]
     return schema
