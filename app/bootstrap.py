@@ -18,6 +18,7 @@ from app.core import migrate
 from app.core.ids import new_id
 from app.core.settings import Settings
 from app.crypto import keyring
+from app.crypto.models import SigningKey
 from app.security import accounts, api_keys
 from app.security.models import ApiKey, Role, Workspace
 from app.sites.models import Site
@@ -57,19 +58,24 @@ def lock(data_dir: Path, url: str) -> Lock:
 
 
 def prepare(settings: Settings) -> None:
-    """Directories, key file and both schemas; quick when all is there."""
+    """Directories, both schemas, and on a fresh database the key file; quick when all is there."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in settings.shared_paths:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not settings.key_file.exists() and settings.master_key_file is None:
-        keyring.create(settings.key_file)
-    upgrade(settings)
-
-
-def upgrade(settings: Settings) -> None:
-    """Both schemas to the newest version."""
     migrate.upgrade(settings.main_url, "main")
     migrate.upgrade(settings.keys_url, "keystore")
+    if settings.master_key_file is None and not settings.key_file.exists() and not _has_sealed_values(settings):
+        keyring.create(settings.key_file)
+
+
+def _has_sealed_values(settings: Settings) -> bool:
+    """A database that was used with another key file must not get a new one, which would open nothing."""
+    engine = sa.create_engine(settings.main_url.replace("+aiosqlite", ""), hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            return connection.execute(sa.select(sa.literal(1)).select_from(SigningKey).limit(1)).first() is not None
+    finally:
+        engine.dispose()
 
 
 async def first_workspace(session: AsyncSession) -> Workspace | None:

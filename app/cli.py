@@ -90,11 +90,12 @@ def scheduler() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Create or upgrade both databases."""
+    """Create or upgrade both databases; a fresh installation also gets its key file."""
     from app import bootstrap  # noqa: PLC0415 (start-up time)
 
-    bootstrap.upgrade(load_settings())
-    typer.echo("The databases are up to date.")
+    settings = load_settings()
+    bootstrap.prepare(settings)
+    typer.echo(f"The databases are up to date. The key file is {settings.key_file}: back it up, apart from the databases.")
 
 
 def _free_port() -> int:

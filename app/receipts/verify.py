@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from connectors.contract import Identifier
 from joserfc import jws
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet
 
 from app.identity.vault import commitment
@@ -45,7 +46,9 @@ def verify(
     except (JoseError, ValueError, KeyError, TypeError) as error:
         raise Unreadable("The key set cannot be read; it should be the answer of /.well-known/jwks.json.") from error
     try:
-        signed = jws.deserialize_compact(token, keys, algorithms=["EdDSA", "Ed25519"])
+        with warnings.catch_warnings():  # RFC 9864 deprecates the name EdDSA, see signing.py
+            warnings.simplefilter("ignore", SecurityWarning)
+            signed = jws.deserialize_compact(token, keys, algorithms=["EdDSA", "Ed25519"])
     except JoseError as error:
         raise NotValid("The signature does not belong to this text under any of the keys.") from error
     except (ValueError, KeyError, TypeError) as error:
