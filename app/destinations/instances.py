@@ -69,8 +69,8 @@ class Instances:
             kept = self._kept[key] = _Kept(self._of(destination))
         self._kept.move_to_end(key)
         kept.users += 1
-        await self._drop_old(destination)
         try:
+            await self._drop_old(destination)
             yield kept.connector
         finally:
             kept.users -= 1
