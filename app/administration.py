@@ -1,4 +1,6 @@
-"""What the command line does to an instance: plain functions over its databases, answering JSON-like rows."""
+"""What the command line does to an instance: plain functions over its databases, answering
+JSON-like rows.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import sqlalchemy as sa
-from connectors.contract import Identifier
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -32,6 +33,7 @@ from app.sites.models import Site
 from app.subject_requests import intake, queries
 from app.subject_requests.models import Batch
 from app.subject_requests.states import Kind
+from connectors.contract import Identifier
 
 Row = dict[str, Any]
 ACTOR = "cli"
@@ -39,7 +41,9 @@ BITE = 500
 
 
 class Administration:
-    """Opens the instance without its background work; what it writes is found by the running service."""
+    """Opens the instance without its background work; what it writes is found by the running
+    service.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -51,7 +55,12 @@ class Administration:
         await self._runtime.start(with_pumps=False, with_worker=False)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self._runtime.stop()
 
     async def create_workspace(self, name: str, timezone: str) -> Row:
@@ -68,7 +77,9 @@ class Administration:
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
             now = utc_now()
-            site = await sites.create_site(session, workspace_id=owner.id, name=name, origins=origins, actor=ACTOR, now=now)
+            site = await sites.create_site(
+                session, workspace_id=owner.id, name=name, origins=origins, actor=ACTOR, now=now
+            )
             await sites.publish_site(session, site, actor=ACTOR, now=now)
             return _site(site)
 
@@ -76,11 +87,15 @@ class Administration:
         async with self._runtime.database.reading() as session:
             owner = await self._workspace(session, workspace)
             rows = await session.execute(
-                sa.select(Site).where(col(Site.workspace_id) == owner.id, col(Site.deleted_at).is_(None)).order_by(col(Site.id))
+                sa.select(Site)
+                .where(col(Site.workspace_id) == owner.id, col(Site.deleted_at).is_(None))
+                .order_by(col(Site.id))
             )
             return [_site(each) for each in rows.scalars()]
 
-    async def create_destination(self, workspace: str | None, name: str, connector: str, settings: Row) -> Row:
+    async def create_destination(
+        self, workspace: str | None, name: str, connector: str, settings: Row
+    ) -> Row:
         try:
             wanted = DestinationIn(name=name, connector=connector, settings=settings)
         except ValidationError as error:
@@ -90,27 +105,45 @@ class Administration:
         prepared = await prepare(self._runtime.instances, owner.id, connector, settings)
         async with self._runtime.database.writing() as session:
             made = await destinations.create(
-                session, workspace_id=owner.id, actor=ACTOR, wanted=wanted, prepared=prepared, now=utc_now()
+                session,
+                workspace_id=owner.id,
+                actor=ACTOR,
+                wanted=wanted,
+                prepared=prepared,
+                now=utc_now(),
             )
             return destinations.view(made)
 
     async def list_destinations(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:
             owner = await self._workspace(session, workspace)
-            return [destinations.view(each) for each in await destinations.page(session, owner.id, limit=1000)]
+            return [
+                destinations.view(each)
+                for each in await destinations.page(session, owner.id, limit=1000)
+            ]
 
     async def create_key(self, workspace: str | None, name: str, scopes: Sequence[str]) -> Row:
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
             key, secret = await api_keys.create(
-                session, workspace_id=owner.id, name=name, scopes=scopes, created_by=ACTOR, grantor_scopes=["all"], now=utc_now()
+                session,
+                workspace_id=owner.id,
+                name=name,
+                scopes=scopes,
+                created_by=ACTOR,
+                grantor_scopes=["all"],
+                now=utc_now(),
             )
             return {"id": key.id, "key": secret}
 
     async def list_keys(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:
             owner = await self._workspace(session, workspace)
-            rows = await session.execute(sa.select(ApiKey).where(col(ApiKey.workspace_id) == owner.id).order_by(col(ApiKey.id)))
+            rows = await session.execute(
+                sa.select(ApiKey)
+                .where(col(ApiKey.workspace_id) == owner.id)
+                .order_by(col(ApiKey.id))
+            )
             return [key_json(each) for each in rows.scalars()]
 
     async def invite_admin(self, workspace: str | None, role: str) -> Row:
@@ -118,26 +151,41 @@ class Administration:
             raise Invalid(f"Roles are: {', '.join(Role)}.")
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
-            token = await accounts.create_invite(session, owner.id, Role(role), now=utc_now(), actor=ACTOR)
+            token = await accounts.create_invite(
+                session, owner.id, Role(role), now=utc_now(), actor=ACTOR
+            )
         return {"link": f"{self._settings.public_url}/dashboard/invite/{token}", "role": role}
 
     async def list_admins(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:
             owner = await self._workspace(session, workspace)
-            rows = await session.execute(sa.select(Admin).where(col(Admin.workspace_id) == owner.id).order_by(col(Admin.id)))
+            rows = await session.execute(
+                sa.select(Admin).where(col(Admin.workspace_id) == owner.id).order_by(col(Admin.id))
+            )
             return [
-                {"id": each.id, "email": each.email, "role": each.role, "disabled_at": rfc3339(each.disabled_at)}
+                {
+                    "id": each.id,
+                    "email": each.email,
+                    "role": each.role,
+                    "disabled_at": rfc3339(each.disabled_at),
+                }
                 for each in rows.scalars()
             ]
 
-    async def create_request(self, workspace: str | None, kind: str, pairs: Sequence[tuple[str, str]], regime: str | None) -> Row:
+    async def create_request(
+        self, workspace: str | None, kind: str, pairs: Sequence[tuple[str, str]], regime: str | None
+    ) -> Row:
         made = await self._take_in(workspace, kind, [pairs], regime, None)
         return await self.show_request(workspace, made[0])
 
     async def import_requests(
-        self, workspace: str | None, kind: str, people: Sequence[Sequence[tuple[str, str]]], regime: str | None,
+        self,
+        workspace: str | None,
+        kind: str,
+        people: Sequence[Sequence[tuple[str, str]]],
+        regime: str | None,
         progress: Callable[[int], None],
-    ) -> Row:  # fmt: skip
+    ) -> Row:
         """All people are checked before the first is taken in; they are committed in bites."""
         for number, pairs in enumerate(people, 1):
             try:
@@ -147,7 +195,9 @@ class Administration:
         batch_id = new_id("bat")
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
-            session.add(Batch(id=batch_id, workspace_id=owner.id, total=len(people), created_at=utc_now()))
+            session.add(
+                Batch(id=batch_id, workspace_id=owner.id, total=len(people), created_at=utc_now())
+            )
         for start in range(0, len(people), BITE):
             bite = people[start : start + BITE]
             await self._take_in(workspace, kind, bite, regime, batch_id)
@@ -157,14 +207,21 @@ class Administration:
     async def show_request(self, workspace: str | None, request_id: str) -> Row:
         async with self._runtime.database.reading() as session:
             owner = await self._workspace(session, workspace)
-            return (await queries.as_json(session, [await queries.get(session, owner.id, request_id)]))[0]
+            return (
+                await queries.as_json(session, [await queries.get(session, owner.id, request_id)])
+            )[0]
 
     async def seed_demo(self) -> Row:
         await seed.ensure(self._runtime, utc_now())
         return {"demo": "ready"}
 
     async def _take_in(
-        self, workspace: str | None, kind: str, people: Sequence[Sequence[tuple[str, str]]], regime: str | None, batch_id: str | None
+        self,
+        workspace: str | None,
+        kind: str,
+        people: Sequence[Sequence[tuple[str, str]]],
+        regime: str | None,
+        batch_id: str | None,
     ) -> list[str]:
         if kind not in list(Kind):
             raise Invalid(f"Kinds are: {', '.join(Kind)}.")
@@ -174,21 +231,34 @@ class Administration:
             owner = await self._workspace(session, workspace)
         asks = [
             intake.Ask(
-                workspace=owner, kind=Kind(kind), regime=regimes.get(regime or intake.DEFAULT_REGIME),
-                identifiers=_identifiers(pairs), channel="cli", verification="operator", received_at=now,
-                is_verified=True, batch_id=batch_id,
+                workspace=owner,
+                kind=Kind(kind),
+                regime=regimes.get(regime or intake.DEFAULT_REGIME),
+                identifiers=_identifiers(pairs),
+                channel="cli",
+                verification="operator",
+                received_at=now,
+                is_verified=True,
+                batch_id=batch_id,
             )
             for pairs in people
-        ]  # fmt: skip
+        ]
         keys = await intake.take_in(services, asks, now)
         async with self._runtime.database.writing() as session:
             await intake.write(session, services, asks, keys, now)
         return [ask.id for ask in asks]
 
     async def _workspace(self, session: AsyncSession, workspace_id: str | None) -> Workspace:
-        found = await session.get(Workspace, workspace_id) if workspace_id else await bootstrap.first_workspace(session)
+        found = (
+            await session.get(Workspace, workspace_id)
+            if workspace_id
+            else await bootstrap.first_workspace(session)
+        )
         if found is None:
-            raise NotFound("There is no such workspace; see `quittance workspace list`, or make one with `workspace create`.")
+            raise NotFound(
+                "There is no such workspace; see `quittance workspace list`, or make "
+                "one with `workspace create`."
+            )
         return found
 
 

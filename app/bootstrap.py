@@ -1,4 +1,6 @@
-"""First steps of an instance: directories, keys, schema, the first workspace, and the lock on the data directory."""
+"""First steps of an instance: directories, keys, schema, the first workspace, and the lock on the
+data directory.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ def lock(data_dir: Path, url: str) -> Lock:
             who = f"process {holder['pid']} at {holder['url']}"
         except (ValueError, KeyError):
             who = "another process"
-        raise InUse(f"{data_dir} is already in use by {who}. Stop it, or set QUITTANCE_DATA_DIR to another directory.") from None
+        raise InUse(
+            f"{data_dir} is already in use by {who}. Stop it, or set QUITTANCE_DATA_DIR "
+            f"to another directory."
+        ) from None
     file.seek(0)
     file.truncate()
     json.dump({"pid": os.getpid(), "url": url}, file)
@@ -64,26 +69,48 @@ def prepare(settings: Settings) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     migrate.upgrade(settings.main_url, "main")
     migrate.upgrade(settings.keys_url, "keystore")
-    if settings.master_key_file is None and not settings.key_file.exists() and not _has_sealed_values(settings):
+    if (
+        settings.master_key_file is None
+        and not settings.key_file.exists()
+        and not _has_sealed_values(settings)
+    ):
         keyring.create(settings.key_file)
 
 
 def _has_sealed_values(settings: Settings) -> bool:
-    """A database that was used with another key file must not get a new one, which would open nothing."""
+    """A database that was used with another key file must not get a new one, which would open
+    nothing.
+    """
     engine = sa.create_engine(settings.main_url.replace("+aiosqlite", ""), hide_parameters=True)
     try:
         with engine.connect() as connection:
-            return connection.execute(sa.select(sa.literal(1)).select_from(SigningKey).limit(1)).first() is not None
+            return (
+                connection.execute(
+                    sa.select(sa.literal(1)).select_from(SigningKey).limit(1)
+                ).first()
+                is not None
+            )
     finally:
         engine.dispose()
 
 
 async def first_workspace(session: AsyncSession) -> Workspace | None:
-    return (await session.execute(sa.select(Workspace).order_by(col(Workspace.id)).limit(1))).scalar_one_or_none()
+    return (
+        await session.execute(sa.select(Workspace).order_by(col(Workspace.id)).limit(1))
+    ).scalar_one_or_none()
 
 
-async def create_workspace(session: AsyncSession, name: str, now: dt.datetime, *, is_demo: bool = False, timezone: str = "UTC") -> Workspace:
-    workspace = Workspace(id=new_id("ws"), name=name, is_demo=is_demo, timezone=timezone, created_at=now)
+async def create_workspace(
+    session: AsyncSession,
+    name: str,
+    now: dt.datetime,
+    *,
+    is_demo: bool = False,
+    timezone: str = "UTC",
+) -> Workspace:
+    workspace = Workspace(
+        id=new_id("ws"), name=name, is_demo=is_demo, timezone=timezone, created_at=now
+    )
     session.add(workspace)
     await session.flush()
     return workspace
@@ -93,16 +120,28 @@ async def fresh_key(session: AsyncSession, workspace_id: str, now: dt.datetime) 
     """A key for whoever started the service; the one printed at the last start ends."""
     await session.execute(
         sa.update(ApiKey)
-        .where(col(ApiKey.workspace_id) == workspace_id, col(ApiKey.name) == UP_KEY, col(ApiKey.revoked_at).is_(None))
+        .where(
+            col(ApiKey.workspace_id) == workspace_id,
+            col(ApiKey.name) == UP_KEY,
+            col(ApiKey.revoked_at).is_(None),
+        )
         .values(revoked_at=now)
     )
     _, secret = await api_keys.create(
-        session, workspace_id=workspace_id, name=UP_KEY, scopes=["all"], created_by="up", grantor_scopes=["all"], now=now
+        session,
+        workspace_id=workspace_id,
+        name=UP_KEY,
+        scopes=["all"],
+        created_by="up",
+        grantor_scopes=["all"],
+        now=now,
     )
     return secret
 
 
-async def fresh_invite(session: AsyncSession, settings: Settings, workspace_id: str, now: dt.datetime) -> str:
+async def fresh_invite(
+    session: AsyncSession, settings: Settings, workspace_id: str, now: dt.datetime
+) -> str:
     """A one-time link into the dashboard, as an owner."""
     token = await accounts.create_invite(session, workspace_id, Role.OWNER, now=now, actor="up")
     return f"{settings.public_url}/dashboard/invite/{token}"
@@ -110,6 +149,9 @@ async def fresh_invite(session: AsyncSession, settings: Settings, workspace_id: 
 
 async def first_site_key(session: AsyncSession, workspace_id: str) -> str | None:
     found = await session.execute(
-        sa.select(col(Site.site_key)).where(col(Site.workspace_id) == workspace_id, col(Site.deleted_at).is_(None)).order_by(col(Site.id)).limit(1)
+        sa.select(col(Site.site_key))
+        .where(col(Site.workspace_id) == workspace_id, col(Site.deleted_at).is_(None))
+        .order_by(col(Site.id))
+        .limit(1)
     )
     return found.scalar_one_or_none()

@@ -26,7 +26,11 @@ VALID, NOT_VALID, UNREADABLE = 0, 1, 2
 
 
 def check(
-    file: Path, jwks: str | None, opening: str | None, pair: tuple[str, str] | None, settings: Callable[[], Settings]
+    file: Path,
+    jwks: str | None,
+    opening: str | None,
+    pair: tuple[str, str] | None,
+    settings: Callable[[], Settings],
 ) -> tuple[int, dict[str, Any]]:
     """Exit code and answer for ``quittance receipt verify``."""
     if (opening is None) != (pair is None):
@@ -43,13 +47,29 @@ def check(
     except NotValid as error:
         return NOT_VALID, {"valid": False, "problem": str(error)}
     if checked.is_theirs is False:
-        problem = "The receipt is genuine, but it does not speak of this identifier with this opening."
-        return NOT_VALID, {"valid": True, "is_theirs": False, "problem": problem, "receipt": checked.claims}
-    return VALID, {"valid": True, "is_theirs": checked.is_theirs, "kid": checked.kid, "receipt": checked.claims}
+        problem = (
+            "The receipt is genuine, but it does not speak of this identifier with this opening."
+        )
+        return NOT_VALID, {
+            "valid": True,
+            "is_theirs": False,
+            "problem": problem,
+            "receipt": checked.claims,
+        }
+    return VALID, {
+        "valid": True,
+        "is_theirs": checked.is_theirs,
+        "kid": checked.kid,
+        "receipt": checked.claims,
+    }
 
 
 def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, Unreadable) else f"The file cannot be read ({type(error).__name__})."
+    return (
+        str(error)
+        if isinstance(error, Unreadable)
+        else f"The file cannot be read ({type(error).__name__})."
+    )
 
 
 def _key_set(jwks: str | None, settings: Callable[[], Settings]) -> dict[str, Any]:
@@ -60,7 +80,9 @@ def _key_set(jwks: str | None, settings: Callable[[], Settings]) -> dict[str, An
             return dict(httpx.get(jwks, timeout=10).raise_for_status().json())
         return dict(json.loads(Path(jwks).read_text()))
     except (OSError, ValueError, httpx.HTTPError, sa.exc.SQLAlchemyError) as error:
-        raise Unreadable(f"The key set cannot be read ({type(error).__name__}); name a file or URL with --jwks.") from None
+        raise Unreadable(
+            f"The key set cannot be read ({type(error).__name__}); name a file or URL with --jwks."
+        ) from None
 
 
 def _own_keys(settings: Settings) -> dict[str, Any]:
@@ -81,10 +103,14 @@ def as_text(answer: dict[str, Any]) -> str:
     request = receipt["request"]
     lines = [
         f"VALID: signed by {receipt['iss']} (key {answer['kid']})",
-        f"  request   {request['id']}: {request['right']} under {request['regime']}, received {request['received_at']}",
+        f"request   {request['id']}: {request['right']} under {request['regime']}, "
+        f"received {request['received_at']}",
         f"  outcome   {receipt['outcome']}",
     ]
-    lines += [f"  {each['kind']:<10}{each['state']} ({each['assurance']})" for each in receipt["destinations"]]
+    lines += [
+        f"  {each['kind']:<10}{each['state']} ({each['assurance']})"
+        for each in receipt["destinations"]
+    ]
     lines += [f"  stays     {each['what']}: {each['basis']}" for each in receipt["residuals"]]
     if answer["is_theirs"]:
         lines.append("  It speaks of the identifier you named.")
@@ -99,15 +125,32 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
     try:
         ring = keyring.load(settings.key_file)
         mode = settings.key_file.stat().st_mode & 0o077
-        findings.append(_finding("key file", mode == 0, "readable by its owner only" if mode == 0 else f"others may read it: chmod 600 {settings.key_file.name}"))
+        findings.append(
+            _finding(
+                "key file",
+                mode == 0,
+                "readable by its owner only"
+                if mode == 0
+                else f"others may read it: chmod 600 {settings.key_file.name}",
+            )
+        )
     except keyring.KeyFileError as error:
         findings.append(_finding("key file", False, str(error)))
     for name, url, which, metadata in (
-        ("database", settings.main_url, "main", MAIN), ("key store", settings.keys_url, "keystore", KEYS),
-    ):  # fmt: skip
+        ("database", settings.main_url, "main", MAIN),
+        ("key store", settings.keys_url, "keystore", KEYS),
+    ):
         try:
             drift = migrate.drift(url, which, metadata)  # type: ignore[arg-type]
-            findings.append(_finding(name, not drift, "reachable, schema up to date" if not drift else "schema differs: run `quittance migrate`"))
+            findings.append(
+                _finding(
+                    name,
+                    not drift,
+                    "reachable, schema up to date"
+                    if not drift
+                    else "schema differs: run `quittance migrate`",
+                )
+            )
         except sa.exc.SQLAlchemyError as error:
             findings.append(_finding(name, False, f"not reachable ({type(error).__name__})"))
     if ring is not None and all(each["ok"] for each in findings):
@@ -119,8 +162,10 @@ def _master_keys(settings: Settings, ring: keyring.KeyRing) -> dict[str, Any]:
     """Rows sealed with a master key that the key file does not have (any more)."""
     missing: dict[str, int] = {}
     for url, column in (
-        (settings.keys_url, DataKey.wrapped), (settings.main_url, Destination.secrets_sealed), (settings.main_url, SigningKey.private_sealed),
-    ):  # fmt: skip
+        (settings.keys_url, DataKey.wrapped),
+        (settings.main_url, Destination.secrets_sealed),
+        (settings.main_url, SigningKey.private_sealed),
+    ):
         with _engine(url).connect() as connection:
             for (value,) in connection.execute(sa.select(col(column))).yield_per(1000):
                 key_id = keyring.master_id(value)
@@ -129,7 +174,9 @@ def _master_keys(settings: Settings, ring: keyring.KeyRing) -> dict[str, Any]:
     if not missing:
         return _finding("master keys", True, "all sealed values can be opened")
     listed = ", ".join(f"{key_id} ({count} rows)" for key_id, count in missing.items())
-    return _finding("master keys", False, f"missing from the key file: {listed}. Restore them before starting.")
+    return _finding(
+        "master keys", False, f"missing from the key file: {listed}. Restore them before starting."
+    )
 
 
 def _finding(name: str, ok: bool, detail: str) -> dict[str, Any]:

@@ -19,7 +19,12 @@ from app.core.logging import configure
 from app.core.settings import Settings
 from app.crypto.keyring import KeyFileError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Self-hosted privacy service.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Self-hosted privacy service.",
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 Port = Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one.")]
@@ -27,7 +32,7 @@ Port = Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one
 
 def main() -> None:
     """Entry point: every expected error is one sentence on standard error and exit code 1."""
-    from app.bootstrap import InUse  # noqa: PLC0415 (start-up time: most commands need little)
+    from app.bootstrap import InUse  # noqa: PLC0415 (start-up time)
 
     try:
         app()
@@ -54,18 +59,25 @@ def load_settings(**changes: Any) -> Settings:
 @app.command()
 def up(
     port: Port = None,
-    no_demo: Annotated[bool, typer.Option("--no-demo", help="Start without the demo shop.")] = False,
+    no_demo: Annotated[
+        bool, typer.Option("--no-demo", help="Start without the demo shop.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start everything in one process: API, pages, worker, databases in the data directory."""
     from app import serving  # noqa: PLC0415 (start-up time)
 
-    settings = load_settings(port=_free_port() if port == 0 else port, log_level=None if "QUITTANCE_LOG_LEVEL" in os.environ else "WARNING")
+    settings = load_settings(
+        port=_free_port() if port == 0 else port,
+        log_level=None if "QUITTANCE_LOG_LEVEL" in os.environ else "WARNING",
+    )
     serving.up(settings, with_demo=not no_demo, as_json=as_json)
 
 
 @app.command()
-def serve(port: Port = None, host: Annotated[str | None, typer.Option(help="Address to bind.")] = None) -> None:
+def serve(
+    port: Port = None, host: Annotated[str | None, typer.Option(help="Address to bind.")] = None
+) -> None:
     """Start the web process of the distributed form (run `quittance migrate` before)."""
     from app import serving  # noqa: PLC0415 (start-up time)
 
@@ -95,7 +107,10 @@ def migrate() -> None:
 
     settings = load_settings()
     bootstrap.prepare(settings)
-    typer.echo(f"The databases are up to date. The key file is {settings.key_file}: back it up, apart from the databases.")
+    typer.echo(
+        f"The databases are up to date. The key file is {settings.key_file}: back it "
+        f"up, apart from the databases."
+    )
 
 
 def _free_port() -> int:
@@ -114,12 +129,19 @@ admins = typer.Typer(no_args_is_help=True, help="People who sign in to the dashb
 requests = typer.Typer(no_args_is_help=True, help="Data subject requests.")
 receipts = typer.Typer(no_args_is_help=True, help="Receipts.")
 for name, group in (
-    ("workspace", workspaces), ("site", sites), ("destination", destinations), ("key", keys), ("admin", admins),
-    ("request", requests), ("receipt", receipts),
-):  # fmt: skip
+    ("workspace", workspaces),
+    ("site", sites),
+    ("destination", destinations),
+    ("key", keys),
+    ("admin", admins),
+    ("request", requests),
+    ("receipt", receipts),
+):
     app.add_typer(group, name=name)
 
-In = Annotated[str | None, typer.Option("--workspace", help="Workspace id; default: the first one.")]
+In = Annotated[
+    str | None, typer.Option("--workspace", help="Workspace id; default: the first one.")
+]
 
 
 def _run(work: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -144,7 +166,11 @@ def _show(answer: Any, as_json: bool) -> None:
     if not rows:
         typer.echo("Nothing here yet.")
     for row in rows:
-        typer.echo("  ".join(f"{name}={value}" for name, value in row.items() if value not in (None, [], {})))
+        typer.echo(
+            "  ".join(
+                f"{name}={value}" for name, value in row.items() if value not in (None, [], {})
+            )
+        )
 
 
 @workspaces.command("create")
@@ -166,7 +192,10 @@ def list_workspaces(as_json: AsJson = False) -> None:
 @sites.command("create")
 def create_site(
     name: Annotated[str, typer.Option(help="Name for operators.")],
-    origin: Annotated[list[str], typer.Option(help="Allowed origin such as https://shop.example; may be repeated.")],
+    origin: Annotated[
+        list[str],
+        typer.Option(help="Allowed origin such as https://shop.example; may be repeated."),
+    ],
     workspace: In = None,
     as_json: AsJson = False,
 ) -> None:
@@ -222,7 +251,9 @@ def list_keys(workspace: In = None, as_json: AsJson = False) -> None:
 
 @admins.command("create")
 def create_admin(
-    role: Annotated[str, typer.Option(help="owner, operator or viewer")] = "owner", workspace: In = None, as_json: AsJson = False
+    role: Annotated[str, typer.Option(help="owner, operator or viewer")] = "owner",
+    workspace: In = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print a one-time link that sets up an account."""
     _show(_run(lambda do: do.invite_admin(workspace, role)), as_json)
@@ -237,13 +268,22 @@ def list_admins(workspace: In = None, as_json: AsJson = False) -> None:
 @requests.command("create")
 def create_request(
     kind: Annotated[str, typer.Option(help="erasure, opt_out, access, ...")],
-    identifier: Annotated[list[str], typer.Option(help="kind:value, such as email:a@example.com; may be repeated.")],
+    identifier: Annotated[
+        list[str], typer.Option(help="kind:value, such as email:a@example.com; may be repeated.")
+    ],
     regime: Annotated[str | None, typer.Option(help="gdpr, uk_gdpr, ccpa, lgpd")] = None,
     workspace: In = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask for one person; the running service carries it out."""
-    _show(_run(lambda do: do.create_request(workspace, kind, [_pair(each) for each in identifier], regime)), as_json)
+    _show(
+        _run(
+            lambda do: do.create_request(
+                workspace, kind, [_pair(each) for each in identifier], regime
+            )
+        ),
+        as_json,
+    )
 
 
 @requests.command("show")
@@ -254,7 +294,9 @@ def show_request(request_id: str, workspace: In = None, as_json: AsJson = False)
 
 @requests.command("import")
 def import_requests(
-    file: Annotated[Path, typer.Argument(help="CSV with a header; columns named like identifier kinds.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV with a header; columns named like identifier kinds.")
+    ],
     kind: Annotated[str, typer.Option(help="erasure, opt_out, ...")] = "erasure",
     regime: Annotated[str | None, typer.Option(help="gdpr, uk_gdpr, ccpa, lgpd")] = None,
     workspace: In = None,
@@ -272,10 +314,16 @@ def import_requests(
 
 @receipts.command("verify")
 def verify_receipt(
-    file: Annotated[Path, typer.Argument(help="The receipt (compact JWS); - reads standard input.")],
-    jwks: Annotated[str | None, typer.Option(help="Key set: file or URL; default: this instance's keys.")] = None,
+    file: Annotated[
+        Path, typer.Argument(help="The receipt (compact JWS); - reads standard input.")
+    ],
+    jwks: Annotated[
+        str | None, typer.Option(help="Key set: file or URL; default: this instance's keys.")
+    ] = None,
     opening: Annotated[str | None, typer.Option(help="The opening you were given.")] = None,
-    identifier: Annotated[str | None, typer.Option(help="kind:value the receipt should speak of.")] = None,
+    identifier: Annotated[
+        str | None, typer.Option(help="kind:value the receipt should speak of.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a receipt. Exit code 0: valid, 1: not valid, 2: unreadable."""
@@ -325,11 +373,17 @@ def _people(file: Path) -> list[tuple[tuple[str, str], ...]]:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.DictReader(opened, strict=True)
             if not reader.fieldnames or any(not name for name in reader.fieldnames):
-                raise typer.BadParameter("The first line must name the columns, such as email,user_id.")
+                raise typer.BadParameter(
+                    "The first line must name the columns, such as email,user_id."
+                )
             for row in reader:
                 if None in row or None in row.values():
-                    raise typer.BadParameter(f"Line {reader.line_num} has another number of columns than the first.")
-                if person := tuple((kind, value.strip()) for kind, value in row.items() if value.strip()):
+                    raise typer.BadParameter(
+                        f"Line {reader.line_num} has another number of columns than the first."
+                    )
+                if person := tuple(
+                    (kind, value.strip()) for kind, value in row.items() if value.strip()
+                ):
                     people[person] = None
     except UnicodeDecodeError:
         raise typer.BadParameter("The file is not UTF-8.") from None

@@ -1,4 +1,6 @@
-"""Composition: builds everything that is shared and long-lived, and says which pumps a process runs."""
+"""Composition: builds everything that is shared and long-lived, and says which pumps a process
+runs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
-from connectors.contract import AnyConnector, Call
 from fastapi import FastAPI
 
 from app.consent.writer import ConsentWriter
@@ -35,6 +36,7 @@ from app.security.limits import RateLimits
 from app.subject_requests import forget, mails, maintain, proof, resolve, settle, withdrawals
 from app.subject_requests.people import StatusLinks
 from app.subject_requests.services import Services
+from connectors.contract import AnyConnector, Call
 
 PUMPS = ("dispatch", "advance", "sign", "mail", "withdrawals", "sweep", "maintain")
 
@@ -58,18 +60,28 @@ class Runtime:
         self.outbound = Outbound.of(settings)
         self.catalogue = Catalogue(settings.connectors_dir)
         self.instances = Instances(
-            database=self.database, ring=self.ring, catalogue=self.catalogue, outbound=self.outbound, files=Files.of(settings)
+            database=self.database,
+            ring=self.ring,
+            catalogue=self.catalogue,
+            outbound=self.outbound,
+            files=Files.of(settings),
         )
         self.runner = Runner()
         self.consents = ConsentWriter(self.database)
         self.postman = postman_for(settings)
         self._signer: Signer | None = None
-        self.services = Services(settings, self.database, self.keys, self.ring, self.signer, self.class_of, self.ask)
+        self.services = Services(
+            settings, self.database, self.keys, self.ring, self.signer, self.class_of, self.ask
+        )
         self.engine = Engine(
-            self.database, self.keys, class_of=self.class_of, ask=self.ask,
-            on_settled=partial(settle.on_settled, self.services), in_flight=settings.worker_in_flight,
+            self.database,
+            self.keys,
+            class_of=self.class_of,
+            ask=self.ask,
+            on_settled=partial(settle.on_settled, self.services),
+            in_flight=settings.worker_in_flight,
             lease=dt.timedelta(seconds=settings.lease_seconds),
-        )  # fmt: skip
+        )
         self._embedded_worker: EmbeddedWorker | None = None
         self.closers: list[Callable[[], Awaitable[None]]] = []
         """Called first on ``stop``: whatever was started beside the runtime."""
@@ -94,7 +106,9 @@ class Runtime:
         app.state.outbox = self.postman if isinstance(self.postman, FilePostman) else None
 
     async def start(self, *, with_pumps: bool, with_worker: bool) -> None:
-        """``with_pumps``: do background work here; ``with_worker``: with a Celery worker in a thread."""
+        """``with_pumps``: do background work here; ``with_worker``: with a Celery worker in a
+        thread.
+        """
         self._loop = asyncio.get_running_loop()
         self._signer = await load_signer(self.database, self.ring, utc_now())
         self.consents.start()
@@ -127,7 +141,7 @@ class Runtime:
         await self.key_database.close()
 
     def signer(self) -> Signer:
-        assert self._signer is not None  # noqa: S101 (set by start)
+        assert self._signer is not None  # noqa: S101 (an invariant of ours)
         return self._signer
 
     def class_of(self, name: str) -> type[AnyConnector] | None:
@@ -137,7 +151,9 @@ class Runtime:
             return None
 
     async def ask(self, destination: Destination, call: Call, method: str, *args: Any) -> Any:
-        """A connector's answer; a destination that cannot even be built is an outcome like any other."""
+        """A connector's answer; a destination that cannot even be built is an outcome like any
+        other.
+        """
         try:
             async with self.instances.use(destination) as connector:
                 return await self.runner.run(connector, method, *args, call=call)
@@ -156,10 +172,23 @@ class Runtime:
             Pump("dispatch", self.engine.step),
             Pump("advance", self._advance),
             Pump("sign", lambda: proof.sign_due(services, utc_now())),
-            Pump("mail", lambda: send_due(self.database, self.postman, compose, partial(mails.on_sent, services), utc_now())),
+            Pump(
+                "mail",
+                lambda: send_due(
+                    self.database,
+                    self.postman,
+                    compose,
+                    partial(mails.on_sent, services),
+                    utc_now(),
+                ),
+            ),
             Pump("withdrawals", lambda: withdrawals.take_withdrawals(services, utc_now())),
             Pump("sweep", self._sweep, every=5.0),
-            Pump("maintain", lambda: maintain.maintain(services, self.postman, utc_now()), every=3600.0),
+            Pump(
+                "maintain",
+                lambda: maintain.maintain(services, self.postman, utc_now()),
+                every=3600.0,
+            ),
         )
 
     async def _advance(self) -> bool:

@@ -1,4 +1,6 @@
-"""The web application: routes of all domains, and with them the embedded worker where the settings ask for it."""
+"""The web application: routes of all domains, and with them the embedded worker where the settings
+ask for it.
+"""
 
 from __future__ import annotations
 
@@ -56,14 +58,30 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
             await runtime.stop()
 
     application = FastAPI(
-        title="Quittance", version=version("quittance"), lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
-        description="Consent that is proof, erasure that reaches every destination, receipts anyone can check.",
-    )  # fmt: skip
+        title="Quittance",
+        version=version("quittance"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        description=(
+            "Consent that is proof, erasure that reaches every destination, receipts "
+            "anyone can check."
+        ),
+    )
     for module in (
-        app.sites.routes, app.consent.routes, app.suppression.routes, app.destinations.routes, app.delivery.routes,
-        app.subject_requests.routes, app.receipts.routes, app.security.routes, app.subject_requests.pages,
-        app.notifications.routes, app.dashboard.routes,
-    ):  # fmt: skip
+        app.sites.routes,
+        app.consent.routes,
+        app.suppression.routes,
+        app.destinations.routes,
+        app.delivery.routes,
+        app.subject_requests.routes,
+        app.receipts.routes,
+        app.security.routes,
+        app.subject_requests.pages,
+        app.notifications.routes,
+        app.dashboard.routes,
+    ):
         application.include_router(module.router)
     application.include_router(ops.router)
     _add_docs(application)
@@ -74,10 +92,14 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
 
 
 def _guard_operations(application: FastAPI, settings: Settings) -> None:
-    """Docs and metrics are open on loopback; elsewhere they need a key with ``ops:read``, or do not exist."""
+    """Docs and metrics are open on loopback; elsewhere they need a key with ``ops:read``, or do not
+    exist.
+    """
 
     @application.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def guard(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
         if request.url.path in OPERATIONS_PATHS and not settings.is_loopback:
             caller = await caller_of(request)
             if not caller.scopes & {"ops:read", "all"}:
@@ -102,17 +124,22 @@ def _checks(runtime: Runtime) -> dict[str, ops.Check]:
         return True
 
     async def dispatcher() -> bool:
-        """Work that is due is being looked at: Celery workers can stall in silence, the database cannot."""
+        """Work that is due is being looked at: Celery workers can stall in silence, the database
+        cannot.
+        """
         async with runtime.database.reading() as session:
             stalled = await session.execute(
-                sa.select(sa.literal(1)).where(
-                    col(VirtualQueue.next_due) < utc_now() - ops.STALL - dt.timedelta(seconds=runtime.settings.lease_seconds)
-                ).limit(1)
-            )  # fmt: skip
+                sa.select(sa.literal(1))
+                .where(
+                    col(VirtualQueue.next_due)
+                    < utc_now() - ops.STALL - dt.timedelta(seconds=runtime.settings.lease_seconds)
+                )
+                .limit(1)
+            )
             return stalled.first() is None
 
     async def pumps() -> bool:
-        return all(pump.failures < 3 for pump in runtime.pumps)  # type: ignore[attr-defined]
+        return all(pump.failures < 3 for pump in runtime.pumps)
 
     return {
         "database": lambda: reach(runtime.database),

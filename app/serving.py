@@ -31,7 +31,9 @@ def up(settings: Settings, *, with_demo: bool, as_json: bool) -> None:
 
     def announce() -> None:
         if as_json:
-            shown = {name: welcome[name] for name in ("base_url", "api_key", "admin_link", "site_key")}
+            shown = {
+                name: welcome[name] for name in ("base_url", "api_key", "admin_link", "site_key")
+            }
             sys.stdout.write(json.dumps(shown) + "\n")
         else:
             sys.stdout.write(_text(welcome))
@@ -61,16 +63,27 @@ class _Server(uvicorn.Server):
 
 def _config(settings: Settings, application: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        application, host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=10, proxy_headers=False, h11_max_incomplete_event_size=65_536,
-    )  # fmt: skip
+        application,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=65_536,
+    )
 
 
 async def _welcome(runtime: Runtime) -> dict[str, Any]:
-    """A fresh key, a fresh admin link, and the addresses; makes the first workspace if there is none."""
+    """A fresh key, a fresh admin link, and the addresses; makes the first workspace if there is
+    none.
+    """
     now = utc_now()
     async with runtime.database.writing() as session:
-        workspace = await bootstrap.first_workspace(session) or await bootstrap.create_workspace(session, "Default", now)
+        workspace = await bootstrap.first_workspace(session) or await bootstrap.create_workspace(
+            session, "Default", now
+        )
         key = await bootstrap.fresh_key(session, workspace.id, now)
         link = await bootstrap.fresh_invite(session, runtime.settings, workspace.id, now)
         site_key = await bootstrap.first_site_key(session, workspace.id)

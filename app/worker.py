@@ -1,4 +1,6 @@
-"""The distributed form's background processes: workers that run the pumps, and the scheduler that repeats hints."""
+"""The distributed form's background processes: workers that run the pumps, and the scheduler that
+repeats hints.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ MAINTAIN_EVERY = 3600.0
 
 
 def run_worker(settings: Settings) -> None:
-    """Pumps on one event loop in a thread of their own; Celery in the main thread, to take hints and signals.
+    """Pumps on one event loop in a thread of their own; Celery in the main thread, to take hints
+    and signals.
 
     Without a broker the pumps go on by looking at SQL; Celery keeps trying to reconnect.
     """
@@ -50,7 +53,12 @@ def run_worker(settings: Settings) -> None:
     log.info("worker_started")
     try:
         runtime[0].celery.Worker(
-            pool="threads", concurrency=2, loglevel="WARNING", without_gossip=True, without_mingle=True, quiet=True
+            pool="threads",
+            concurrency=2,
+            loglevel="WARNING",
+            without_gossip=True,
+            without_mingle=True,
+            quiet=True,
         ).start()
     finally:
         asyncio.run_coroutine_threadsafe(runtime[0].stop(), loop).result(timeout=30)

@@ -1,9 +1,9 @@
 """The whole interface between Quittance and a destination.
 
-A connector is a class; the presence of a method is the capability. The engine owns identifier choice,
-normalising, grouping, splitting, limits, retries, polling, keys, evidence and redaction; a connector
-only talks to its destination and says what it saw. It never sleeps, logs, or opens a socket or file
-by itself: everything comes from its ``tools``.
+A connector is a class; the presence of a method is the capability. The engine owns identifier
+choice, normalising, grouping, splitting, limits, retries, polling, keys, evidence and redaction; a
+connector only talks to its destination and says what it saw. It never sleeps, logs, or opens a
+socket or file by itself: everything comes from its ``tools``.
 
 Two shapes: ``Connector`` gets distinct values of one kind (most vendors' APIs), ``PeopleConnector``
 gets whole people with all their identifiers (databases, archives, webhooks, humans).
@@ -23,7 +23,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Kind(StrEnum):
-    """Kinds of identifier known everywhere; a workspace may add its own names (``[a-z][a-z0-9_]{0,31}``)."""
+    """Kinds of identifier known everywhere; a workspace may add its own names
+    (``[a-z][a-z0-9_]{0,31}``).
+    """
 
     USER_ID = "user_id"
     EMAIL = "email"
@@ -41,7 +43,9 @@ class Operation(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The meaning of one answer. ``RETRY`` is the only one that is not an end or a wait for the vendor."""
+    """The meaning of one answer. ``RETRY`` is the only one that is not an end or a wait for the
+    vendor.
+    """
 
     DONE = "done"
     ACCEPTED = "accepted"
@@ -53,7 +57,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """Something the destination keeps on purpose: what, the coded reason, and until when if it is known."""
+    """Something the destination keeps on purpose: what, the coded reason, and until when if it is
+    known.
+    """
 
     what: str
     reason: str
@@ -64,8 +70,9 @@ class Residual:
 class Outcome:
     """What a destination answered for one person (or one value).
 
-    ``read_back``: the connector looked again afterwards and found nothing left. ``anonymised``: the person's
-    record stays, without the person. ``job``: the vendor's handle to ask again with ``poll``.
+    ``read_back``: the connector looked again afterwards and found nothing left. ``anonymised``: the
+    person's record stays, without the person. ``job``: the vendor's handle to ask again with
+    ``poll``.
     ``parks``: the whole destination refuses us (401, 403): stop the queue, burn no delivery.
     ``facts`` are counts or codes for the trace; never an identifier.
     """
@@ -101,12 +108,18 @@ def done(
     )
 
 
-def accepted(job: str | None = None, *, after: dt.timedelta | None = None, http_status: int | None = None) -> Outcome:
-    """The destination took the task; with ``job`` it can be asked later (first after ``after``), without it never."""
+def accepted(
+    job: str | None = None, *, after: dt.timedelta | None = None, http_status: int | None = None
+) -> Outcome:
+    """The destination took the task; with ``job`` it can be asked later (first after ``after``),
+    without it never.
+    """
     return Outcome(Verdict.ACCEPTED, job=job, retry_after=after, http_status=http_status)
 
 
-def absent(*, facts: Mapping[str, int | str] | None = None, http_status: int | None = None) -> Outcome:
+def absent(
+    *, facts: Mapping[str, int | str] | None = None, http_status: int | None = None
+) -> Outcome:
     """The destination does not know the person."""
     return Outcome(Verdict.ABSENT, facts=facts or {}, http_status=http_status)
 
@@ -116,9 +129,17 @@ def skipped(reason: str) -> Outcome:
     return Outcome(Verdict.SKIPPED, reason=reason)
 
 
-def retry(reason: str, after: dt.timedelta | None = None, *, parks: bool = False, http_status: int | None = None) -> Outcome:
+def retry(
+    reason: str,
+    after: dt.timedelta | None = None,
+    *,
+    parks: bool = False,
+    http_status: int | None = None,
+) -> Outcome:
     """Try again; ``after`` is the destination's own wish, if it gave one."""
-    return Outcome(Verdict.RETRY, reason=reason, retry_after=after, parks=parks, http_status=http_status)
+    return Outcome(
+        Verdict.RETRY, reason=reason, retry_after=after, parks=parks, http_status=http_status
+    )
 
 
 def failed(reason: str, *, http_status: int | None = None) -> Outcome:
@@ -144,7 +165,9 @@ class Identifier:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person; ``id`` is the delivery's id (the idempotency key of this item), on ``lookup`` the request's."""
+    """One person; ``id`` is the delivery's id (the idempotency key of this item), on ``lookup`` the
+    request's.
+    """
 
     id: str
     identifiers: tuple[Identifier, ...]
@@ -173,7 +196,9 @@ class Trees(Protocol):
         """Open for reading."""
 
     def replace(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """A new content for ``path``: written beside it, fsynced, and renamed over it on a clean exit."""
+        """A new content for ``path``: written beside it, fsynced, and renamed over it on a clean
+        exit.
+        """
 
     def version(self, path: str) -> str:
         """Changes when the file does."""
@@ -182,7 +207,9 @@ class Trees(Protocol):
 class Tasks(Protocol):
     """Work for a human inside Quittance."""
 
-    async def open(self, call: Call, person: Person, instructions: str, assignee: str | None) -> str:
+    async def open(
+        self, call: Call, person: Person, instructions: str, assignee: str | None
+    ) -> str:
         """Open (or find, for the same delivery) a task and return its id."""
 
     async def state(self, task_id: str) -> Literal["open", "done", "absent", "refused"]:
@@ -201,7 +228,9 @@ class Tools(Protocol):
     def now(self) -> dt.datetime: ...
 
     def resolve(self, host: str, port: int) -> str:
-        """A checked numeric address for a driver that opens its own socket (blocking); or ``AddressRefused``."""
+        """A checked numeric address for a driver that opens its own socket (blocking); or
+        ``AddressRefused``.
+        """
 
     def path(self, path: str) -> str:
         """The real path of a local file or directory, if it lies under the allowed paths."""
@@ -210,7 +239,9 @@ class Tools(Protocol):
 
 
 class ConnectorError(Exception):
-    """A wrong setting or a broken destination; the text is for the operator and holds no secret or identifier."""
+    """A wrong setting or a broken destination; the text is for the operator and holds no secret or
+    identifier.
+    """
 
 
 class AddressRefused(ConnectorError):
@@ -248,7 +279,9 @@ class _Base:
         self.tools = tools
 
     def check(self) -> None:
-        """Refuse settings that can be seen to be wrong (raises ``ConnectorError``); blocking, run once on save."""
+        """Refuse settings that can be seen to be wrong (raises ``ConnectorError``); blocking, run
+        once on save.
+        """
 
     def close(self) -> None:
         """Give back what was opened."""
@@ -257,17 +290,19 @@ class _Base:
 class Connector(_Base):
     """Gets distinct, normalised values of one kind.
 
-    ``erase(kind, values)``, ``suppress``, ``unsuppress`` return one ``Outcome`` for all or a mapping from value;
-    a value missing from the mapping counts as ``retry``. Optional: ``resolve(kind, values)`` (vendor ids; none =
-    absent) and ``poll(job) -> Outcome``. Methods are coroutines where ``runs_in`` is "loop", plain functions
-    elsewhere (``test`` too).
+    ``erase(kind, values)``, ``suppress``, ``unsuppress`` return one ``Outcome`` for all or a
+    mapping from value; a value missing from the mapping counts as ``retry``. Optional:
+    ``resolve(kind, values)`` (vendor ids; none = absent) and ``poll(job) -> Outcome``. Methods are
+    coroutines where ``runs_in`` is "loop", plain functions elsewhere (``test`` too).
     """
 
 
 class PeopleConnector(_Base):
-    """Gets whole people: ``erase(people)`` etc. return one ``Outcome`` or a mapping from ``Person.id``.
+    """Gets whole people: ``erase(people)`` etc. return one ``Outcome`` or a mapping from
+    ``Person.id``.
 
-    Optional: ``lookup(people) -> {Person.id: [Identifier, ...]}`` (identity source), ``poll(job) -> Outcome``.
+    Optional: ``lookup(people) -> {Person.id: [Identifier, ...]}`` (identity source), ``poll(job) ->
+    Outcome``.
     """
 
 

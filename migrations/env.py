@@ -1,13 +1,15 @@
-"""Runs revisions on one connection, for the main database or the key store (``app.core.migrate`` decides which)."""
+"""Runs revisions on one connection, for the main database or the key store (``app.core.migrate``
+decides which).
+"""
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 
 from app.core.db import Id, Json, Moment
 
 
-def render_item(kind: str, item: Any, _: Any) -> str | bool:
+def render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:
     """Our own column types by name, so that a revision reads like the models."""
     if kind != "type":
         return False

@@ -1,8 +1,8 @@
 """Celery as the carrier of hints: a task's body only wakes a pump of its process.
 
-Messages carry a name and nothing else. They are published after commit, coalesced, and dropped when the broker is
-away: every pump also looks by itself. No result backend, no ETA, no chords, early acknowledgement (a lost hint is
-found by SQL within a second; a late one would be redelivered).
+Messages carry a name and nothing else. They are published after commit, coalesced, and dropped when
+the broker is away: every pump also looks by itself. No result backend, no ETA, no chords, early
+acknowledgement (a lost hint is found by SQL within a second; a late one would be redelivered).
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Hints:
         with self._lock:
             self._pending.discard(name)
         try:
-            self._app.send_task(f"quittance.{name}", retry=False, ignore_result=True, argsrepr="()", kwargsrepr="{}")
+            self._app.send_task(
+                f"quittance.{name}", retry=False, ignore_result=True, argsrepr="()", kwargsrepr="{}"
+            )
         except Exception as error:  # the broker is away: the pumps find the work by themselves
             log.warning("hint_dropped", pump=name, error=type(error).__name__)
 
@@ -91,9 +93,14 @@ class EmbeddedWorker:
 
     def __init__(self, app: Celery) -> None:
         self._worker: Any = app.Worker(
-            pool="threads", concurrency=2, loglevel="ERROR", without_heartbeat=True, without_gossip=True,
-            without_mingle=True, quiet=True,
-        )  # fmt: skip
+            pool="threads",
+            concurrency=2,
+            loglevel="ERROR",
+            without_heartbeat=True,
+            without_gossip=True,
+            without_mingle=True,
+            quiet=True,
+        )
         self._thread = threading.Thread(target=self._worker.start, daemon=True, name="celery")
 
     def start(self) -> None:

@@ -1,8 +1,8 @@
 """Databases: one asynchronous engine per database, with sessions that either read or write.
 
-SQLite (the embedded form) has one writer: writing sessions share a pool of one connection and begin IMMEDIATE,
-so they queue up in arrival order instead of failing; readers are query-only on their own connections.
-On PostgreSQL both are plain transactions.
+SQLite (the embedded form) has one writer: writing sessions share a pool of one connection and begin
+IMMEDIATE, so they queue up in arrival order instead of failing; readers are query-only on their own
+connections. On PostgreSQL both are plain transactions.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ SQLITE_PRAGMAS = (
 
 
 class Moment(TypeDecorator[dt.datetime]):
-    """Aware UTC moments: timestamptz on PostgreSQL; on SQLite whole microseconds since 1970, which sort and compare."""
+    """Aware UTC moments: timestamptz on PostgreSQL; on SQLite whole microseconds since 1970, which
+    sort and compare.
+    """
 
     impl = sa.BigInteger
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
-        return dialect.type_descriptor(sa.DateTime(timezone=True) if dialect.name == "postgresql" else sa.BigInteger())
+        return dialect.type_descriptor(
+            sa.DateTime(timezone=True) if dialect.name == "postgresql" else sa.BigInteger()
+        )
 
     def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> Any:
         if value is None or dialect.name == "postgresql":
@@ -46,7 +50,12 @@ class Moment(TypeDecorator[dt.datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> dt.datetime | None:
         if value is None:
             return None
-        return value.astimezone(dt.UTC) if dialect.name == "postgresql" else _EPOCH + value * _MICROSECOND
+        moment: dt.datetime = (
+            value.astimezone(dt.UTC)
+            if dialect.name == "postgresql"
+            else _EPOCH + value * _MICROSECOND
+        )
+        return moment
 
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -82,18 +91,29 @@ class Keys(SQLModel):
 class Database:
     """One database with its two kinds of session."""
 
-    def __init__(self, url: str, after_commit: Callable[[Iterable[str]], None] | None = None) -> None:
+    def __init__(
+        self, url: str, after_commit: Callable[[Iterable[str]], None] | None = None
+    ) -> None:
         self.url = url
         self.after_commit = after_commit
         self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
             self._reader = _sqlite_engine(url, begin="BEGIN", pool_size=4, query_only=True)
-            self._writer = _sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1, query_only=False)
+            self._writer = _sqlite_engine(
+                url, begin="BEGIN IMMEDIATE", pool_size=1, query_only=False
+            )
         else:
             self._reader = self._writer = create_async_engine(
-                url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True,
-                connect_args={"options": "-c timezone=UTC -c lock_timeout=4000 -c idle_in_transaction_session_timeout=30000"},
-            )  # fmt: skip
+                url,
+                pool_size=10,
+                max_overflow=10,
+                pool_pre_ping=True,
+                hide_parameters=True,
+                connect_args={
+                    "options": "-c timezone=UTC -c lock_timeout=4000"
+                    " -c idle_in_transaction_session_timeout=30000"
+                },
+            )
 
     @property
     def engine(self) -> AsyncEngine:
@@ -108,7 +128,9 @@ class Database:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
-        """A transaction: committed on return, rolled back on an exception. Keep it short: SQLite has one writer."""
+        """A transaction: committed on return, rolled back on an exception. Keep it short: SQLite
+        has one writer.
+        """
         async with AsyncSession(self._writer, expire_on_commit=False, autoflush=False) as session:
             async with session.begin():
                 yield session
@@ -123,9 +145,14 @@ class Database:
 
 def _sqlite_engine(url: str, *, begin: str, pool_size: int, query_only: bool) -> AsyncEngine:
     engine = create_async_engine(
-        url, pool_size=pool_size, max_overflow=0, pool_timeout=30, hide_parameters=True,
-        poolclass=sa.pool.AsyncAdaptedQueuePool, connect_args={"isolation_level": None},
-    )  # fmt: skip
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=30,
+        hide_parameters=True,
+        poolclass=sa.pool.AsyncAdaptedQueuePool,
+        connect_args={"isolation_level": None},
+    )
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:

@@ -5,7 +5,8 @@ Problem
 ├── Conflict 409 · Gone 410 · TooLarge 413 · WrongType 415 · Invalid 422 · TooMany 429
 └── Unavailable 503
 
-Domains subclass these near what they guard. Anything else that rises is a bug: logged, answered 500 without detail.
+Domains subclass these near what they guard. Anything else that rises is a bug: logged, answered 500
+without detail.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any, ClassVar
 
 
 class Problem(Exception):
-    """Rendered as ``application/problem+json``; ``detail`` says what to do next and never repeats input."""
+    """Rendered as ``application/problem+json``; ``detail`` says what to do next and never repeats
+    input.
+    """
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
@@ -34,7 +37,11 @@ class Problem(Exception):
         self.errors = errors
 
     def as_dict(self) -> dict[str, Any]:
-        body: dict[str, Any] = {"type": f"urn:quittance:problem:{self.slug}", "title": self.title, "status": self.status}
+        body: dict[str, Any] = {
+            "type": f"urn:quittance:problem:{self.slug}",
+            "title": self.title,
+            "status": self.status,
+        }
         if self.detail:
             body["detail"] = self.detail
         if self.errors:
@@ -50,7 +57,10 @@ class Unauthorized(Problem):
     status, slug, title = 401, "unauthorized", "A valid API key is needed"
 
     def __init__(self) -> None:
-        super().__init__("Send `Authorization: Bearer qt_...` with a key that is neither revoked nor expired.", headers={"WWW-Authenticate": "Bearer"})
+        super().__init__(
+            "Send `Authorization: Bearer qt_...` with a key that is neither revoked nor expired.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
 
 
 class Forbidden(Problem):

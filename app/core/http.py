@@ -1,4 +1,6 @@
-"""HTTP manners shared by all routes: strict JSON, size limits, problems, security headers, sessions, cursors."""
+"""HTTP manners shared by all routes: strict JSON, size limits, problems, security headers,
+sessions, cursors.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +30,25 @@ log = get_logger(__name__)
 
 
 class Schema(BaseModel):
-    """Base of everything that crosses HTTP: unknown names are refused. Use StrictBool and StrictInt: JSON has types."""
+    """Base of everything that crosses HTTP: unknown names are refused. Use StrictBool and
+    StrictInt: JSON has types.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# --- strict JSON -----------------------------------------------------------------------------------------------
+# --- strict JSON ----------------------------------------------------------------------
 
 
 def strict_json(body: bytes) -> Any:
-    """One JSON behaviour everywhere: no duplicate names, NaN, huge numbers, lone surrogates, NULs or deep nesting."""
+    """One JSON behaviour everywhere: no duplicate names, NaN, huge numbers, lone surrogates, NULs
+    or deep nesting.
+    """
     try:
         text = body.decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_refuse, parse_float=_finite
+        )
         if "\\ud" in text or "\\uD" in text or "\\u0000" in text:
             _check_text(value)
     except errors.BadRequest:
@@ -78,7 +86,9 @@ def _check_text(value: Any) -> None:
             todo.extend(item.values())
         elif isinstance(item, list):
             todo.extend(item)
-        elif isinstance(item, str) and ("\x00" in item or any("\ud800" <= each <= "\udfff" for each in item)):
+        elif isinstance(item, str) and (
+            "\x00" in item or any("\ud800" <= each <= "\udfff" for each in item)
+        ):
             raise errors.BadRequest("The body holds a lone surrogate or a NUL character.")
 
 
@@ -92,16 +102,22 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """Routes with JSON bodies answer 415 to any other content type, before anything is read into a model."""
+    """Routes with JSON bodies answer 415 to any other content type, before anything is read into a
+    model.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
-        takes_json = self.body_field is not None and not isinstance(self.body_field.field_info, params.Form)
+        takes_json = self.body_field is not None and not isinstance(
+            self.body_field.field_info, params.Form
+        )
 
         async def handler(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
             if takes_json:
-                content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+                content_type = (
+                    request.headers.get("content-type", "").partition(";")[0].strip().lower()
+                )
                 if content_type != "application/json":
                     raise errors.WrongType("Send the body as `Content-Type: application/json`.")
                 await strict.json()  # here, where its problems keep their own status
@@ -110,22 +126,37 @@ class StrictRoute(APIRoute):
         return handler
 
 
-# --- problems --------------------------------------------------------------------------------------------------
+# --- problems -------------------------------------------------------------------------
 
 
 def problem_response(problem: errors.Problem) -> JSONResponse:
     return JSONResponse(
-        problem.as_dict(), problem.status, headers=problem.headers, media_type="application/problem+json"
+        problem.as_dict(),
+        problem.status,
+        headers=problem.headers,
+        media_type="application/problem+json",
     )
 
 
-_BY_STATUS = {kind.status: kind for kind in (
-    errors.BadRequest, errors.Forbidden, errors.NotFound, errors.MethodNotAllowed, errors.TooLarge, errors.WrongType,
-    errors.Invalid, errors.TooMany, errors.Unavailable,
-)}  # fmt: skip
+_BY_STATUS = {
+    kind.status: kind
+    for kind in (
+        errors.BadRequest,
+        errors.Forbidden,
+        errors.NotFound,
+        errors.MethodNotAllowed,
+        errors.TooLarge,
+        errors.WrongType,
+        errors.Invalid,
+        errors.TooMany,
+        errors.Unavailable,
+    )
+}
 
 
-def install_problem_handlers(app: FastAPI, page: Callable[[Request, errors.Problem], Response | None]) -> None:
+def install_problem_handlers(
+    app: FastAPI, page: Callable[[Request, errors.Problem], Response | None]
+) -> None:
     """Every error is a problem; ``page`` may render it as HTML where a person is looking."""
 
     def answer(request: Request, problem: errors.Problem) -> Response:
@@ -137,10 +168,14 @@ def install_problem_handlers(app: FastAPI, page: Callable[[Request, errors.Probl
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        places = [{"at": _place(each["loc"]), "problem": _plain(each)} for each in error.errors()[:20]]
+        places = [
+            {"at": _place(each["loc"]), "problem": _plain(each)} for each in error.errors()[:20]
+        ]
         if any(each["type"] == "json_invalid" for each in error.errors()):
             return answer(request, errors.BadRequest("The body is not valid JSON."))
-        return answer(request, errors.Invalid("Correct the members listed in `errors`.", errors=places))
+        return answer(
+            request, errors.Invalid("Correct the members listed in `errors`.", errors=places)
+        )
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -149,13 +184,25 @@ def install_problem_handlers(app: FastAPI, page: Callable[[Request, errors.Probl
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:
-        log.error("unhandled_error", route=route_template(request.scope), error=type(error).__name__, exc_info=error)
-        return answer(request, errors.Problem("It was logged; nothing was changed. Try again, then tell the operator."))
+        log.error(
+            "unhandled_error",
+            route=route_template(request.scope),
+            error=type(error).__name__,
+            exc_info=error,
+        )
+        return answer(
+            request,
+            errors.Problem(
+                "It was logged; nothing was changed. Try again, then tell the operator."
+            ),
+        )
 
 
 def _place(location: Sequence[Any]) -> str:
     """``body.identifiers.0.kind``; only names of ours and indexes, so that no input is echoed."""
-    return ".".join(str(part) for part in location if isinstance(part, int) or str(part).isidentifier())[:200]
+    return ".".join(
+        str(part) for part in location if isinstance(part, int) or str(part).isidentifier()
+    )[:200]
 
 
 def _plain(error: dict[str, Any]) -> str:
@@ -165,7 +212,7 @@ def _plain(error: dict[str, Any]) -> str:
     return str(error["msg"]).removeprefix("Value error, ")[:200]
 
 
-# --- middleware ------------------------------------------------------------------------------------------------
+# --- middleware -----------------------------------------------------------------------
 
 
 def route_template(scope: Scope) -> str:
@@ -175,9 +222,13 @@ def route_template(scope: Scope) -> str:
 
 
 class Guard:
-    """Outermost: caps bodies and header sizes, refuses keys in the query, adds headers, logs the route template."""
+    """Outermost: caps bodies and header sizes, refuses keys in the query, adds headers, logs the
+    route template.
+    """
 
-    def __init__(self, app: ASGIApp, settings: Settings, observe: Callable[[str, str, int, float], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, observe: Callable[[str, str, int, float], None]
+    ) -> None:
         self._app = app
         self._limit = settings.body_limit
         self._is_https = settings.public_url.startswith("https:")
@@ -189,7 +240,9 @@ class Guard:
             return
         started = time.perf_counter()
         status = 500
-        limit = self._limit * (16 if scope["path"] in LARGE_BODIES or "/answer" in scope["path"] else 1)
+        limit = self._limit * (
+            16 if scope["path"] in LARGE_BODIES or "/answer" in scope["path"] else 1
+        )
         received = 0
 
         async def limited() -> Message:
@@ -216,10 +269,15 @@ class Guard:
             else:
                 await self._app(scope, limited, headed)
         finally:
-            self._observe(scope["method"], route_template(scope), status, time.perf_counter() - started)
+            self._observe(
+                scope["method"], route_template(scope), status, time.perf_counter() - started
+            )
 
     def _refusal(self, scope: Scope, limit: int) -> errors.Problem | None:
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > 32_768 or len(scope["headers"]) > 100:
+        if (
+            sum(len(name) + len(value) for name, value in scope["headers"]) > 32_768
+            or len(scope["headers"]) > 100
+        ):
             return errors.BadRequest("The headers are too large.")
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -228,7 +286,10 @@ class Guard:
                 if int(value) > limit:
                     return errors.TooLarge(f"Send at most {limit} bytes.")
         if b"api_key=" in scope["query_string"] or b"access_token=" in scope["query_string"]:
-            return errors.BadRequest("Send the key in the Authorization header; in the address it would be logged. Revoke it now.")
+            return errors.BadRequest(
+                "Send the key in the Authorization header; in the address it would be "
+                "logged. Revoke it now."
+            )
         return None
 
     def _headers(self, path: str) -> list[tuple[bytes, bytes]]:
@@ -271,7 +332,7 @@ def _is_trusted(address: str, settings: Settings) -> bool:
     return any(parsed in network for network in settings.trusted_proxies)
 
 
-# --- sessions --------------------------------------------------------------------------------------------------
+# --- sessions -------------------------------------------------------------------------
 
 
 async def reading_session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -281,7 +342,9 @@ async def reading_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 async def writing_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """One request, one transaction: committed before the answer goes out, rolled back on an exception."""
+    """One request, one transaction: committed before the answer goes out, rolled back on an
+    exception.
+    """
     database: Database = request.app.state.database
     async with database.writing() as session:
         yield session
@@ -291,15 +354,19 @@ Reading = Annotated[AsyncSession, Depends(reading_session, scope="function")]
 Writing = Annotated[AsyncSession, Depends(writing_session, scope="function")]
 
 
-# --- lists -----------------------------------------------------------------------------------------------------
+# --- lists ----------------------------------------------------------------------------
 
 
 class Cursors:
-    """Opaque, signed positions in a list, bound to the workspace and the filter they were made for."""
+    """Opaque, signed positions in a list, bound to the workspace and the filter they were
+    made for.
+    """
 
     def __init__(self, keys: list[bytes]) -> None:
         self._serializer = URLSafeSerializer(
-            keys, salt="cursor", signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"}
+            keys,
+            salt="cursor",
+            signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
         )
 
     def write(self, scope: Sequence[str], position: str) -> str:
@@ -313,5 +380,7 @@ class Cursors:
         except BadData:
             raise errors.Invalid("The cursor is not one of ours; start again without it.") from None
         if bound != list(scope):
-            raise errors.Invalid("The cursor belongs to another list or filter; start again without it.")
+            raise errors.Invalid(
+                "The cursor belongs to another list or filter; start again without it."
+            )
         return str(position)

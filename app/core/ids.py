@@ -1,4 +1,6 @@
-"""Prefixed, time-sortable ids: 48 bits of milliseconds, then 128 random bits, in base 62 (ASCII order = time order)."""
+"""Prefixed, time-sortable ids: 48 bits of milliseconds, then 128 random bits, in base 62 (ASCII
+order = time order).
+"""
 
 from __future__ import annotations
 

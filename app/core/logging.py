@@ -1,4 +1,6 @@
-"""Structured logs: an event name and known fields; anything else is dropped, so that no identifier can slip in."""
+"""Structured logs: an event name and known fields; anything else is dropped, so that no identifier
+can slip in.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,49 @@ from typing import Any
 import structlog
 
 FIELDS = frozenset(
-    """
-    event level timestamp logger exception exc_info workspace_id request_id destination_id delivery_id call_id queue_id
-    receipt_id site_id batch_id key_id admin_id mail_id task pump verdict state detail attempt status method route
-    duration_ms count url_kind connector error reason token_number lease_seconds depth version host port kind action
-    """.split()
+    [
+        "event",
+        "level",
+        "timestamp",
+        "logger",
+        "exception",
+        "exc_info",
+        "workspace_id",
+        "request_id",
+        "destination_id",
+        "delivery_id",
+        "call_id",
+        "queue_id",
+        "receipt_id",
+        "site_id",
+        "batch_id",
+        "key_id",
+        "admin_id",
+        "mail_id",
+        "task",
+        "pump",
+        "verdict",
+        "state",
+        "detail",
+        "attempt",
+        "status",
+        "method",
+        "route",
+        "duration_ms",
+        "count",
+        "url_kind",
+        "connector",
+        "error",
+        "reason",
+        "token_number",
+        "lease_seconds",
+        "depth",
+        "version",
+        "host",
+        "port",
+        "kind",
+        "action",
+    ]
 )
 
 
@@ -26,7 +66,11 @@ def drop_unknown(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 def _clean(value: Any) -> Any:
     if not isinstance(value, str) or "\n  File" in value:
         return value
-    return value[:500].encode("unicode_escape").decode("ascii") if not value.isprintable() else value[:500]
+    return (
+        value[:500].encode("unicode_escape").decode("ascii")
+        if not value.isprintable()
+        else value[:500]
+    )
 
 
 def configure(level: str, *, json: bool) -> None:
@@ -36,15 +80,30 @@ def configure(level: str, *, json: bool) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, drop_unknown, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s", force=True)
-    for noisy in ("httpx", "httpcore", "aiohttp", "celery", "kombu", "sqlalchemy", "alembic", "asyncio"):
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s", force=True
+    )
+    for noisy in (
+        "httpx",
+        "httpcore",
+        "aiohttp",
+        "celery",
+        "kombu",
+        "sqlalchemy",
+        "alembic",
+        "asyncio",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True
 

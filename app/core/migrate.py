@@ -49,7 +49,9 @@ def drift(database_url: str, which: Which, metadata: sa.MetaData) -> list[object
         engine.dispose()
 
 
-def revise(database_url: str, which: Which, metadata: sa.MetaData, message: str, revision: str) -> None:
+def revise(
+    database_url: str, which: Which, metadata: sa.MetaData, message: str, revision: str
+) -> None:
     """Write a new revision file from the difference between models and database."""
     engine = _engine(database_url)
     with engine.connect() as connection:
@@ -59,7 +61,9 @@ def revise(database_url: str, which: Which, metadata: sa.MetaData, message: str,
 
 
 def _engine(database_url: str) -> sa.Engine:
-    return sa.create_engine(driver_url(database_url).replace("+aiosqlite", ""), hide_parameters=True)
+    return sa.create_engine(
+        driver_url(database_url).replace("+aiosqlite", ""), hide_parameters=True
+    )
 
 
 def _config(which: Which, connection: sa.Connection, metadata: sa.MetaData | None = None) -> Config:
@@ -67,7 +71,9 @@ def _config(which: Which, connection: sa.Connection, metadata: sa.MetaData | Non
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("version_locations", str(_MIGRATIONS / _VERSIONS[which]))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("file_template", "%%(year)d-%%(month).2d-%%(day).2d-%%(hour).2d%%(minute).2d_%%(slug)s")
+    config.set_main_option(
+        "file_template", "%%(year)d-%%(month).2d-%%(day).2d-%%(hour).2d%%(minute).2d_%%(slug)s"
+    )
     config.attributes["connection"] = connection
     config.attributes["metadata"] = metadata
     return config

@@ -11,10 +11,14 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 
 HTTP_SECONDS = Histogram(
-    "quittance_http_seconds", "Time to answer, by route template", ["method", "route"],
+    "quittance_http_seconds",
+    "Time to answer, by route template",
+    ["method", "route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
-)  # fmt: skip
-HTTP_ANSWERS = Counter("quittance_http_answers", "Answers by route template and status", ["method", "route", "status"])
+)
+HTTP_ANSWERS = Counter(
+    "quittance_http_answers", "Answers by route template and status", ["method", "route", "status"]
+)
 
 STALL = dt.timedelta(seconds=60)
 
@@ -22,7 +26,11 @@ Check = Callable[[], Awaitable[bool]]
 
 
 def observe(method: str, route: str, status: int, seconds: float) -> None:
-    method = method if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} else "other"
+    method = (
+        method
+        if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+        else "other"
+    )
     HTTP_SECONDS.labels(method, route).observe(seconds)
     HTTP_ANSWERS.labels(method, route, str(status)).inc()
 
@@ -42,7 +50,9 @@ async def readyz(request: Request) -> JSONResponse:
     checks: dict[str, Check] = request.app.state.checks
     results = {name: "ok" if await _is_ok(check) else "fail" for name, check in checks.items()}
     is_ready = all(each == "ok" for each in results.values())
-    return JSONResponse({"status": "ok" if is_ready else "fail", "checks": results}, 200 if is_ready else 503)
+    return JSONResponse(
+        {"status": "ok" if is_ready else "fail", "checks": results}, 200 if is_ready else 503
+    )
 
 
 async def _is_ok(check: Check) -> bool:

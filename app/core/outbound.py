@@ -234,12 +234,15 @@ class _Resolver(AbstractResolver):
         )
         return [
             ResolveResult(
-                hostname=host, host=address, port=port, proto=socket.IPPROTO_TCP,
+                hostname=host,
+                host=address,
+                port=port,
+                proto=socket.IPPROTO_TCP,
                 family=socket.AF_INET6 if ":" in address else socket.AF_INET,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
             for address in addresses
-        ]  # fmt: skip
+        ]
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -298,7 +301,7 @@ class _Capped(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
-        assert isinstance(self._response.stream, httpx.AsyncByteStream)  # noqa: S101 - narrows a union
+        assert isinstance(self._response.stream, httpx.AsyncByteStream)  # noqa: S101 (an invariant of ours)
         async for chunk in self._response.stream:
             size += len(chunk)
             if size > ANSWER_LIMIT:

@@ -1,14 +1,15 @@
 """Pumps: the service's background work, each a step that looks at SQL and does what is due.
 
-The database is the truth. A hint (a Celery message) only says "look now"; a poll every second finds what a lost
-hint left behind. One pump runs at most once per process at a time; hints that arrive meanwhile make it look again.
+The database is the truth. A hint (a Celery message) only says "look now"; a poll every second finds
+what a lost hint left behind. One pump runs at most once per process at a time; hints that arrive
+meanwhile make it look again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from app.core.logging import get_logger
@@ -44,7 +45,7 @@ class Pumps:
     def add(self, pump: Pump) -> None:
         self._pumps[pump.name] = pump
 
-    def __iter__(self) -> Iterable[Pump]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Pump]:
         return iter(self._pumps.values())
 
     def hint(self, names: Iterable[str]) -> None:
@@ -52,12 +53,17 @@ class Pumps:
         self._publish(names)
 
     def wake(self, name: str) -> None:
-        """Look now, in this process; unknown names are ignored (a hint for another kind of worker)."""
+        """Look now, in this process; unknown names are ignored (a hint for another kind of
+        worker).
+        """
         if pump := self._pumps.get(name):
             pump.wanted.set()
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(_run(pump), name=f"pump-{pump.name}") for pump in self._pumps.values()]
+        self._tasks = [
+            asyncio.create_task(_run(pump), name=f"pump-{pump.name}")
+            for pump in self._pumps.values()
+        ]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -79,7 +85,9 @@ async def _run(pump: Pump) -> None:
         try:
             more = await pump.step()
             pump.looked_at, pump.failures = time.monotonic(), 0
-        except Exception:  # the loop must outlive any bug or outage; readiness shows that it does not get on
+        except (
+            Exception
+        ):  # the loop must outlive any bug or outage; readiness shows that it does not get on
             more, pump.failures = False, pump.failures + 1
             log.exception("pump_failed", pump=pump.name, count=pump.failures)
             await asyncio.sleep(min(30.0, 0.5 * 2**pump.failures))

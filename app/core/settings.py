@@ -1,4 +1,6 @@
-"""All settings, read once from the environment (``QUITTANCE_...``) and passed in, never imported deep down."""
+"""All settings, read once from the environment (``QUITTANCE_...``) and passed in, never imported
+deep down.
+"""
 
 from __future__ import annotations
 
@@ -16,49 +18,151 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 
 def _split(value: Any) -> Any:
     """Comma- or space-separated text as a list."""
-    return [each for each in value.replace(",", " ").split() if each] if isinstance(value, str) else value
+    return (
+        [each for each in value.replace(",", " ").split() if each]
+        if isinstance(value, str)
+        else value
+    )
 
 
 class Settings(BaseSettings):
-    """Every field here is a documented setting; empty URLs mean the embedded form in the data directory."""
+    """Every field here is a documented setting; empty URLs mean the embedded form in the data
+    directory.
+    """
 
     model_config = SettingsConfigDict(env_prefix="QUITTANCE_", frozen=True, extra="ignore")
 
-    data_dir: Path = Field(Path("var/data"), description="Directory of the embedded databases, keys, mail and shared files.")
-    database_url: str = Field("", description="Main database, `postgresql://...` or `sqlite:///...`. Empty: `quittance.sqlite` in the data directory.")
-    keystore_url: str = Field("", description="Key store database; must be another database than the main one, backed up apart. Empty: `keys.sqlite` in the data directory; required when QUITTANCE_DATABASE_URL is set.")
-    broker_url: str = Field("memory://", description="Celery broker, `redis://...` or `amqp://...`. `memory://`: worker in the same process.")
-    base_url: str = Field("", description="Public address, used in links and receipts. Empty: http://HOST:PORT.")
-    host: str = Field("127.0.0.1", description="Address to bind. API docs, metrics and /dev/mail are open only on loopback.")
+    data_dir: Path = Field(
+        Path("var/data"),
+        description="Directory of the embedded databases, keys, mail and shared files.",
+    )
+    database_url: str = Field(
+        "",
+        description=(
+            "Main database, `postgresql://...` or `sqlite:///...`. Empty: "
+            "`quittance.sqlite` in the data directory."
+        ),
+    )
+    keystore_url: str = Field(
+        "",
+        description=(
+            "Key store database; must be another database than the main one, backed up "
+            "apart. Empty: `keys.sqlite` in the data directory; required when "
+            "QUITTANCE_DATABASE_URL is set."
+        ),
+    )
+    broker_url: str = Field(
+        "memory://",
+        description=(
+            "Celery broker, `redis://...` or `amqp://...`. `memory://`: worker in the same process."
+        ),
+    )
+    base_url: str = Field(
+        "", description="Public address, used in links and receipts. Empty: http://HOST:PORT."
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to bind. API docs, metrics and /dev/mail are open only on loopback.",
+    )
     port: int = Field(8321, ge=0, le=65535, description="Port to bind; 0 picks a free one.")
-    smtp_url: str = Field("", description="`smtp://user:password@host:587` (STARTTLS) or `smtps://...`. Empty: mail is written to the data directory and shown at /dev/mail.")
+    smtp_url: str = Field(
+        "",
+        description=(
+            "`smtp://user:password@host:587` (STARTTLS) or `smtps://...`. Empty: mail is "
+            "written to the data directory and shown at /dev/mail."
+        ),
+    )
     mail_from: str = Field("Quittance <privacy@localhost>", description="Sender of all mail.")
-    master_key_file: Path | None = Field(None, description="File with the master key and peppers. Empty: made on first start in the data directory, mode 0600.")
-    region_header: str = Field("", description="Request header in which a trusted proxy names the visitor's region (ISO 3166).")
-    trusted_proxies: Annotated[Networks, NoDecode] = Field((), description="Networks whose X-Forwarded-For and region header are believed.")
-    allowed_private_networks: Annotated[Networks, NoDecode] = Field((), description="Private networks that destinations may reach, any port inside them.")
-    allowed_ports: Annotated[tuple[int, ...], NoDecode] = Field((443,), description="Ports that destinations on public addresses may use.")
-    allowed_paths: Annotated[tuple[Path, ...], NoDecode] = Field((), description="Directories that file destinations may use. Empty: `shared/` in the data directory.")
-    connectors_dir: Path | None = Field(None, description="Directory with own connectors, one Python file each.")
-    identifier_max_days: int = Field(180, ge=1, le=3650, description="Hard cap after which a request's identifiers are forgotten, whatever is still open.")
-    request_record_days: int = Field(730, ge=30, description="How long request records, receipts and audit entries stay (11 CCR 7101: 24 months).")
-    forget_grace_days: int = Field(30, ge=0, le=365, description="Days between a delivered final receipt and forgetting the person.")
-    suppression_months: int = Field(36, ge=1, le=240, description="How long a suppression entry lasts unless withdrawn.")
+    master_key_file: Path | None = Field(
+        None,
+        description=(
+            "File with the master key and peppers. Empty: made on first start in the data "
+            "directory, mode 0600."
+        ),
+    )
+    region_header: str = Field(
+        "",
+        description=(
+            "Request header in which a trusted proxy names the visitor's region (ISO 3166)."
+        ),
+    )
+    trusted_proxies: Annotated[Networks, NoDecode] = Field(
+        (), description="Networks whose X-Forwarded-For and region header are believed."
+    )
+    allowed_private_networks: Annotated[Networks, NoDecode] = Field(
+        (), description="Private networks that destinations may reach, any port inside them."
+    )
+    allowed_ports: Annotated[tuple[int, ...], NoDecode] = Field(
+        (443,), description="Ports that destinations on public addresses may use."
+    )
+    allowed_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Directories that file destinations may use. Empty: `shared/` in the data directory."
+        ),
+    )
+    connectors_dir: Path | None = Field(
+        None, description="Directory with own connectors, one Python file each."
+    )
+    identifier_max_days: int = Field(
+        180,
+        ge=1,
+        le=3650,
+        description=(
+            "Hard cap after which a request's identifiers are forgotten, whatever is still open."
+        ),
+    )
+    request_record_days: int = Field(
+        730,
+        ge=30,
+        description=(
+            "How long request records, receipts and audit entries stay (11 CCR 7101: 24 months)."
+        ),
+    )
+    forget_grace_days: int = Field(
+        30,
+        ge=0,
+        le=365,
+        description="Days between a delivered final receipt and forgetting the person.",
+    )
+    suppression_months: int = Field(
+        36, ge=1, le=240, description="How long a suppression entry lasts unless withdrawn."
+    )
     mail_per_hour: int = Field(3, ge=1, description="Confirmation mails to one mailbox in an hour.")
     mail_per_day: int = Field(10, ge=1, description="Confirmation mails to one mailbox in a day.")
-    mail_total_per_hour: int = Field(500, ge=1, description="Confirmation mails to anybody in an hour.")
+    mail_total_per_hour: int = Field(
+        500, ge=1, description="Confirmation mails to anybody in an hour."
+    )
     form_per_hour: int = Field(30, ge=1, description="Request forms from one address in an hour.")
-    consent_per_minute: int = Field(300, ge=1, description="Consent posts from one address in a minute.")
+    consent_per_minute: int = Field(
+        300, ge=1, description="Consent posts from one address in a minute."
+    )
     api_per_minute: int = Field(60_000, ge=1, description="API calls of one key in a minute.")
-    login_per_minute: int = Field(10, ge=1, description="Sign-in attempts from one address, or for one account, in a minute.")
-    body_limit: int = Field(1 << 20, ge=1 << 14, description="Largest request body in bytes (bulk intake and answers: 16 times as much).")
-    worker_in_flight: int = Field(256, ge=1, le=4096, description="Calls that one worker process has under way at once.")
-    lease_seconds: int = Field(60, ge=10, description="Lease of a virtual queue; renewed at a third of it.")
+    login_per_minute: int = Field(
+        10, ge=1, description="Sign-in attempts from one address, or for one account, in a minute."
+    )
+    body_limit: int = Field(
+        1 << 20,
+        ge=1 << 14,
+        description="Largest request body in bytes (bulk intake and answers: 16 times as much).",
+    )
+    worker_in_flight: int = Field(
+        256, ge=1, le=4096, description="Calls that one worker process has under way at once."
+    )
+    lease_seconds: int = Field(
+        60, ge=10, description="Lease of a virtual queue; renewed at a third of it."
+    )
     pepper_id: str = Field("", description="Reserved for rotation: the pepper version to move to.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(True, description="JSON lines; false: readable lines for a terminal.")
 
-    @field_validator("trusted_proxies", "allowed_private_networks", "allowed_ports", "allowed_paths", mode="before")
+    @field_validator(
+        "trusted_proxies",
+        "allowed_private_networks",
+        "allowed_ports",
+        "allowed_paths",
+        mode="before",
+    )
     @classmethod
     def _lists(cls, value: Any) -> Any:
         return _split(value)
@@ -80,11 +184,15 @@ class Settings(BaseSettings):
 
     @cached_property
     def main_url(self) -> str:
-        return driver_url(self.database_url or f"sqlite:///{self.data_dir.absolute() / 'quittance.sqlite'}")
+        return driver_url(
+            self.database_url or f"sqlite:///{self.data_dir.absolute() / 'quittance.sqlite'}"
+        )
 
     @cached_property
     def keys_url(self) -> str:
-        return driver_url(self.keystore_url or f"sqlite:///{self.data_dir.absolute() / 'keys.sqlite'}")
+        return driver_url(
+            self.keystore_url or f"sqlite:///{self.data_dir.absolute() / 'keys.sqlite'}"
+        )
 
     @cached_property
     def public_url(self) -> str:
@@ -113,16 +221,29 @@ class Settings(BaseSettings):
         """What is wrong between settings, each with what to do; empty when all is well."""
         found = []
         if self.database_url and not self.keystore_url:
-            found.append("QUITTANCE_KEYSTORE_URL is missing: the key store must be a database of its own, backed up apart from QUITTANCE_DATABASE_URL.")
+            found.append(
+                "QUITTANCE_KEYSTORE_URL is missing: the key store must be a database "
+                "of its own, backed up apart from QUITTANCE_DATABASE_URL."
+            )
         elif self.database_url and self.main_url == self.keys_url:
-            found.append("QUITTANCE_KEYSTORE_URL names the main database: a dump with its keys forgets nothing. Give it another database.")
+            found.append(
+                "QUITTANCE_KEYSTORE_URL names the main database: a dump with its keys "
+                "forgets nothing. Give it another database."
+            )
         if not self.is_embedded and self.main_url.startswith("sqlite"):
-            found.append("QUITTANCE_BROKER_URL is set but the database is SQLite: the distributed form needs PostgreSQL (QUITTANCE_DATABASE_URL).")
+            found.append(
+                "QUITTANCE_BROKER_URL is set but the database is SQLite: the "
+                "distributed form needs PostgreSQL (QUITTANCE_DATABASE_URL)."
+            )
         return found
 
 
 def driver_url(url: str) -> str:
     """The SQLAlchemy URL with the asynchronous driver that the service uses."""
     scheme, separator, rest = url.partition("://")
-    driver = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite+aiosqlite"}.get(scheme, scheme)
+    driver = {
+        "postgresql": "postgresql+psycopg",
+        "postgres": "postgresql+psycopg",
+        "sqlite": "sqlite+aiosqlite",
+    }.get(scheme, scheme)
     return f"{driver}{separator}{rest}"

@@ -1,7 +1,9 @@
-"""The key file: master keys that wrap everything sealed at rest, and the peppers behind subject references.
+"""The key file: master keys that wrap everything sealed at rest, and the peppers behind subject
+references.
 
-Format (JSON, mode 0600): ``{"master": {"current": "m1", "keys": {"m1": base64}}, "peppers": [base64, ...]}``.
-Every ciphertext names its key: ``0x01 | length of id | id | 96-bit nonce | AES-256-GCM``.
+Format (JSON, mode 0600): ``{"master": {"current": "m1", "keys": {"m1": base64}}, "peppers":
+[base64, ...]}``. Every ciphertext names its key: ``0x01 | length of id | id | 96-bit nonce |
+AES-256-GCM``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _VERSION = 1
 
 
 class KeyFileError(Exception):
-    """The key file is missing, unreadable or lacks a key that is still in use; the text says what to do."""
+    """The key file is missing, unreadable or lacks a key that is still in use; the text says what
+    to do.
+    """
 
 
 class Unsealable(Exception):
@@ -58,12 +62,14 @@ class KeyRing:
             raise Unsealable(f"cannot open a value sealed with master key {key_id!r}") from error
 
     def derive(self, label: str) -> list[bytes]:
-        """32-byte keys for one use, oldest master key first, the current one last (itsdangerous' order)."""
+        """32-byte keys for one use, oldest master key first, the current one last (itsdangerous'
+        order).
+        """
         ordered = sorted(self._master, key=lambda each: each == self._current)
         return [
-            HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=f"quittance|{label}".encode()).derive(
-                self._master[each]
-            )
+            HKDF(
+                algorithm=hashes.SHA256(), length=32, salt=None, info=f"quittance|{label}".encode()
+            ).derive(self._master[each])
             for each in ordered
         ]
 
@@ -72,10 +78,14 @@ class KeyRing:
         return hmac.digest(self.derive(label)[-1], message, "sha256")
 
     def subject_ref(self, workspace_id: str, kind: str, value: str) -> bytes:
-        """Subject reference: chained HMAC-SHA-256 over the peppers, apart for every workspace (32 bytes)."""
+        """Subject reference: chained HMAC-SHA-256 over the peppers, apart for every workspace (32
+        bytes).
+        """
         digest = f"{kind}|{value}".encode()
         for pepper in self._peppers:
-            digest = hmac.digest(hmac.digest(pepper, workspace_id.encode(), "sha256"), digest, "sha256")
+            digest = hmac.digest(
+                hmac.digest(pepper, workspace_id.encode(), "sha256"), digest, "sha256"
+            )
         return digest
 
 
@@ -95,13 +105,23 @@ def load(path: Path) -> KeyRing:
         current = content["master"]["current"]
     except FileNotFoundError:
         raise KeyFileError(
-            f"The key file {path} does not exist. Restore it from its backup, or set QUITTANCE_MASTER_KEY_FILE; "
+            f"The key file {path} does not exist. Restore it from its backup, or set "
+            f"QUITTANCE_MASTER_KEY_FILE; "
             "without it nothing sealed can be opened."
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise KeyFileError(f"The key file {path} cannot be read ({type(error).__name__}).") from None
-    if current not in master or not peppers or any(len(key) != 32 for key in (*master.values(), *peppers)):
-        raise KeyFileError(f"The key file {path} is incomplete: it needs 32-byte master keys and at least one pepper.")
+        raise KeyFileError(
+            f"The key file {path} cannot be read ({type(error).__name__})."
+        ) from None
+    if (
+        current not in master
+        or not peppers
+        or any(len(key) != 32 for key in (*master.values(), *peppers))
+    ):
+        raise KeyFileError(
+            f"The key file {path} is incomplete: it needs 32-byte master keys and at "
+            f"least one pepper."
+        )
     return KeyRing(master, current, peppers)
 
 

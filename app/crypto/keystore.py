@@ -1,7 +1,7 @@
 """The key store: one data key per holder (request or visitor) in a database of its own.
 
-A dump of the main database without the key store opens nothing, and deleting a data key forgets its holder,
-whatever copies of the ciphertexts exist.
+A dump of the main database without the key store opens nothing, and deleting a data key forgets its
+holder, whatever copies of the ciphertexts exist.
 """
 
 from __future__ import annotations
@@ -40,17 +40,25 @@ class HolderKey:
 
 
 class KeyStore:
-    """Makes, finds and destroys data keys; every call is a transaction of its own, committed on return."""
+    """Makes, finds and destroys data keys; every call is a transaction of its own, committed on
+    return.
+    """
 
     def __init__(self, database: Database, ring: KeyRing) -> None:
         self._database = database
         self._ring = ring
 
     async def create(self, holder_ids: Iterable[str], now: dt.datetime) -> dict[str, HolderKey]:
-        """Commit fresh data keys; call before the transaction that needs them. Orphans are swept."""
+        """Commit fresh data keys; call before the transaction that needs them. Orphans are
+        swept.
+        """
         keys = {holder_id: os.urandom(32) for holder_id in holder_ids}
         rows = [
-            {"holder_id": holder_id, "wrapped": self._ring.seal(key, _place(holder_id)), "created_at": now}
+            {
+                "holder_id": holder_id,
+                "wrapped": self._ring.seal(key, _place(holder_id)),
+                "created_at": now,
+            }
             for holder_id, key in keys.items()
         ]
         if rows:
@@ -63,7 +71,9 @@ class KeyStore:
         async with self._database.writing() as session:
             wrapped = self._ring.seal(os.urandom(32), _place(holder_id))
             await session.execute(
-                insert_or_ignore(session, DataKey).values(holder_id=holder_id, wrapped=wrapped, created_at=now)
+                insert_or_ignore(session, DataKey).values(
+                    holder_id=holder_id, wrapped=wrapped, created_at=now
+                )
             )
         return (await self.load([holder_id]))[holder_id]
 
@@ -73,19 +83,26 @@ class KeyStore:
             return {}
         async with self._database.reading() as session:
             rows = await session.execute(
-                sa.select(DataKey.holder_id, DataKey.wrapped).where(col(DataKey.holder_id).in_(holder_ids))  # type: ignore[call-overload]
+                sa.select(DataKey.holder_id, DataKey.wrapped).where(
+                    col(DataKey.holder_id).in_(holder_ids)
+                )  # type: ignore[call-overload]
             )
             return {
-                holder_id: HolderKey(self._ring.unseal(wrapped, _place(holder_id))) for holder_id, wrapped in rows
+                holder_id: HolderKey(self._ring.unseal(wrapped, _place(holder_id)))
+                for holder_id, wrapped in rows
             }
 
     async def forget(self, holder_ids: Collection[str]) -> None:
         """Destroy data keys: what they sealed is gone from here on."""
         if holder_ids:
             async with self._database.writing() as session:
-                await session.execute(sa.delete(DataKey).where(col(DataKey.holder_id).in_(holder_ids)))
+                await session.execute(
+                    sa.delete(DataKey).where(col(DataKey.holder_id).in_(holder_ids))
+                )
 
-    async def older_than(self, moment: dt.datetime, limit: int = 1000, after: str = "") -> list[str]:
+    async def older_than(
+        self, moment: dt.datetime, limit: int = 1000, after: str = ""
+    ) -> list[str]:
         """Holders whose key is older, in id order: candidates of the orphan sweep."""
         async with self._database.reading() as session:
             rows = await session.execute(

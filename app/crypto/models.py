@@ -10,7 +10,9 @@ from app.core.db import Id, Json, Keys, Main, Moment
 
 
 class DataKey(Keys, table=True):
-    """The AES key of one holder (a request or a visitor), wrapped by the master key. Deleting it forgets the person."""
+    """The AES key of one holder (a request or a visitor), wrapped by the master key. Deleting it
+    forgets the person.
+    """
 
     __tablename__ = "data_key"
 
@@ -20,7 +22,9 @@ class DataKey(Keys, table=True):
 
 
 class SigningKey(Main, table=True):
-    """An Ed25519 key for receipts; the private part is sealed under the master key. Retired keys stay published."""
+    """An Ed25519 key for receipts; the private part is sealed under the master key. Retired keys
+    stay published.
+    """
 
     __tablename__ = "signing_key"
 

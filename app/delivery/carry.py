@@ -1,4 +1,6 @@
-"""Carrying out one claimed call: open the identifiers, ask the connector, and give every member its outcome."""
+"""Carrying out one claimed call: open the identifiers, ask the connector, and give every member its
+outcome.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from app.delivery.claim import Claimed, Lease, Member
+from app.delivery.states import worst
 from connectors.contract import (
     AnyConnector,
     Call,
@@ -22,11 +26,10 @@ from connectors.contract import (
     supports,
 )
 
-from app.delivery.claim import Claimed, Lease, Member
-from app.delivery.states import worst
-
 Ask = Callable[..., Awaitable[Any]]
-"""``await ask(destination, call, method, *args)``: the connector's answer, under its deadline; failures are outcomes."""
+"""``await ask(destination, call, method, *args)``: the connector's answer, under its deadline;
+failures are outcomes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +45,24 @@ class Answered:
 async def carry_out(
     lease: Lease, call: Claimed, people: Sequence[Person], connector: type[AnyConnector], ask: Ask
 ) -> Answered:
-    """Make the call; members whose identifiers are gone fail, everybody else gets what the destination said."""
+    """Make the call; members whose identifiers are gone fail, everybody else gets what the
+    destination said.
+    """
     started = time.perf_counter()
     gone = {member.delivery_id for member in call.members} - {person.id for person in people}
     outcomes: dict[str, Outcome] = dict.fromkeys(gone, failed("identifiers_forgotten"))
     if people:
-        outcomes.update(await _ask(call, people, connector, partial(ask, lease.destination, context_of(call))))
+        outcomes.update(
+            await _ask(call, people, connector, partial(ask, lease.destination, context_of(call)))
+        )
     return Answered(lease, call, outcomes, round((time.perf_counter() - started) * 1000))
 
 
 async def _ask(
-    call: Claimed, people: Sequence[Person], connector: type[AnyConnector], ask: Callable[..., Awaitable[Any]]
+    call: Claimed,
+    people: Sequence[Person],
+    connector: type[AnyConnector],
+    ask: Callable[..., Awaitable[Any]],
 ) -> dict[str, Outcome]:
     if call.job is not None:
         return _for_all(people, await ask("poll", call.job))
@@ -87,7 +97,9 @@ async def _by_kind(
 
 
 def usable(accepts: Sequence[str], accepts_all: bool, identifiers: Sequence[Any]) -> list[Any]:
-    """The identifiers a delivery uses: all accepted ones, or those of the first accepted kind the person has."""
+    """The identifiers a delivery uses: all accepted ones, or those of the first accepted kind the
+    person has.
+    """
     if not accepts:
         return list(identifiers)
     if accepts_all:
@@ -102,7 +114,9 @@ def people_of(members: Sequence[Member], opened: Mapping[str, Any]) -> list[Pers
     """Members as people, without those none of whose identifiers can be opened any more."""
     people = []
     for member in members:
-        identifiers = tuple(opened[each].identifier for each in member.identifier_ids if each in opened)
+        identifiers = tuple(
+            opened[each].identifier for each in member.identifier_ids if each in opened
+        )
         if identifiers:
             people.append(Person(member.delivery_id, identifiers))
     return people

@@ -1,7 +1,8 @@
 """Claiming: lease due queues, take what may go now, and write the calls down, in one transaction.
 
-Nothing is sent before its ``call`` row is committed, so that whatever happens next, the same call can be made again
-under the same idempotency key. A queue's lease is the only lock: while it is held nobody else reads its rows.
+Nothing is sent before its ``call`` row is committed, so that whatever happens next, the same call
+can be made again under the same idempotency key. A queue's lease is the only lock: while it is held
+nobody else reads its rows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
-from connectors.contract import Window
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -21,6 +21,7 @@ from app.core.ids import new_id
 from app.delivery import health
 from app.delivery.models import Call, Delivery, OpenCall, Ready, VirtualQueue
 from app.destinations.models import Destination
+from connectors.contract import Window
 
 QUANTUM = 64
 """Deliveries a queue may take in one lease when others wait too; batches count by their people."""
@@ -94,16 +95,27 @@ class Lease:
 
 
 async def claim(
-    session: AsyncSession, *, owner: str, queues: int, room: int, traits_of: TraitsOf, now: dt.datetime, lease: dt.timedelta
+    session: AsyncSession,
+    *,
+    owner: str,
+    queues: int,
+    room: int,
+    traits_of: TraitsOf,
+    now: dt.datetime,
+    lease: dt.timedelta,
 ) -> list[Lease]:
-    """Lease up to ``queues`` due queues and take at most about ``room`` deliveries from them, fairly."""
+    """Lease up to ``queues`` due queues and take at most about ``room`` deliveries from them,
+    fairly.
+    """
     rows = await _lease(session, owner, queues, now, lease)
     if not rows:
         return []
     destinations = {
         each.id: each
         for each in (
-            await session.execute(sa.select(Destination).where(col(Destination.id).in_([row.id for row in rows])))
+            await session.execute(
+                sa.select(Destination).where(col(Destination.id).in_([row.id for row in rows]))
+            )
         ).scalars()
     }
     share = max(QUANTUM, room // len(rows))
@@ -112,12 +124,23 @@ async def claim(
         destination = destinations[row.id]
         traits = traits_of(destination.connector)
         if traits is None or not destination.is_enabled:
-            await park(session, row.id, row.token, "connector_missing" if traits is None else "destination_disabled")
+            await park(
+                session,
+                row.id,
+                row.token,
+                "connector_missing" if traits is None else "destination_disabled",
+            )
             continue
         held = Lease(
-            row.id, row.workspace_id, row.token, destination, traits, row.windows,
-            min(row.concurrency_limit, traits.concurrency), health.Breaker.load(row.breaker).at_lease(now),
-        )  # fmt: skip
+            row.id,
+            row.workspace_id,
+            row.token,
+            destination,
+            traits,
+            row.windows,
+            min(row.concurrency_limit, traits.concurrency),
+            health.Breaker.load(row.breaker).at_lease(now),
+        )
         await _resume(session, held, now)
         if not held.calls and not held.parked:
             await _take(session, held, share, now)
@@ -145,17 +168,22 @@ async def _lease(
     if not ids:
         return []
     until = now + lease
-    # next_due moves to the lease's end: a plan made meanwhile brings it forward, a crash lets it come due by itself.
+    # next_due moves to the lease's end: a plan made meanwhile brings it forward, a crash lets it
+    # come due by itself.
     leased = await session.execute(
         sa.update(VirtualQueue)
         .where(col(VirtualQueue.id).in_(ids))
         .values(lease_owner=owner, lease_until=until, next_due=until, token=VirtualQueue.token + 1)
         .returning(
-            col(VirtualQueue.id), col(VirtualQueue.workspace_id), col(VirtualQueue.token), col(VirtualQueue.windows),
-            col(VirtualQueue.concurrency_limit), col(VirtualQueue.breaker),
+            col(VirtualQueue.id),
+            col(VirtualQueue.workspace_id),
+            col(VirtualQueue.token),
+            col(VirtualQueue.windows),
+            col(VirtualQueue.concurrency_limit),
+            col(VirtualQueue.breaker),
         )
         .execution_options(synchronize_session=False)
-    )  # fmt: skip
+    )
     return leased.all()
 
 
@@ -170,7 +198,9 @@ async def park(session: AsyncSession, queue_id: str, token: int, reason: str) ->
 
 
 async def _resume(session: AsyncSession, held: Lease, now: dt.datetime) -> None:
-    """Calls left open by a crash are made again, unchanged but for people already settled, before any new work."""
+    """Calls left open by a crash are made again, unchanged but for people already settled, before
+    any new work.
+    """
     rows = (
         await session.execute(
             sa.select(Call, col(OpenCall.leases))
@@ -200,13 +230,19 @@ async def _resume(session: AsyncSession, held: Lease, now: dt.datetime) -> None:
         held.calls.append(Claimed(call.id, call.operation, call.attempt, call.job, members))
 
 
-async def _break_up(session: AsyncSession, held: Lease, call: Call, members: list[Member], now: dt.datetime) -> None:
-    """A call that never came to an outcome: its people go one by one; a single one parks the queue."""
+async def _break_up(
+    session: AsyncSession, held: Lease, call: Call, members: list[Member], now: dt.datetime
+) -> None:
+    """A call that never came to an outcome: its people go one by one; a single one parks
+    the queue.
+    """
     if len(members) == 1:
         held.parked = "call_never_returns"
         return
     await session.execute(
-        sa.delete(OpenCall).where(col(OpenCall.queue_id) == held.queue_id, col(OpenCall.call_id) == call.id)
+        sa.delete(OpenCall).where(
+            col(OpenCall.queue_id) == held.queue_id, col(OpenCall.call_id) == call.id
+        )
     )
     await _write_calls(session, held, [[member] for member in members], now)
 
@@ -218,7 +254,9 @@ async def _take(session: AsyncSession, held: Lease, share: int, now: dt.datetime
     wanted = 1 if held.breaker.probing else share
     members = [_member(row) for row in await session.execute(_due(held.queue_id, wanted, now))]
     calls = group(members, held.traits.batch)
-    held.windows, granted, held.next_window = health.spend(held.windows, held.traits.limits, len(calls), now)
+    held.windows, granted, held.next_window = health.spend(
+        held.windows, held.traits.limits, len(calls), now
+    )
     await _write_calls(session, held, calls[:granted], now)
 
 
@@ -227,7 +265,12 @@ def _due(queue_id: str, limit: int, now: dt.datetime) -> Any:
     table = Ready.__table__  # type: ignore[attr-defined]
     parts = [
         sa.select(table)
-        .where(table.c.queue_id == queue_id, table.c.rank == rank, table.c.due_at <= now, table.c.call_id.is_(None))
+        .where(
+            table.c.queue_id == queue_id,
+            table.c.rank == rank,
+            table.c.due_at <= now,
+            table.c.call_id.is_(None),
+        )
         .order_by(table.c.due_at, table.c.delivery_id)
         .limit(limit)
         .subquery()
@@ -238,7 +281,9 @@ def _due(queue_id: str, limit: int, now: dt.datetime) -> Any:
 
 
 def group(members: list[Member], batch: int) -> list[list[Member]]:
-    """Calls of up to ``batch`` people with one operation; people who wait for the same vendor job share its poll."""
+    """Calls of up to ``batch`` people with one operation; people who wait for the same vendor job
+    share its poll.
+    """
 
     def key(member: Member) -> tuple[str, str]:
         return member.operation, member.job or ""
@@ -251,12 +296,20 @@ def group(members: list[Member], batch: int) -> list[list[Member]]:
     return calls
 
 
-async def _write_calls(session: AsyncSession, held: Lease, calls: list[list[Member]], now: dt.datetime) -> None:
+async def _write_calls(
+    session: AsyncSession, held: Lease, calls: list[list[Member]], now: dt.datetime
+) -> None:
     """Write each call and mark its people's rows with it."""
     if not calls:
         return
     claimed = [
-        Claimed(new_id("call"), members[0].operation, 1 + max(each.attempt for each in members), members[0].job, members)
+        Claimed(
+            new_id("call"),
+            members[0].operation,
+            1 + max(each.attempt for each in members),
+            members[0].job,
+            members,
+        )
         for members in calls
     ]
     held.calls += claimed
@@ -264,22 +317,32 @@ async def _write_calls(session: AsyncSession, held: Lease, calls: list[list[Memb
         sa.insert(Call),
         [
             {
-                "id": each.id, "queue_id": held.queue_id, "token": held.token, "operation": each.operation,
-                "delivery_ids": [member.delivery_id for member in each.members], "attempt": each.attempt,
-                "job": each.job, "created_at": now,
+                "id": each.id,
+                "queue_id": held.queue_id,
+                "token": held.token,
+                "operation": each.operation,
+                "delivery_ids": [member.delivery_id for member in each.members],
+                "attempt": each.attempt,
+                "job": each.job,
+                "created_at": now,
             }
             for each in claimed
         ],
-    )  # fmt: skip
+    )
     await session.execute(
-        sa.insert(OpenCall), [{"queue_id": held.queue_id, "call_id": each.id, "leases": 1} for each in claimed]
+        sa.insert(OpenCall),
+        [{"queue_id": held.queue_id, "call_id": each.id, "leases": 1} for each in claimed],
     )
     table = Ready.__table__  # type: ignore[attr-defined]
     await session.execute(
         sa.update(table)
         .where(*(table.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY))
         .values(call_id=sa.bindparam("b_call_id")),
-        [{**ready_key(held.queue_id, member), "b_call_id": each.id} for each in claimed for member in each.members],
+        [
+            {**ready_key(held.queue_id, member), "b_call_id": each.id}
+            for each in claimed
+            for member in each.members
+        ],
     )
 
 
@@ -298,21 +361,37 @@ def ready_key(queue_id: str, member: Member) -> dict[str, Any]:
 
 def _member(row: Any) -> Member:
     return Member(
-        row.delivery_id, row.operation, row.rank, row.due_at, row.attempt, row.seq, row.expires_at, row.job, row.job_since
+        row.delivery_id,
+        row.operation,
+        row.rank,
+        row.due_at,
+        row.attempt,
+        row.seq,
+        row.expires_at,
+        row.job,
+        row.job_since,
     )
 
 
 async def _describe(session: AsyncSession, leases: list[Lease]) -> None:
     """Read the immutable deliveries of all claimed members, by primary key."""
-    members = {member.delivery_id: member for held in leases for call in held.calls for member in call.members}
+    members = {
+        member.delivery_id: member
+        for held in leases
+        for call in held.calls
+        for member in call.members
+    }
     if not members:
         return
     rows = await session.execute(
         sa.select(
-            col(Delivery.id), col(Delivery.request_id), col(Delivery.workspace_id), col(Delivery.identifier_ids),
+            col(Delivery.id),
+            col(Delivery.request_id),
+            col(Delivery.workspace_id),
+            col(Delivery.identifier_ids),
             col(Delivery.due_at),
         ).where(col(Delivery.id).in_(list(members)))
-    )  # fmt: skip
+    )
     for delivery_id, request_id, workspace_id, identifier_ids, due_at in rows:
         member = members[delivery_id]
         member.request_id, member.workspace_id, member.deadline = request_id, workspace_id, due_at

@@ -1,4 +1,6 @@
-"""The engine of one process: claims from the database, keeps calls in flight, records them as they settle."""
+"""The engine of one process: claims from the database, keeps calls in flight, records them as they
+settle.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ import random
 from collections.abc import Callable
 
 import sqlalchemy as sa
-from connectors.contract import AnyConnector, Verdict, retry
 from sqlmodel import col
 
 from app.core.clock import utc_now
@@ -21,6 +22,7 @@ from app.delivery.carry import Answered, Ask, carry_out, people_of
 from app.delivery.claim import Claimed, Lease, Traits, claim
 from app.delivery.models import VirtualQueue
 from app.identity import vault
+from connectors.contract import AnyConnector, Verdict, retry
 
 log = get_logger(__name__)
 
@@ -28,7 +30,9 @@ ClassOf = Callable[[str], type[AnyConnector] | None]
 """Connector name -> class; None when it is not installed."""
 
 RECORD_ATTEMPTS = 12
-"""After these, about half a minute, the answers are let go: the lease runs out and the calls are made again."""
+"""After these, about half a minute, the answers are let go: the lease runs out and the calls are
+made again.
+"""
 GATHER = 0.002
 """Seconds the finisher waits for more answers to record in the same transaction."""
 
@@ -37,9 +41,17 @@ class Engine:
     """``step`` is the dispatch pump's work; everything else happens in tasks of the same loop."""
 
     def __init__(
-        self, database: Database, keys: KeyStore, *, class_of: ClassOf, ask: Ask,
-        on_settled: finish.OnSettled, in_flight: int, lease: dt.timedelta, chance: random.Random | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        keys: KeyStore,
+        *,
+        class_of: ClassOf,
+        ask: Ask,
+        on_settled: finish.OnSettled,
+        in_flight: int,
+        lease: dt.timedelta,
+        chance: random.Random | None = None,
+    ) -> None:
         self.owner = new_id("wrk")
         self._database = database
         self._keys = keys
@@ -48,7 +60,7 @@ class Engine:
         self._on_settled = on_settled
         self._capacity = in_flight
         self._lease = lease
-        self._chance = chance or random.Random()
+        self._chance = chance or random.Random()  # noqa: S311 (jitter, not a secret)
         self._held: dict[str, Lease] = {}
         self._in_flight = 0
         self._answers: asyncio.Queue[Answered | Lease] = asyncio.Queue()
@@ -63,7 +75,9 @@ class Engine:
         ]
 
     async def stop(self, patience: float = 5.0) -> None:
-        """Let calls in flight come home for a while; what does not is made again after the lease."""
+        """Let calls in flight come home for a while; what does not is made again after the
+        lease.
+        """
         self._is_stopping = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience)
@@ -80,16 +94,22 @@ class Engine:
         if connector is None:
             return None
         return Traits(
-            connector.batch, connector.limits, connector.concurrency, connector.timeout, connector.poll_every,
+            connector.batch,
+            connector.limits,
+            connector.concurrency,
+            connector.timeout,
+            connector.poll_every,
             connector.gives_up_after,
-        )  # fmt: skip
+        )
 
     @property
     def is_idle(self) -> bool:
         return not self._held and self._answers.empty()
 
     async def forget_leases(self) -> None:
-        """Embedded start: nobody else can hold a lease on this database, so none has to run out first."""
+        """Embedded start: nobody else can hold a lease on this database, so none has to run out
+        first.
+        """
         async with self._database.writing() as session:
             await session.execute(
                 sa.update(VirtualQueue)
@@ -105,9 +125,14 @@ class Engine:
             return not self._is_stopping
         async with self._database.writing() as session:
             leases = await claim(
-                session, owner=self.owner, queues=min(50, room), room=room, traits_of=self._traits_of,
-                now=utc_now(), lease=self._lease,
-            )  # fmt: skip
+                session,
+                owner=self.owner,
+                queues=min(50, room),
+                room=room,
+                traits_of=self._traits_of,
+                now=utc_now(),
+                lease=self._lease,
+            )
         for lease in leases:
             self._hold(lease)
         return bool(leases)
@@ -134,7 +159,9 @@ class Engine:
         lease.open -= 1
         lease.answers.append(_is_healthy(answered))
         if any(each.parks for each in answered.outcomes.values()):
-            lease.parked = next(each.reason for each in answered.outcomes.values() if each.parks) or "refused"
+            lease.parked = (
+                next(each.reason for each in answered.outcomes.values() if each.parks) or "refused"
+            )
         self._answers.put_nowait(answered)
         if lease.open == 0:
             self._answers.put_nowait(lease)
@@ -143,15 +170,23 @@ class Engine:
         try:
             async with self._database.reading() as session:
                 opened = await vault.open_ids(
-                    session, self._keys, {each for member in call.members for each in member.identifier_ids}
+                    session,
+                    self._keys,
+                    {each for member in call.members for each in member.identifier_ids},
                 )
             connector = self._class_of(lease.destination.connector)
-            assert connector is not None  # noqa: S101 (a queue without its connector is parked at the claim)
-            return await carry_out(lease, call, people_of(call.members, opened), connector, self._ask)
+            assert connector is not None  # noqa: S101 (an invariant of ours)
+            return await carry_out(
+                lease, call, people_of(call.members, opened), connector, self._ask
+            )
         except Exception as error:  # a bug or an outage of ours: the delivery must live on
-            log.exception("call_failed", call_id=call.id, queue_id=lease.queue_id, error=type(error).__name__)
+            log.exception(
+                "call_failed", call_id=call.id, queue_id=lease.queue_id, error=type(error).__name__
+            )
             outcome = retry("internal_error")
-            return Answered(lease, call, {member.delivery_id: outcome for member in call.members}, 0)
+            return Answered(
+                lease, call, {member.delivery_id: outcome for member in call.members}, 0
+            )
 
     async def _finish_forever(self) -> None:
         while True:
@@ -164,21 +199,31 @@ class Engine:
             await self._record(answered, released)
 
     async def _record(self, answered: list[Answered], released: list[Lease]) -> None:
-        """Record, for as long as the database is away or the leases last; nothing is lost if neither returns."""
+        """Record, for as long as the database is away or the leases last; nothing is lost if
+        neither returns.
+        """
         for attempt in range(RECORD_ATTEMPTS):
             try:
                 async with self._database.writing() as session:
-                    fenced = await finish.record(session, answered, released, self._on_settled, utc_now(), self._chance)
+                    fenced = await finish.record(
+                        session, answered, released, self._on_settled, utc_now(), self._chance
+                    )
                 break
-            except Exception as error:  # database away, deadlock: the answers are still in our hands
+            except (
+                Exception
+            ) as error:  # database away, deadlock: the answers are still in our hands
                 log.exception("record_failed", count=len(answered), error=type(error).__name__)
-                if attempt >= 2 and len(answered) > 1:  # perhaps one of them cannot be written: find out which
+                if (
+                    attempt >= 2 and len(answered) > 1
+                ):  # perhaps one of them cannot be written: find out which
                     for each in answered:
                         await self._record([each], [])
                     answered = []
                 await asyncio.sleep(min(0.1 * 2**attempt, 5.0))
         else:
-            fenced = {each.lease.queue_id for each in answered} | {lease.queue_id for lease in released}
+            fenced = {each.lease.queue_id for each in answered} | {
+                lease.queue_id for lease in released
+            }
         for lease in released:
             self._held.pop(lease.queue_id, None)
         for queue_id in fenced:
@@ -195,7 +240,10 @@ class Engine:
                 async with self._database.writing() as session:
                     await session.execute(
                         sa.update(VirtualQueue)
-                        .where(col(VirtualQueue.id).in_(sorted(self._held)), col(VirtualQueue.lease_owner) == self.owner)
+                        .where(
+                            col(VirtualQueue.id).in_(sorted(self._held)),
+                            col(VirtualQueue.lease_owner) == self.owner,
+                        )
                         .values(lease_until=until)
                         .execution_options(synchronize_session=False)
                     )
@@ -205,4 +253,6 @@ class Engine:
 
 def _is_healthy(answered: Answered) -> bool:
     """The destination answered; what it said about a person is another matter."""
-    return not all(each.verdict is Verdict.RETRY and not each.parks for each in answered.outcomes.values())
+    return not all(
+        each.verdict is Verdict.RETRY and not each.parks for each in answered.outcomes.values()
+    )

@@ -1,8 +1,9 @@
 """Finishing: settled calls are recorded together, each guarded by its queue's fencing token.
 
-One transaction writes transitions, changes or removes ``ready`` rows, closes the calls, tells the owner of the
-deliveries (``on_settled``), and gives back queues whose calls are all done. An answer that arrives under an old
-token changes nothing: the new holder of the queue makes the same call again, under the same key.
+One transaction writes transitions, changes or removes ``ready`` rows, closes the calls, tells the
+owner of the deliveries (``on_settled``), and gives back queues whose calls are all done. An answer
+that arrives under an old token changes nothing: the new holder of the queue makes the same call
+again, under the same key.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from connectors.contract import Outcome
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -27,6 +27,7 @@ from app.delivery.carry import Answered
 from app.delivery.claim import READY_KEY, Lease, Member, ready_key
 from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
 from app.delivery.states import Situation, Step, judge
+from connectors.contract import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,17 @@ OnSettled = Callable[[AsyncSession, Sequence[Settled], dt.datetime], Awaitable[N
 
 
 async def record(
-    session: AsyncSession, answered: Sequence[Answered], released: Sequence[Lease], on_settled: OnSettled,
-    now: dt.datetime, chance: random.Random,
+    session: AsyncSession,
+    answered: Sequence[Answered],
+    released: Sequence[Lease],
+    on_settled: OnSettled,
+    now: dt.datetime,
+    chance: random.Random,
 ) -> set[str]:
-    """Write down what came back; returns the ids of queues that were fenced out."""  # fmt: skip
-    leases = {each.lease.queue_id: each.lease for each in answered} | {lease.queue_id: lease for lease in released}
+    """Write down what came back; returns the ids of queues that were fenced out."""
+    leases = {each.lease.queue_id: each.lease for each in answered} | {
+        lease.queue_id: lease for lease in released
+    }
     valid = await _still_held(session, leases)
     transitions: list[dict[str, Any]] = []
     gone: list[dict[str, Any]] = []
@@ -91,11 +98,19 @@ async def _still_held(session: AsyncSession, leases: dict[str, Lease]) -> set[st
 def _situation(each: Answered, member: Member, now: dt.datetime) -> Situation:
     traits = each.lease.traits
     return Situation(
-        now, member.attempt, member.expires_at, member.job, member.job_since, traits.poll_every, traits.gives_up_after
+        now,
+        member.attempt,
+        member.expires_at,
+        member.job,
+        member.job_since,
+        traits.poll_every,
+        traits.gives_up_after,
     )
 
 
-def _transition(each: Answered, member: Member, outcome: Outcome, step: Step, now: dt.datetime) -> dict[str, Any]:
+def _transition(
+    each: Answered, member: Member, outcome: Outcome, step: Step, now: dt.datetime
+) -> dict[str, Any]:
     return {
         "delivery_id": member.delivery_id,
         "seq": member.seq + 1,
@@ -121,9 +136,14 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
     if outcome.facts:
         seen["facts"] = dict(outcome.facts)
     if outcome.residuals:
-        seen["residuals"] = [{"what": each.what, "reason": each.reason, "until": each.until} for each in outcome.residuals]
+        seen["residuals"] = [
+            {"what": each.what, "reason": each.reason, "until": each.until}
+            for each in outcome.residuals
+        ]
     salt = secrets.token_hex(16)
-    canonical = json.dumps(seen | {"http_status": outcome.http_status}, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(
+        seen | {"http_status": outcome.http_status}, sort_keys=True, separators=(",", ":")
+    )
     return seen | {"salt": salt, "sha256": hashlib.sha256((salt + canonical).encode()).hexdigest()}
 
 
@@ -138,7 +158,13 @@ def _moved(member: Member, step: Step, now: dt.datetime) -> dict[str, Any]:
     }
 
 
-async def _write(session: AsyncSession, transitions: list[Any], gone: list[Any], moved: list[Any], closed: list[Any]) -> None:
+async def _write(
+    session: AsyncSession,
+    transitions: list[Any],
+    gone: list[Any],
+    moved: list[Any],
+    closed: list[Any],
+) -> None:
     ready, open_call = Ready.__table__, OpenCall.__table__  # type: ignore[attr-defined]
     by_key = [ready.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY]
     if transitions:
@@ -146,19 +172,27 @@ async def _write(session: AsyncSession, transitions: list[Any], gone: list[Any],
     if gone:
         await session.execute(sa.delete(ready).where(*by_key), gone)
     if moved:
-        values = {name: sa.bindparam(f"v_{name}") for name in ("due_at", "attempt", "seq", "job", "job_since")}
+        values: dict[str, Any] = {
+            name: sa.bindparam(f"v_{name}")
+            for name in ("due_at", "attempt", "seq", "job", "job_since")
+        }
         await session.execute(sa.update(ready).where(*by_key).values(call_id=None, **values), moved)
     if closed:
         await session.execute(
             sa.delete(open_call).where(
-                open_call.c.queue_id == sa.bindparam("b_queue_id"), open_call.c.call_id == sa.bindparam("b_call_id")
+                open_call.c.queue_id == sa.bindparam("b_queue_id"),
+                open_call.c.call_id == sa.bindparam("b_call_id"),
             ),
             closed,
         )
 
 
-async def _release(session: AsyncSession, lease: Lease, now: dt.datetime, chance: random.Random) -> None:
-    """Give the queue back with what was learnt: windows, concurrency, breaker, and when to look again."""
+async def _release(
+    session: AsyncSession, lease: Lease, now: dt.datetime, chance: random.Random
+) -> None:
+    """Give the queue back with what was learnt: windows, concurrency, breaker, and when to look
+    again.
+    """
     breaker = lease.breaker
     for healthy in lease.answers:
         breaker = breaker.after(healthy, now, chance.random())
@@ -166,7 +200,9 @@ async def _release(session: AsyncSession, lease: Lease, now: dt.datetime, chance
         "lease_owner": None,
         "lease_until": None,
         "windows": lease.windows,
-        "concurrency_limit": health.concurrency_after(lease.concurrency, lease.answers, lease.traits.concurrency),
+        "concurrency_limit": health.concurrency_after(
+            lease.concurrency, lease.answers, lease.traits.concurrency
+        ),
         "breaker": breaker.dump(),
     }
     if lease.parked:

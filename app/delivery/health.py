@@ -22,8 +22,9 @@ def spend(
 ) -> tuple[dict[str, Any], int, dt.datetime | None]:
     """Take up to ``wanted`` calls from all rate windows at once.
 
-    Returns the windows after spending, how many calls are granted, and when more may be had (None: no limit hit).
-    A window is a fixed interval counted from its first call: ``{"3/1.0": [start (Unix seconds), spent]}``.
+    Returns the windows after spending, how many calls are granted, and when more may be had (None:
+    no limit hit). A window is a fixed interval counted from its first call: ``{"3/1.0": [start
+    (Unix seconds), spent]}``.
     """
     at = now.timestamp()
     state = {}
@@ -45,7 +46,9 @@ def spend(
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """``until`` is set while open; ``probing`` while a single call tries whether the destination is back."""
+    """``until`` is set while open; ``probing`` while a single call tries whether the destination is
+    back.
+    """
 
     failures: int = 0
     opened: int = 0
@@ -79,7 +82,9 @@ class Breaker:
         return replace(self, probing=True) if self.until and now >= self.until else self
 
     def after(self, healthy: bool, now: dt.datetime, jitter: float) -> Breaker:
-        """``healthy``: the destination answered, whatever it said about the person; ``jitter`` in 0..1."""
+        """``healthy``: the destination answered, whatever it said about the person; ``jitter`` in
+        0..1.
+        """
         if healthy:
             return Breaker()
         failures = self.failures + 1
@@ -90,7 +95,9 @@ class Breaker:
 
 
 def concurrency_after(limit: int, answers: Iterable[bool], cap: int) -> int:
-    """One more for a round of healthy answers, half after an unhealthy one; between 1 and ``cap``."""
+    """One more for a round of healthy answers, half after an unhealthy one; between 1 and
+    ``cap``.
+    """
     answers = list(answers)
     if not answers:
         return limit

@@ -1,6 +1,7 @@
 """Tables of the engine: immutable deliveries, append-only history, and a small working set.
 
-``delivery``, ``delivery_transition`` and ``call`` are only ever inserted into. ``ready``, ``open_call`` and
+``delivery``, ``delivery_transition`` and ``call`` are only ever inserted into. ``ready``,
+``open_call`` and
 ``virtual_queue`` are the working set: small, changed in place, and rebuildable from the history.
 """
 
@@ -29,7 +30,8 @@ class Delivery(Main, table=True):
     phase: int = 1
     """Identity sources are erased in phase 2, after all others."""
     rank: int = 3
-    """Standing in the queue: 0 boosted, 1 deadline within 72 h, 2 person already started, 3 other."""
+    """Standing in the queue: 0 boosted, 1 deadline within 72 h, 2 person already started, 3 other.
+    """
     due_at: dt.datetime | None = Field(default=None, sa_type=Moment)
     """The law's deadline, for order and for humans."""
     created_at: dt.datetime = Field(sa_type=Moment)
@@ -58,7 +60,9 @@ class DeliveryTransition(Main, table=True):
 
 
 class Call(Main, table=True):
-    """One vendor call with its deliveries; written before it is made, never changed. The id is its idempotency key."""
+    """One vendor call with its deliveries; written before it is made, never changed. The id is its
+    idempotency key.
+    """
 
     __tablename__ = "call"
 
@@ -74,7 +78,9 @@ class Call(Main, table=True):
 
 
 class OpenCall(Main, table=True):
-    """A call that has not settled; left behind by a crash, it is sent again unchanged before new work."""
+    """A call that has not settled; left behind by a crash, it is sent again unchanged before new
+    work.
+    """
 
     __tablename__ = "open_call"
 
@@ -104,7 +110,9 @@ class Ready(Main, table=True):
 
 
 class VirtualQueue(Main, table=True):
-    """All live deliveries of one destination (its id is the destination's): order, lease, limits, health."""
+    """All live deliveries of one destination (its id is the destination's): order, lease, limits,
+    health.
+    """
 
     __tablename__ = "virtual_queue"
     __table_args__ = (sa.Index("ix_virtual_queue_next_due", "next_due"),)

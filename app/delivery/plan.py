@@ -1,4 +1,6 @@
-"""Planning: one request becomes deliveries, places in queues, and a first line of history, in the caller's transaction."""
+"""Planning: one request becomes deliveries, places in queues, and a first line of history, in the
+caller's transaction.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ URGENT = dt.timedelta(hours=72)
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One delivery to be; ``skip_reason`` settles it at once, ``is_waiting`` leaves it for a later phase."""
+    """One delivery to be; ``skip_reason`` settles it at once, ``is_waiting`` leaves it for a later
+    phase.
+    """
 
     workspace_id: str
     request_id: str
@@ -40,30 +44,56 @@ async def insert(session: AsyncSession, planned: Sequence[Planned], now: dt.date
     if not planned:
         return
     await session.execute(sa.insert(Delivery), [_delivery(each, now) for each in planned])
-    await session.execute(sa.insert(DeliveryTransition), [_first_transition(each, now) for each in planned])
+    await session.execute(
+        sa.insert(DeliveryTransition), [_first_transition(each, now) for each in planned]
+    )
     first = min(each.phase for each in planned)
     due = [each for each in planned if each.phase == first and each.skip_reason is None]
-    await enqueue(session, [_ready(each, now) for each in due], {each.destination_id: each.workspace_id for each in due}, now)
+    await enqueue(
+        session,
+        [_ready(each, now) for each in due],
+        {each.destination_id: each.workspace_id for each in due},
+        now,
+    )
 
 
 async def enqueue(
-    session: AsyncSession, rows: Sequence[dict[str, Any]], workspaces: dict[str, str], now: dt.datetime
+    session: AsyncSession,
+    rows: Sequence[dict[str, Any]],
+    workspaces: dict[str, str],
+    now: dt.datetime,
 ) -> None:
-    """Put rows into ``ready`` and let their queues be looked at. ``workspaces``: queue id -> workspace id."""
+    """Put rows into ``ready`` and let their queues be looked at. ``workspaces``: queue id ->
+    workspace id.
+    """
     if not rows:
         return
     await session.execute(sa.insert(Ready), list(rows))
     queue_ids = sorted(workspaces)
     await session.execute(
         insert_or_ignore(session, VirtualQueue).values(
-            [{"id": queue_id, "workspace_id": workspaces[queue_id], "windows": {}, "breaker": {}, "token": 0, "deficit": 0, "concurrency_limit": 4, "is_paused": False} for queue_id in queue_ids]
+            [
+                {
+                    "id": queue_id,
+                    "workspace_id": workspaces[queue_id],
+                    "windows": {},
+                    "breaker": {},
+                    "token": 0,
+                    "deficit": 0,
+                    "concurrency_limit": 4,
+                    "is_paused": False,
+                }
+                for queue_id in queue_ids
+            ]
         )
-    )  # fmt: skip
+    )
     await look_at(session, queue_ids, now)
 
 
 async def look_at(session: AsyncSession, queue_ids: Iterable[str], due_at: dt.datetime) -> None:
-    """Bring queues' next look forward to ``due_at``; touches only those that would look later. In id order."""
+    """Bring queues' next look forward to ``due_at``; touches only those that would look later. In
+    id order.
+    """
     await session.execute(
         sa.update(VirtualQueue)
         .where(
@@ -78,15 +108,24 @@ async def look_at(session: AsyncSession, queue_ids: Iterable[str], due_at: dt.da
     hint_after_commit(session, "dispatch")
 
 
-async def release_phase(session: AsyncSession, request_ids: Sequence[str], phase: int, now: dt.datetime) -> None:
-    """Make the waiting deliveries of a later phase due; ``rank`` 2: their people are already started."""
+async def release_phase(
+    session: AsyncSession, request_ids: Sequence[str], phase: int, now: dt.datetime
+) -> None:
+    """Make the waiting deliveries of a later phase due; ``rank`` 2: their people are already
+    started.
+    """
     rows = (
         await session.execute(
-            sa.select(Delivery).where(col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase)
+            sa.select(Delivery).where(
+                col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase
+            )
         )
     ).scalars()
     waiting = [
-        {**_ready_row(each.destination_id, each.id, each.operation, each.expires_at, now), "rank": min(each.rank, 2)}
+        {
+            **_ready_row(each.destination_id, each.id, each.operation, each.expires_at, now),
+            "rank": min(each.rank, 2),
+        }
         for each in rows
     ]
     settled = await _settled(session, [row["delivery_id"] for row in waiting])
@@ -102,7 +141,9 @@ async def release_phase(session: AsyncSession, request_ids: Sequence[str], phase
         .tuples()
         .all()
     )
-    await enqueue(session, rows_due, {row["queue_id"]: workspaces[row["queue_id"]] for row in rows_due}, now)
+    await enqueue(
+        session, rows_due, {row["queue_id"]: workspaces[row["queue_id"]] for row in rows_due}, now
+    )
 
 
 async def _settled(session: AsyncSession, delivery_ids: Sequence[str]) -> set[str]:
@@ -152,13 +193,23 @@ def _first_transition(planned: Planned, now: dt.datetime) -> dict[str, Any]:
 
 def _ready(planned: Planned, now: dt.datetime) -> dict[str, Any]:
     return {
-        **_ready_row(planned.destination_id, planned.id, planned.operation, planned.expires_at, now),
+        **_ready_row(
+            planned.destination_id, planned.id, planned.operation, planned.expires_at, now
+        ),
         "rank": _rank(planned.due_at, now),
     }
 
 
-def _ready_row(queue_id: str, delivery_id: str, operation: str, expires_at: dt.datetime, now: dt.datetime) -> dict[str, Any]:
+def _ready_row(
+    queue_id: str, delivery_id: str, operation: str, expires_at: dt.datetime, now: dt.datetime
+) -> dict[str, Any]:
     return {
-        "queue_id": queue_id, "rank": 3, "due_at": now, "delivery_id": delivery_id, "operation": operation,
-        "attempt": 0, "seq": 1, "expires_at": expires_at,
-    }  # fmt: skip
+        "queue_id": queue_id,
+        "rank": 3,
+        "due_at": now,
+        "delivery_id": delivery_id,
+        "operation": operation,
+        "attempt": 0,
+        "seq": 1,
+        "expires_at": expires_at,
+    }

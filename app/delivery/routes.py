@@ -33,16 +33,28 @@ async def replay_delivery(
     """Put an archived delivery back into its queue."""
     now = utc_now()
     delivery = await service.replay(session, caller.workspace_id, delivery_id, now)
-    audit.record(session, workspace_id=caller.workspace_id, actor=caller.actor, verb="replay", target=delivery_id, now=now)
+    audit.record(
+        session,
+        workspace_id=caller.workspace_id,
+        actor=caller.actor,
+        verb="replay",
+        target=delivery_id,
+        now=now,
+    )
     return delivery_json(delivery, await service.trace(session, delivery_id))
 
 
 @router.get("/queues")
-async def list_queues(caller: Annotated[Caller, Depends(needs("destinations:read"))], session: Reading) -> dict[str, Any]:
+async def list_queues(
+    caller: Annotated[Caller, Depends(needs("destinations:read"))], session: Reading
+) -> dict[str, Any]:
     """All queues with depth, age and health."""
     rows = await service.queues(session, caller.workspace_id, utc_now())
     for row in rows:
-        row["oldest_due_at"], row["next_due_at"] = rfc3339(row["oldest_due_at"]), rfc3339(row["next_due_at"])
+        row["oldest_due_at"], row["next_due_at"] = (
+            rfc3339(row["oldest_due_at"]),
+            rfc3339(row["next_due_at"]),
+        )
     return {"items": rows, "next_cursor": None}
 
 
@@ -53,10 +65,20 @@ async def change_queue(
     """Pause, resume, boost or flush a queue: one UPDATE each."""
     now = utc_now()
     await service.change_queue(session, caller.workspace_id, destination_id, action, now)
-    audit.record(session, workspace_id=caller.workspace_id, actor=caller.actor, verb=f"queue_{action}", target=destination_id, now=now)
+    audit.record(
+        session,
+        workspace_id=caller.workspace_id,
+        actor=caller.actor,
+        verb=f"queue_{action}",
+        target=destination_id,
+        now=now,
+    )
     rows = await service.queues(session, caller.workspace_id, now)
     row = next(each for each in rows if each["destination_id"] == destination_id)
-    row["oldest_due_at"], row["next_due_at"] = rfc3339(row["oldest_due_at"]), rfc3339(row["next_due_at"])
+    row["oldest_due_at"], row["next_due_at"] = (
+        rfc3339(row["oldest_due_at"]),
+        rfc3339(row["next_due_at"]),
+    )
     return row
 
 

@@ -24,12 +24,17 @@ class NotReplayable(Conflict):
     slug, title = "not-replayable", "Only archived or failed deliveries can be replayed"
 
 
-async def latest(session: AsyncSession, delivery_ids: Collection[str]) -> dict[str, DeliveryTransition]:
+async def latest(
+    session: AsyncSession, delivery_ids: Collection[str]
+) -> dict[str, DeliveryTransition]:
     """The present transition of each delivery."""
     if not delivery_ids:
         return {}
     newest = (
-        sa.select(col(DeliveryTransition.delivery_id), sa.func.max(col(DeliveryTransition.seq)).label("seq"))
+        sa.select(
+            col(DeliveryTransition.delivery_id),
+            sa.func.max(col(DeliveryTransition.seq)).label("seq"),
+        )
         .where(col(DeliveryTransition.delivery_id).in_(delivery_ids))
         .group_by(col(DeliveryTransition.delivery_id))
         .subquery()
@@ -47,7 +52,9 @@ async def latest(session: AsyncSession, delivery_ids: Collection[str]) -> dict[s
 async def of_requests(session: AsyncSession, request_ids: Collection[str]) -> list[Delivery]:
     """Deliveries of requests, in the order they were planned."""
     rows = await session.execute(
-        sa.select(Delivery).where(col(Delivery.request_id).in_(request_ids)).order_by(col(Delivery.phase), col(Delivery.id))
+        sa.select(Delivery)
+        .where(col(Delivery.request_id).in_(request_ids))
+        .order_by(col(Delivery.phase), col(Delivery.id))
     )
     return list(rows.scalars())
 
@@ -69,7 +76,9 @@ async def trace(session: AsyncSession, delivery_id: str) -> list[DeliveryTransit
     return list(rows.scalars())
 
 
-async def replay(session: AsyncSession, workspace_id: str, delivery_id: str, now: dt.datetime) -> Delivery:
+async def replay(
+    session: AsyncSession, workspace_id: str, delivery_id: str, now: dt.datetime
+) -> Delivery:
     """Put an archived delivery back into its queue with a fresh expiry."""
     delivery = await get(session, workspace_id, delivery_id)
     present = (await latest(session, [delivery_id]))[delivery_id]
@@ -79,49 +88,78 @@ async def replay(session: AsyncSession, workspace_id: str, delivery_id: str, now
     session.add(_transition(present, State.AWAITING_SCHEDULING, None, now, reason="replayed"))
     session.add(
         Ready(
-            queue_id=delivery.destination_id, rank=0, due_at=now, delivery_id=delivery.id, operation=delivery.operation,
-            attempt=0, seq=present.seq + 1, expires_at=now + lifetime,
+            queue_id=delivery.destination_id,
+            rank=0,
+            due_at=now,
+            delivery_id=delivery.id,
+            operation=delivery.operation,
+            attempt=0,
+            seq=present.seq + 1,
+            expires_at=now + lifetime,
         )
-    )  # fmt: skip
+    )
     await session.flush()
     await look_at(session, [delivery.destination_id], now)
     return delivery
 
 
 async def waive(
-    session: AsyncSession, workspace_id: str, delivery_id: str, reason: str, on_settled: OnSettled, now: dt.datetime
+    session: AsyncSession,
+    workspace_id: str,
+    delivery_id: str,
+    reason: str,
+    on_settled: OnSettled,
+    now: dt.datetime,
 ) -> None:
-    """An operator accepts that an archived delivery will not happen; it counts as an exception in the receipt."""
+    """An operator accepts that an archived delivery will not happen; it counts as an exception in
+    the receipt.
+    """
     delivery = await get(session, workspace_id, delivery_id)
     present = (await latest(session, [delivery_id]))[delivery_id]
     if present.state != State.ARCHIVED:
         raise Conflict("Only an archived delivery can be waived.")
     session.add(_transition(present, State.DISCARDED, "expired", now, reason=reason))
     await session.flush()
-    await on_settled(session, [Settled(delivery.id, delivery.request_id, delivery.workspace_id)], now)
+    await on_settled(
+        session, [Settled(delivery.id, delivery.request_id, delivery.workspace_id)], now
+    )
 
 
 async def stop_all(
-    session: AsyncSession, request_ids: Collection[str], detail: str, now: dt.datetime, *, reason: str
+    session: AsyncSession,
+    request_ids: Collection[str],
+    detail: str,
+    now: dt.datetime,
+    *,
+    reason: str,
 ) -> list[Settled]:
-    """Take the unsettled deliveries of requests out of their queues. A call already under way is not recalled."""
+    """Take the unsettled deliveries of requests out of their queues. A call already under way is
+    not recalled.
+    """
     deliveries = {each.id: each for each in await of_requests(session, request_ids)}
     present = await latest(session, list(deliveries))
     open_ids = [each for each, transition in present.items() if transition.state not in SETTLED]
     in_call = {
         row
         for (row,) in await session.execute(
-            sa.select(col(Ready.delivery_id)).where(col(Ready.delivery_id).in_(open_ids), col(Ready.call_id).is_not(None))
+            sa.select(col(Ready.delivery_id)).where(
+                col(Ready.delivery_id).in_(open_ids), col(Ready.call_id).is_not(None)
+            )
         )
     }
     stopped = [each for each in open_ids if each not in in_call]
     for delivery_id in stopped:
         session.add(_transition(present[delivery_id], State.DISCARDED, detail, now, reason=reason))
     await session.execute(
-        sa.delete(Ready).where(col(Ready.delivery_id).in_(stopped)).execution_options(synchronize_session=False)
+        sa.delete(Ready)
+        .where(col(Ready.delivery_id).in_(stopped))
+        .execution_options(synchronize_session=False)
     )
     await session.flush()
-    return [Settled(each, deliveries[each].request_id, deliveries[each].workspace_id) for each in stopped]
+    return [
+        Settled(each, deliveries[each].request_id, deliveries[each].workspace_id)
+        for each in stopped
+    ]
 
 
 async def has_calls(session: AsyncSession, request_id: str) -> bool:
@@ -130,7 +168,9 @@ async def has_calls(session: AsyncSession, request_id: str) -> bool:
     called = sa.select(sa.literal(1)).where(
         col(DeliveryTransition.delivery_id).in_(ids), col(DeliveryTransition.call_id).is_not(None)
     )
-    under_way = sa.select(sa.literal(1)).where(col(Ready.delivery_id).in_(ids), col(Ready.call_id).is_not(None))
+    under_way = sa.select(sa.literal(1)).where(
+        col(Ready.delivery_id).in_(ids), col(Ready.call_id).is_not(None)
+    )
     return (await session.execute(called.limit(1))).first() is not None or (
         await session.execute(under_way.limit(1))
     ).first() is not None
@@ -140,15 +180,23 @@ def _transition(
     before: DeliveryTransition, state: State, detail: str | None, now: dt.datetime, *, reason: str
 ) -> DeliveryTransition:
     return DeliveryTransition(
-        delivery_id=before.delivery_id, seq=before.seq + 1, at=now, state=state, detail=detail,
-        assurance=before.assurance or Assurance.REQUESTED, attempt=before.attempt, reason=reason,
-    )  # fmt: skip
+        delivery_id=before.delivery_id,
+        seq=before.seq + 1,
+        at=now,
+        state=state,
+        detail=detail,
+        assurance=before.assurance or Assurance.REQUESTED,
+        attempt=before.attempt,
+        reason=reason,
+    )
 
 
 # Queues: every change of order or flow is one UPDATE.
 
 
-async def queues(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[dict[str, Any]]:
+async def queues(
+    session: AsyncSession, workspace_id: str, now: dt.datetime
+) -> list[dict[str, Any]]:
     """Every queue with its depth and health, in the shape of ``GET /v1/queues``."""
     depth = (
         sa.select(
@@ -169,13 +217,19 @@ async def queues(session: AsyncSession, workspace_id: str, now: dt.datetime) -> 
     )
     return [
         {
-            "destination_id": queue.id, "depth": depth or 0, "due_count": due or 0,
-            "oldest_due_at": oldest if oldest and oldest <= now else None, "in_flight": in_flight or 0,
-            "concurrency_limit": queue.concurrency_limit, "breaker": Breaker.load(queue.breaker).state,
-            "paused": queue.is_paused, "parked_reason": queue.parked_reason, "next_due_at": queue.next_due,
+            "destination_id": queue.id,
+            "depth": depth or 0,
+            "due_count": due or 0,
+            "oldest_due_at": oldest if oldest and oldest <= now else None,
+            "in_flight": in_flight or 0,
+            "concurrency_limit": queue.concurrency_limit,
+            "breaker": Breaker.load(queue.breaker).state,
+            "paused": queue.is_paused,
+            "parked_reason": queue.parked_reason,
+            "next_due_at": queue.next_due,
         }
         for queue, depth, due, oldest, in_flight in rows
-    ]  # fmt: skip
+    ]
 
 
 class QueueAction(StrEnum):
@@ -208,7 +262,10 @@ async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: d
     """Go on, also after parking; the breaker starts anew."""
     await _change(session, workspace_id, queue_id, is_paused=False, parked_reason=None, breaker={})
     await session.execute(
-        sa.update(OpenCall).where(col(OpenCall.queue_id) == queue_id).values(leases=1).execution_options(synchronize_session=False)
+        sa.update(OpenCall)
+        .where(col(OpenCall.queue_id) == queue_id)
+        .values(leases=1)
+        .execution_options(synchronize_session=False)
     )
     head = await next_due(session, queue_id)
     await session.execute(
@@ -232,7 +289,9 @@ async def flush(session: AsyncSession, workspace_id: str, queue_id: str, now: dt
     await _change(session, workspace_id, queue_id, next_due=now, breaker={})
     await session.execute(
         sa.update(Ready)
-        .where(col(Ready.queue_id) == queue_id, col(Ready.call_id).is_(None), col(Ready.due_at) > now)
+        .where(
+            col(Ready.queue_id) == queue_id, col(Ready.call_id).is_(None), col(Ready.due_at) > now
+        )
         .values(due_at=now)
         .execution_options(synchronize_session=False)
     )
@@ -242,10 +301,16 @@ async def flush(session: AsyncSession, workspace_id: str, queue_id: str, now: dt
 async def wake_job(session: AsyncSession, delivery_ids: Sequence[str], now: dt.datetime) -> None:
     """Ask about vendor jobs or human tasks now: something was reported."""
     rows = (
-        await session.execute(
-            sa.select(col(Ready.queue_id)).where(col(Ready.delivery_id).in_(delivery_ids)).distinct()
+        (
+            await session.execute(
+                sa.select(col(Ready.queue_id))
+                .where(col(Ready.delivery_id).in_(delivery_ids))
+                .distinct()
+            )
         )
-    ).scalars().all()  # fmt: skip
+        .scalars()
+        .all()
+    )
     await session.execute(
         sa.update(Ready)
         .where(col(Ready.delivery_id).in_(delivery_ids), col(Ready.call_id).is_(None))
@@ -260,7 +325,8 @@ async def _change(session: AsyncSession, workspace_id: str, queue_id: str, **val
         sa.update(VirtualQueue)
         .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.workspace_id) == workspace_id)
         .values(**values)
+        .returning(col(VirtualQueue.id))
         .execution_options(synchronize_session=False)
     )
-    if changed.rowcount == 0:
+    if changed.first() is None:
         raise NotFound("This destination has no queue yet; it gets one with its first delivery.")

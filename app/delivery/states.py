@@ -1,7 +1,7 @@
 """What an answer means for a delivery: pure functions, no clock, no database.
 
-States (after Centrifuge): awaiting_scheduling -> executing -> succeeded | discarded | awaiting_retry |
-awaiting_confirmation; expired ones go archiving -> archived and can be replayed.
+States (after Centrifuge): awaiting_scheduling -> executing -> succeeded | discarded |
+awaiting_retry | awaiting_confirmation; expired ones go archiving -> archived and can be replayed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ WISH_CAP = dt.timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next transition. ``due_at`` is set while the delivery stays live; ``counts_attempt``: it was really tried."""
+    """The next transition. ``due_at`` is set while the delivery stays live; ``counts_attempt``: it
+    was really tried.
+    """
 
     state: State
     detail: str | None
@@ -101,7 +103,13 @@ def _accepted(outcome: Outcome, situation: Situation) -> Step:
     if waited >= situation.gives_up_after:
         return Step(State.DISCARDED, "unconfirmed", Assurance.ACKNOWLEDGED, "no_confirmation")
     wait = outcome.retry_after or situation.poll_every
-    return Step(State.AWAITING_CONFIRMATION, None, Assurance.ACKNOWLEDGED, due_at=situation.now + wait, job=job)
+    return Step(
+        State.AWAITING_CONFIRMATION,
+        None,
+        Assurance.ACKNOWLEDGED,
+        due_at=situation.now + wait,
+        job=job,
+    )
 
 
 def _again(outcome: Outcome, situation: Situation, chance: random.Random) -> Step:
@@ -111,17 +119,27 @@ def _again(outcome: Outcome, situation: Situation, chance: random.Random) -> Ste
     state = State.AWAITING_CONFIRMATION if situation.job else State.AWAITING_RETRY
     assurance = Assurance.ACKNOWLEDGED if situation.job else Assurance.REQUESTED
     if outcome.parks:
-        wait = dt.timedelta()  # the queue is parked as a whole; the delivery keeps its place and its attempts
+        wait = (
+            dt.timedelta()
+        )  # the queue is parked as a whole; the delivery keeps its place and its attempts
     due_at = situation.now + wait
     if due_at >= situation.expires_at:
         return Step(State.ARCHIVED, "expired", assurance, outcome.reason)
-    return Step(state, None, assurance, outcome.reason, due_at, situation.job, counts_attempt=not outcome.parks)
+    return Step(
+        state,
+        None,
+        assurance,
+        outcome.reason,
+        due_at,
+        situation.job,
+        counts_attempt=not outcome.parks,
+    )
 
 
 def backoff(attempt: int, chance: random.Random) -> dt.timedelta:
     """Full jitter: uniform between the floor and base x 2^attempt, capped."""
-    top = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(attempt, 20))
-    return max(BACKOFF_FLOOR, top * chance.random())
+    top: dt.timedelta = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(attempt, 20))
+    return max(BACKOFF_FLOOR, chance.random() * top)
 
 
 _BADNESS = {
@@ -135,5 +153,7 @@ _BADNESS = {
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """The outcome of a delivery that used several identifiers: what is unfinished or refused outweighs what is done."""
+    """The outcome of a delivery that used several identifiers: what is unfinished or refused
+    outweighs what is done.
+    """
     return max(outcomes, key=lambda each: (_BADNESS[each.verdict], not each.read_back))

@@ -24,8 +24,14 @@ async def sweep(session: AsyncSession, now: dt.datetime) -> int:
 
 
 async def _repair(session: AsyncSession) -> None:
-    """A queue with work looks at its head, whatever its ``next_due`` says (a lost update, a hand-made change)."""
-    heads = sa.select(col(Ready.queue_id), sa.func.min(col(Ready.due_at)).label("head")).group_by(col(Ready.queue_id)).subquery()
+    """A queue with work looks at its head, whatever its ``next_due`` says (a lost update, a
+    hand-made change).
+    """
+    heads = (
+        sa.select(col(Ready.queue_id), sa.func.min(col(Ready.due_at)).label("head"))
+        .group_by(col(Ready.queue_id))
+        .subquery()
+    )
     rows = await session.execute(
         sa.select(heads.c.queue_id, heads.c.head)
         .join(VirtualQueue, col(VirtualQueue.id) == heads.c.queue_id)
@@ -54,7 +60,9 @@ async def _drop_empty_calls(session: AsyncSession) -> None:
         sa.delete(OpenCall)
         .where(
             col(OpenCall.call_id).not_in(waiting),
-            col(OpenCall.queue_id).in_(sa.select(col(VirtualQueue.id)).where(col(VirtualQueue.lease_until).is_(None))),
+            col(OpenCall.queue_id).in_(
+                sa.select(col(VirtualQueue.id)).where(col(VirtualQueue.lease_until).is_(None))
+            ),
         )
         .execution_options(synchronize_session=False)
     )
@@ -63,19 +71,30 @@ async def _drop_empty_calls(session: AsyncSession) -> None:
 async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
     """Expired deliveries leave the working set; they stay a legal risk until replayed or waived."""
     rows = (
-        await session.execute(
-            sa.select(Ready).where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None)).limit(500)
+        (
+            await session.execute(
+                sa.select(Ready)
+                .where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None))
+                .limit(500)
+            )
         )
-    ).scalars().all()  # fmt: skip
+        .scalars()
+        .all()
+    )
     for row in rows:
         for offset, state in ((1, State.ARCHIVING), (2, State.ARCHIVED)):
             session.add(
                 DeliveryTransition(
-                    delivery_id=row.delivery_id, seq=row.seq + offset, at=now, state=state, detail="expired",
-                    assurance=Assurance.ACKNOWLEDGED if row.job else Assurance.REQUESTED, attempt=row.attempt,
+                    delivery_id=row.delivery_id,
+                    seq=row.seq + offset,
+                    at=now,
+                    state=state,
+                    detail="expired",
+                    assurance=Assurance.ACKNOWLEDGED if row.job else Assurance.REQUESTED,
+                    attempt=row.attempt,
                     reason="expired",
                 )
-            )  # fmt: skip
+            )
         await session.delete(row)
         log.error("delivery_expired", delivery_id=row.delivery_id, destination_id=row.queue_id)
     await session.flush()

@@ -13,8 +13,9 @@ from app.core.db import Id, Main, Moment
 class PersonalValue(Main, table=True):
     """One sealed value of a holder (a request or a visitor), under the holder's data key.
 
-    ``purpose``: identifier, contact, external_id, answer, note. For identifiers ``subject_ref`` is the keyed
-    digest that finds them, ``origin`` is given or resolved, and the sealed text also carries the commitment's opening.
+    ``purpose``: identifier, contact, external_id, answer, note. For identifiers ``subject_ref`` is
+    the keyed digest that finds them, ``origin`` is given or resolved, and the sealed text also
+    carries the commitment's opening.
     """
 
     __tablename__ = "personal_value"

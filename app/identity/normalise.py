@@ -1,7 +1,7 @@
 """Identifiers in one canonical form, decided once for form, API, links and destinations.
 
-- ``email``: one bare address; domain lower-cased and in A-label form; local part lower-cased (ASCII letters only).
-  Look-alike letters of other alphabets stay what they are: another address.
+- ``email``: one bare address; domain lower-cased and in A-label form; local part lower-cased (ASCII
+letters only). Look-alike letters of other alphabets stay what they are: another address.
 - ``phone``: E.164, ``+`` and 7 to 15 digits; spaces, dots, dashes and brackets are dropped.
 - any other kind: kept as it is, without surrounding white space; case counts.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from connectors.contract import Identifier, Kind
 from email_validator import EmailNotValidError, validate_email
 
 from app.core.errors import Invalid
+from connectors.contract import Identifier, Kind
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -30,7 +30,9 @@ class InvalidIdentifier(Invalid):
 def normalise(kind: str, value: str) -> Identifier:
     """The canonical form, or ``InvalidIdentifier`` (which never repeats the value)."""
     if not _KIND.fullmatch(kind):
-        raise InvalidIdentifier("A kind is lower-case letters, digits and underscores, at most 32, such as `user_id`.")
+        raise InvalidIdentifier(
+            "A kind is lower-case letters, digits and underscores, at most 32, such as `user_id`."
+        )
     value = value.strip()
     if not value:
         raise InvalidIdentifier(f"The value of `{kind}` is empty.")
@@ -49,12 +51,16 @@ def _email(value: str) -> str:
     try:
         checked = validate_email(value, check_deliverability=False, strict=True)
     except EmailNotValidError:
-        raise InvalidIdentifier("Give exactly one e-mail address, such as name@example.com.") from None
+        raise InvalidIdentifier(
+            "Give exactly one e-mail address, such as name@example.com."
+        ) from None
     return f"{checked.local_part.translate(_ASCII_LOWER)}@{checked.ascii_domain or checked.domain}"
 
 
 def _phone(value: str) -> str:
     digits = value.translate(_PHONE_DROPPED)
     if not _PHONE.fullmatch(digits):
-        raise InvalidIdentifier("Give the telephone number in international form, such as +49 30 1234567.")
+        raise InvalidIdentifier(
+            "Give the telephone number in international form, such as +49 30 1234567."
+        )
     return digits

@@ -1,4 +1,6 @@
-"""The vault: personal values sealed under their holder's data key, and found by subject reference."""
+"""The vault: personal values sealed under their holder's data key, and found by subject
+reference.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from connectors.contract import Identifier
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -20,11 +21,14 @@ from app.core.ids import new_id
 from app.crypto.keyring import KeyRing
 from app.crypto.keystore import HolderKey, KeyStore
 from app.identity.models import PersonalValue
+from connectors.contract import Identifier
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A personal value in clear. ``opening``: base64url of 32 bytes that open the identifier's commitment."""
+    """A personal value in clear. ``opening``: base64url of 32 bytes that open the identifier's
+    commitment.
+    """
 
     id: str
     holder_id: str
@@ -41,9 +45,15 @@ class Opened:
 
 
 def identifier_row(
-    ring: KeyRing, key: HolderKey, *, workspace_id: str, holder_id: str, identifier: Identifier,
-    now: dt.datetime, origin: str = "given",
-) -> dict[str, Any]:  # fmt: skip
+    ring: KeyRing,
+    key: HolderKey,
+    *,
+    workspace_id: str,
+    holder_id: str,
+    identifier: Identifier,
+    now: dt.datetime,
+    origin: str = "given",
+) -> dict[str, Any]:
     """An insertable row of ``personal_value`` for one identifier, with a fresh opening."""
     opening = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     row = value_row(
@@ -63,15 +73,27 @@ def identifier_row(
 
 
 def commitment(opening: str, identifier: Identifier) -> str:
-    """Hex HMAC-SHA-256 of ``v1|kind|value`` under the opening: who has both can show that a receipt is theirs."""
+    """Hex HMAC-SHA-256 of ``v1|kind|value`` under the opening: who has both can show that a receipt
+    is theirs.
+    """
     key = base64.urlsafe_b64decode(opening + "=" * (-len(opening) % 4))
     return hmac.digest(key, f"v1|{identifier.kind}|{identifier.value}".encode(), "sha256").hex()
 
 
 def value_row(
-    key: HolderKey, *, workspace_id: str, holder_id: str, purpose: str, kind: str, value: str, now: dt.datetime,
-    origin: str = "given", opening: str = "", subject_ref: bytes | None = None, expires_at: dt.datetime | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    key: HolderKey,
+    *,
+    workspace_id: str,
+    holder_id: str,
+    purpose: str,
+    kind: str,
+    value: str,
+    now: dt.datetime,
+    origin: str = "given",
+    opening: str = "",
+    subject_ref: bytes | None = None,
+    expires_at: dt.datetime | None = None,
+) -> dict[str, Any]:
     """An insertable row of ``personal_value`` for anything personal."""
     row_id = new_id("pv")
     return {
@@ -94,7 +116,9 @@ async def add(session: AsyncSession, rows: list[dict[str, Any]]) -> None:
         await session.execute(sa.insert(PersonalValue), rows)
 
 
-async def open_ids(session: AsyncSession, keys: KeyStore, ids: Collection[str]) -> dict[str, Opened]:
+async def open_ids(
+    session: AsyncSession, keys: KeyStore, ids: Collection[str]
+) -> dict[str, Opened]:
     """Values by id; those whose holder was forgotten are missing."""
     if not ids:
         return {}
@@ -102,28 +126,47 @@ async def open_ids(session: AsyncSession, keys: KeyStore, ids: Collection[str]) 
 
 
 async def open_holder(
-    session: AsyncSession, keys: KeyStore, holder_ids: Collection[str], purposes: Iterable[str] = ("identifier",)
+    session: AsyncSession,
+    keys: KeyStore,
+    holder_ids: Collection[str],
+    purposes: Iterable[str] = ("identifier",),
 ) -> list[Opened]:
     """All values of holders with one of the purposes, oldest first."""
     if not holder_ids:
         return []
     found = await _open(
-        session, keys, col(PersonalValue.holder_id).in_(holder_ids) & col(PersonalValue.purpose).in_(tuple(purposes))
+        session,
+        keys,
+        col(PersonalValue.holder_id).in_(holder_ids)
+        & col(PersonalValue.purpose).in_(tuple(purposes)),
     )
     return sorted(found.values(), key=lambda each: each.id)
 
 
 async def _open(session: AsyncSession, keys: KeyStore, condition: Any) -> dict[str, Opened]:
-    rows = (await session.execute(sa.select(PersonalValue.__table__).where(condition))).mappings().all()  # type: ignore[attr-defined]
+    rows = (
+        (await session.execute(sa.select(PersonalValue.__table__).where(condition)))
+        .mappings()
+        .all()
+    )  # type: ignore[attr-defined]
     holder_keys = await keys.load({row["holder_id"] for row in rows})
     opened = {}
     for row in rows:
         key = holder_keys.get(row["holder_id"])
         if key is None:
             continue
-        value, opening = json.loads(key.unseal(row["sealed"], _place(row["workspace_id"], row["id"])))
+        value, opening = json.loads(
+            key.unseal(row["sealed"], _place(row["workspace_id"], row["id"]))
+        )
         opened[row["id"]] = Opened(
-            row["id"], row["holder_id"], row["purpose"], row["kind"], value, opening, row["origin"], row["subject_ref"]
+            row["id"],
+            row["holder_id"],
+            row["purpose"],
+            row["kind"],
+            value,
+            opening,
+            row["origin"],
+            row["subject_ref"],
         )
     return opened
 
@@ -135,7 +178,10 @@ async def holders_of(
     refs = [ring.subject_ref(workspace_id, each.kind, each.value) for each in identifiers]
     rows = await session.execute(
         sa.select(col(PersonalValue.holder_id))
-        .where(col(PersonalValue.workspace_id) == workspace_id, col(PersonalValue.subject_ref).in_(refs))
+        .where(
+            col(PersonalValue.workspace_id) == workspace_id,
+            col(PersonalValue.subject_ref).in_(refs),
+        )
         .distinct()
         .order_by(col(PersonalValue.holder_id).desc())
         .limit(1000)
@@ -146,7 +192,9 @@ async def holders_of(
 async def forget(session: AsyncSession, holder_ids: Collection[str]) -> None:
     """Delete the ciphertexts; destroy the data keys first (``KeyStore.forget``)."""
     if holder_ids:
-        await session.execute(sa.delete(PersonalValue).where(col(PersonalValue.holder_id).in_(holder_ids)))
+        await session.execute(
+            sa.delete(PersonalValue).where(col(PersonalValue.holder_id).in_(holder_ids))
+        )
 
 
 def _place(workspace_id: str, row_id: str) -> str:

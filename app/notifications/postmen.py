@@ -1,4 +1,6 @@
-"""Two ways for mail to leave: SMTP, or files in the data directory (the embedded form, shown at /dev/mail)."""
+"""Two ways for mail to leave: SMTP, or files in the data directory (the embedded form,
+shown at /dev/mail).
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ class FilePostman:
 
 
 class SmtpPostman:
-    """One connection per mail, with verified TLS: ``smtps://`` from the start, ``smtp://`` by STARTTLS.
+    """One connection per mail, with verified TLS: ``smtps://`` from the start, ``smtp://`` by
+    STARTTLS.
 
     A server without STARTTLS is accepted on loopback only.
     """

@@ -1,6 +1,8 @@
-"""Mail as an outbox: queued in the transaction that causes it, composed and sent afterwards, retried for two days.
+"""Mail as an outbox: queued in the transaction that causes it, composed and sent afterwards,
+retried for two days.
 
-A mail's recipient and text are never in the queue in clear: composition asks for them when it sends.
+A mail's recipient and text are never in the queue in clear: composition asks for them when it
+sends.
 """
 
 from __future__ import annotations
@@ -57,22 +59,35 @@ OnSent = Callable[[OutgoingMail, dt.datetime], Awaitable[None]]
 
 
 def queue(
-    session: AsyncSession, workspace_id: str, holder_id: str, template: str, language: str, now: dt.datetime,
+    session: AsyncSession,
+    workspace_id: str,
+    holder_id: str,
+    template: str,
+    language: str,
+    now: dt.datetime,
     context_sealed: bytes = b"",
-) -> str:  # fmt: skip
+) -> str:
     """Let a mail go out once this transaction is committed; returns its id."""
     mail_id = new_id("mail")
     session.add(
         OutgoingMail(
-            id=mail_id, workspace_id=workspace_id, holder_id=holder_id, template=template, language=language,
-            context_sealed=context_sealed, due_at=now, created_at=now,
+            id=mail_id,
+            workspace_id=workspace_id,
+            holder_id=holder_id,
+            template=template,
+            language=language,
+            context_sealed=context_sealed,
+            due_at=now,
+            created_at=now,
         )
-    )  # fmt: skip
+    )
     hint_after_commit(session, "mail")
     return mail_id
 
 
-async def send_due(database: Database, postman: Postman, compose: Compose, on_sent: OnSent, now: dt.datetime) -> bool:
+async def send_due(
+    database: Database, postman: Postman, compose: Compose, on_sent: OnSent, now: dt.datetime
+) -> bool:
     """Send up to 20 due mails; True when there were some."""
     async with database.writing() as session:
         mails = await _take(session, now)
@@ -97,7 +112,12 @@ async def _take(session: AsyncSession, now: dt.datetime) -> list[OutgoingMail]:
 
 
 async def _send(
-    database: Database, postman: Postman, compose: Compose, on_sent: OnSent, mail: OutgoingMail, now: dt.datetime
+    database: Database,
+    postman: Postman,
+    compose: Compose,
+    on_sent: OnSent,
+    mail: OutgoingMail,
+    now: dt.datetime,
 ) -> None:
     values: dict[str, object]
     try:
@@ -107,11 +127,18 @@ async def _send(
         else:
             await postman.deliver(mail.id, letter, now)
             values = {"due_at": None, "sent_at": now, "failed_reason": None, "context_sealed": b""}
-    except Exception as error:  # whatever the mail server or the network does, the mail is tried again
+    except (
+        Exception
+    ) as error:  # whatever the mail server or the network does, the mail is tried again
         is_final = isinstance(error, Undeliverable) or mail.attempt >= MAX_ATTEMPTS
         pause = min(BACKOFF_CAP, BACKOFF * 2 ** (mail.attempt - 1))
-        values = {"due_at": None if is_final else now + pause, "failed_reason": type(error).__name__}
-        log.warning("mail_failed", mail_id=mail.id, attempt=mail.attempt, error=type(error).__name__)
+        values = {
+            "due_at": None if is_final else now + pause,
+            "failed_reason": type(error).__name__,
+        }
+        log.warning(
+            "mail_failed", mail_id=mail.id, attempt=mail.attempt, error=type(error).__name__
+        )
     async with database.writing() as session:
         await session.execute(
             sa.update(OutgoingMail)
@@ -124,13 +151,17 @@ async def _send(
 
 
 def message_of(letter: Letter, sender: str, at: dt.datetime, list_id: str) -> EmailMessage:
-    """A multipart mail with one recipient; header injection is impossible by the policy of ``EmailMessage``."""
+    """A multipart mail with one recipient; header injection is impossible by the policy of
+    ``EmailMessage``.
+    """
     message = EmailMessage()
     message["From"] = sender
     message["To"] = letter.to
     message["Subject"] = letter.subject
     message["Date"] = format_datetime(at)
-    message["Message-ID"] = make_msgid(domain=parseaddr(sender)[1].rpartition("@")[2] or "localhost")
+    message["Message-ID"] = make_msgid(
+        domain=parseaddr(sender)[1].rpartition("@")[2] or "localhost"
+    )
     message["Auto-Submitted"] = "auto-generated"
     message["List-Id"] = f"<{list_id}>"
     message.set_content(letter.text)

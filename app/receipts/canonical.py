@@ -1,4 +1,6 @@
-"""Canonical JSON (RFC 8785) for what receipts hold: text, whole numbers, true, false, null, lists, objects."""
+"""Canonical JSON (RFC 8785) for what receipts hold: text, whole numbers, true, false, null, lists,
+objects.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,13 @@ class NotCanonical(ValueError):
 
 
 def canonical(value: Any) -> bytes:
-    """The one byte sequence for this value; floats, huge numbers and lone surrogates are refused."""
+    """The one byte sequence for this value; floats, huge numbers and lone surrogates are
+    refused.
+    """
     _check(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def _check(value: Any) -> None:

@@ -1,6 +1,7 @@
 """What a receipt says: built from facts by pure functions, never more than was seen.
 
-Field names after security.md 3.3; the mapping from delivery states is the table of design section 4.
+Field names after security.md 3.3; the mapping from delivery states is the table of design section
+4.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class DeliveryFact:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A delivery's words in a receipt, and what it counts as: complete, residual, exception or open."""
+    """A delivery's words in a receipt, and what it counts as: complete, residual, exception or
+    open.
+    """
 
     state: str
     assurance: str
@@ -63,7 +66,11 @@ def tell(fact: DeliveryFact) -> Told:
         case ("discarded", "unconfirmed"):
             return Told("accepted", "acknowledged", "exception")
         case ("discarded", "failed"):
-            return Told("refused" if fact.evidence.get("verdict") == "failed" else "failed", "requested", "exception")
+            return Told(
+                "refused" if fact.evidence.get("verdict") == "failed" else "failed",
+                "requested",
+                "exception",
+            )
         case ("discarded", _):
             return Told("failed", "requested", "exception")
         case ("archived", _):
@@ -119,7 +126,12 @@ def residuals_json(facts: Sequence[DeliveryFact]) -> list[dict[str, Any]]:
     seen: dict[tuple[str, str, str | None], dict[str, Any]] = {}
     for fact in facts:
         for each in fact.evidence.get("residuals", []):
-            entry = {"ref": fact.ref, "what": each["what"], "form": "destination_record", "basis": each["reason"]}
+            entry = {
+                "ref": fact.ref,
+                "what": each["what"],
+                "form": "destination_record",
+                "basis": each["reason"],
+            }
             if each.get("until"):
                 entry["until"] = each["until"]
             seen[fact.ref, each["what"], each.get("until")] = entry
@@ -137,11 +149,20 @@ def own_records_json(
             "form": "encrypted; the key is destroyed",
             "until": f"{forget_after_days} days after this receipt was delivered",
         },
-        {"what": "backups", "form": "encrypted, without the key store", "until": "overwritten by the operator's rotation"},
+        {
+            "what": "backups",
+            "form": "encrypted, without the key store",
+            "until": "overwritten by the operator's rotation",
+        },
     ]
     if suppression_until is not None:
         records.insert(
-            0, {"what": "suppression_entry", "form": "keyed digest", "until": rfc3339(suppression_until)}
+            0,
+            {
+                "what": "suppression_entry",
+                "form": "keyed digest",
+                "until": rfc3339(suppression_until),
+            },
         )
     return records
 
@@ -149,5 +170,3 @@ def own_records_json(
 def policy_json(rules: dict[str, Any]) -> dict[str, Any]:
     """The retention rules in force, fixed by their digest."""
     return {"version": VERSION, "sha256": hashlib.sha256(canonical(rules)).hexdigest()}
-
-

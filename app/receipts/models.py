@@ -11,7 +11,9 @@ from app.core.db import Id, Json, Main, Moment
 
 
 class Receipt(Main, table=True):
-    """A statement about a request: claims are written with what they state, the signature follows in a task of its own."""
+    """A statement about a request: claims are written with what they state, the signature follows
+    in a task of its own.
+    """
 
     __tablename__ = "receipt"
 

@@ -21,7 +21,11 @@ async def get_receipt(receipt_id: str, session: Reading) -> Response:
     receipt = await session.get(Receipt, receipt_id)
     if receipt is None or receipt.jws is None:
         raise NotFound("There is no signed receipt with this id.")
-    return Response(receipt.jws, media_type="application/jose", headers={"Cache-Control": "public, max-age=3600"})
+    return Response(
+        receipt.jws,
+        media_type="application/jose",
+        headers={"Cache-Control": "public, max-age=3600"},
+    )
 
 
 @router.get("/.well-known/jwks.json")

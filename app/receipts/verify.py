@@ -7,7 +7,6 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from connectors.contract import Identifier
 from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet
@@ -15,6 +14,7 @@ from joserfc.jwk import KeySet
 from app.identity.vault import commitment
 from app.receipts.canonical import NotCanonical, canonical
 from app.receipts.signing import CONSENT_RECEIPT, REQUEST_RECEIPT
+from connectors.contract import Identifier
 
 
 class Unreadable(Exception):
@@ -27,7 +27,9 @@ class NotValid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A valid receipt. ``is_theirs``: the opening and identifier belong to it; None when not asked."""
+    """A valid receipt. ``is_theirs``: the opening and identifier belong to it; None when
+    not asked.
+    """
 
     claims: dict[str, Any]
     kid: str
@@ -35,22 +37,31 @@ class Checked:
 
 
 def verify(
-    token: str, key_set: dict[str, Any], opening: str | None = None, identifier: Identifier | None = None
+    token: str,
+    key_set: dict[str, Any],
+    opening: str | None = None,
+    identifier: Identifier | None = None,
 ) -> Checked:
-    """Check signature, type and canonical form, and whether the receipt speaks of the identifier."""
+    """Check signature, type and canonical form, and whether the receipt speaks of the
+    identifier.
+    """
     token = token.strip()
     if token.count(".") != 2:
         raise Unreadable("A receipt is three base64url parts joined by full stops.")
     try:
         keys = KeySet.import_key_set(key_set)  # type: ignore[arg-type]
     except (JoseError, ValueError, KeyError, TypeError) as error:
-        raise Unreadable("The key set cannot be read; it should be the answer of /.well-known/jwks.json.") from error
+        raise Unreadable(
+            "The key set cannot be read; it should be the answer of /.well-known/jwks.json."
+        ) from error
     try:
         with warnings.catch_warnings():  # RFC 9864 deprecates the name EdDSA, see signing.py
             warnings.simplefilter("ignore", SecurityWarning)
             signed = jws.deserialize_compact(token, keys, algorithms=["EdDSA", "Ed25519"])
     except JoseError as error:
-        raise NotValid("The signature does not belong to this text under any of the keys.") from error
+        raise NotValid(
+            "The signature does not belong to this text under any of the keys."
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Unreadable("The receipt cannot be decoded.") from error
     header = signed.headers()
@@ -66,5 +77,7 @@ def verify(
     if opening is not None and identifier is not None:
         wanted = commitment(opening, identifier)
         shown = claims.get("subject", {}).get("commitments", [])
-        is_theirs = any(each.get("id_type") == identifier.kind and each.get("value") == wanted for each in shown)
+        is_theirs = any(
+            each.get("id_type") == identifier.kind and each.get("value") == wanted for each in shown
+        )
     return Checked(claims, str(header.get("kid", "")), is_theirs)

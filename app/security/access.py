@@ -18,7 +18,9 @@ from app.security.limits import RateLimits
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who acts, in which workspace, with which scopes; ``actor`` goes into timelines and the audit log."""
+    """Who acts, in which workspace, with which scopes; ``actor`` goes into timelines and the audit
+    log.
+    """
 
     workspace_id: str
     actor: str
@@ -26,7 +28,9 @@ class Caller:
 
 
 def needs(scope: str) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency: the caller, if its key holds the scope; 401 without a key, 403 without the scope."""
+    """A dependency: the caller, if its key holds the scope; 401 without a key, 403 without the
+    scope.
+    """
 
     async def caller(request: Request) -> Caller:
         found = await caller_of(request)

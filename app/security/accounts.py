@@ -228,7 +228,8 @@ async def accept_invite(
         found = matching_step(chosen.totp_secret, chosen.code, now)
         if found is None:
             raise WrongCode(
-                "Type the six digits your authenticator app shows now; check the clock of the device."
+                "Type the six digits your authenticator app shows now; check the clock "
+                "of the device."
             )
         step = found
     hashed = await hash_password(chosen.password)

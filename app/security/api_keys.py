@@ -1,6 +1,8 @@
-"""API keys: ``qt_`` + 40 base-62 characters + 6 of CRC-32, so that scanners can tell a real one offline.
+"""API keys: ``qt_`` + 40 base-62 characters + 6 of CRC-32, so that scanners can tell a real one
+offline.
 
-Secret-scanning pattern: ``qt_[0-9A-Za-z]{46}``. Only the SHA-256 is stored; the secret has 238 bits.
+Secret-scanning pattern: ``qt_[0-9A-Za-z]{46}``. Only the SHA-256 is stored; the secret has 238
+bits.
 """
 
 from __future__ import annotations
@@ -52,14 +54,27 @@ def _checksum(body: str) -> str:
 
 def allows(granted: Iterable[str], wanted: str) -> bool:
     granted = set(granted)
-    return "all" in granted or wanted in granted or (wanted.endswith(":read") and f"{wanted[:-5]}:write" in granted)
+    return (
+        "all" in granted
+        or wanted in granted
+        or (wanted.endswith(":read") and f"{wanted[:-5]}:write" in granted)
+    )
 
 
 async def create(
-    session: AsyncSession, *, workspace_id: str, name: str, scopes: Iterable[str], created_by: str,
-    grantor_scopes: Iterable[str], now: dt.datetime, expires_at: dt.datetime | None = None,
-) -> tuple[ApiKey, str]:  # fmt: skip
-    """A new key and its secret, which is shown once. Nobody grants a scope that they do not hold."""
+    session: AsyncSession,
+    *,
+    workspace_id: str,
+    name: str,
+    scopes: Iterable[str],
+    created_by: str,
+    grantor_scopes: Iterable[str],
+    now: dt.datetime,
+    expires_at: dt.datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """A new key and its secret, which is shown once. Nobody grants a scope that they do
+    not hold.
+    """
     scopes = sorted(set(scopes))
     if not scopes or not SCOPES.issuperset(scopes):
         raise Invalid(f"Scopes are: {', '.join(sorted(SCOPES))}.")
@@ -68,12 +83,21 @@ async def create(
     if expires_at is not None and expires_at <= now:
         raise Invalid("`expires_at` must lie in the future.")
     if missing := [scope for scope in scopes if not allows(grantor_scopes, scope)]:
-        raise MissingScope(f"A key can only grant what its creator holds; missing: {', '.join(missing)}.")
+        raise MissingScope(
+            f"A key can only grant what its creator holds; missing: {', '.join(missing)}."
+        )
     secret = new_secret()
     key = ApiKey(
-        id=new_id("key"), workspace_id=workspace_id, name=name.strip(), hint=secret[:7], secret_sha256=sha256(secret),
-        scopes=scopes, created_by=created_by, created_at=now, expires_at=expires_at,
-    )  # fmt: skip
+        id=new_id("key"),
+        workspace_id=workspace_id,
+        name=name.strip(),
+        hint=secret[:7],
+        secret_sha256=sha256(secret),
+        scopes=scopes,
+        created_by=created_by,
+        created_at=now,
+        expires_at=expires_at,
+    )
     session.add(key)
     await session.flush()
     return key, secret
@@ -81,15 +105,25 @@ async def create(
 
 async def find(session: AsyncSession, secret: str, now: dt.datetime) -> ApiKey | None:
     """The live key with this secret."""
-    key = (await session.execute(sa.select(ApiKey).where(col(ApiKey.secret_sha256) == sha256(secret)))).scalar_one_or_none()
-    if key is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+    key = (
+        await session.execute(sa.select(ApiKey).where(col(ApiKey.secret_sha256) == sha256(secret)))
+    ).scalar_one_or_none()
+    if (
+        key is None
+        or key.revoked_at is not None
+        or (key.expires_at is not None and key.expires_at <= now)
+    ):
         return None
     return key
 
 
 async def note_use(session: AsyncSession, key_id: str, now: dt.datetime) -> None:
     """Remember the hour of the last use."""
-    await session.execute(sa.update(ApiKey).where(col(ApiKey.id) == key_id).values(last_used_at=now.replace(minute=0, second=0, microsecond=0)))
+    await session.execute(
+        sa.update(ApiKey)
+        .where(col(ApiKey.id) == key_id)
+        .values(last_used_at=now.replace(minute=0, second=0, microsecond=0))
+    )
 
 
 async def revoke(session: AsyncSession, workspace_id: str, key_id: str, now: dt.datetime) -> ApiKey:

@@ -12,9 +12,26 @@ from app.security.models import AuditEntry
 
 
 def record(
-    session: AsyncSession, *, workspace_id: str, actor: str, verb: str, target: str, now: dt.datetime, **data: Any
+    session: AsyncSession,
+    *,
+    workspace_id: str,
+    actor: str,
+    verb: str,
+    target: str,
+    now: dt.datetime,
+    **data: Any,
 ) -> None:
-    """Add a line in the caller's transaction; ``data`` holds names and counts, never identifiers or secrets."""
+    """Add a line in the caller's transaction; ``data`` holds names and counts, never identifiers or
+    secrets.
+    """
     session.add(
-        AuditEntry(id=new_id("aud"), workspace_id=workspace_id, at=now, actor=actor, verb=verb, target=target, data=data)
+        AuditEntry(
+            id=new_id("aud"),
+            workspace_id=workspace_id,
+            at=now,
+            actor=actor,
+            verb=verb,
+            target=target,
+            data=data,
+        )
     )

@@ -110,7 +110,9 @@ def _is_repeat(text: str) -> bool:
 
 
 def _on_row(text: str) -> bool:
-    """Keys in the order of a keyboard row, the alphabet or the digits, perhaps with a short tail."""
+    """Keys in the order of a keyboard row, the alphabet or the digits, perhaps with a
+    short tail.
+    """
     core = text.rstrip("!?.*#")
     start = core[: max(9, len(core) - 4)]
     return len(core) >= 6 and any(start in row + row for row in _ROWS)

@@ -14,4 +14,7 @@ class KeyReused(Invalid):
 
 
 class StillInProgress(Conflict):
-    slug, title = "idempotency-in-progress", "The first request with this Idempotency-Key is still in progress"
+    slug, title = (
+        "idempotency-in-progress",
+        "The first request with this Idempotency-Key is still in progress",
+    )

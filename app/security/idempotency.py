@@ -1,7 +1,9 @@
-"""``Idempotency-Key``: the same key and body give the same answer for seven days (draft-ietf-httpapi-idempotency-key-header-07).
+"""``Idempotency-Key``: the same key and body give the same answer for seven days
+(draft-ietf-httpapi-idempotency-key-header-07).
 
-The record is inserted first, in the transaction that does the work: of two parallel calls the second waits for the
-first to commit, then finds its answer. A failed call rolls its record back, so a repeat does the work again.
+The record is inserted first, in the transaction that does the work: of two parallel calls the
+second waits for the first to commit, then finds its answer. A failed call rolls its record back, so
+a repeat does the work again.
 """
 
 from __future__ import annotations
@@ -29,10 +31,14 @@ from app.security.models import IdempotencyRecord
 KEPT = dt.timedelta(days=7)
 
 Work = Callable[[AsyncSession], Awaitable[tuple[int, dict[str, Any]]]]
-"""Does the work in the session; returns status and JSON answer. The answer must hold no secret or identifier."""
+"""Does the work in the session; returns status and JSON answer. The answer must hold no secret or
+identifier.
+"""
 
 
-async def once(request: Request, caller: Caller, body: Any, work: Work, now: dt.datetime) -> JSONResponse:
+async def once(
+    request: Request, caller: Caller, body: Any, work: Work, now: dt.datetime
+) -> JSONResponse:
     """Run ``work`` in one transaction, once per Idempotency-Key if the request has one."""
     database: Database = request.app.state.database
     key = request.headers.get("idempotency-key")
@@ -43,18 +49,31 @@ async def once(request: Request, caller: Caller, body: Any, work: Work, now: dt.
     if not 1 <= len(key) <= 255 or not key.isprintable():
         raise Invalid("An Idempotency-Key has 1 to 255 printable characters.")
     ring: KeyRing = request.app.state.ring
-    fingerprint = ring.digest("idempotency", json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
-    identity = {"workspace_id": caller.workspace_id, "route": f"{request.method} {route_template(request.scope)}", "key": key}
+    fingerprint = ring.digest(
+        "idempotency", json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    )
+    identity = {
+        "workspace_id": caller.workspace_id,
+        "route": f"{request.method} {route_template(request.scope)}",
+        "key": key,
+    }
     try:
         async with database.writing() as session:
             inserted = await session.execute(
-                insert_or_ignore(session, IdempotencyRecord).values(**identity, fingerprint=fingerprint, created_at=now)
+                insert_or_ignore(session, IdempotencyRecord)
+                .values(**identity, fingerprint=fingerprint, created_at=now)
+                .returning(col(IdempotencyRecord.key))
             )
-            if inserted.rowcount:
+            if inserted.first() is not None:
                 status, answer = await work(session)
                 await session.execute(
                     sa.update(IdempotencyRecord)
-                    .where(*(col(getattr(IdempotencyRecord, name)) == value for name, value in identity.items()))
+                    .where(
+                        *(
+                            col(getattr(IdempotencyRecord, name)) == value
+                            for name, value in identity.items()
+                        )
+                    )
                     .values(status=status, body=answer)
                 )
                 return JSONResponse(answer, status)
@@ -62,7 +81,9 @@ async def once(request: Request, caller: Caller, body: Any, work: Work, now: dt.
     except OperationalError as error:
         if "lock" not in str(error.orig).lower():
             raise
-        raise StillInProgress("Wait a moment and repeat the call.", headers={"Retry-After": "1"}) from None
+        raise StillInProgress(
+            "Wait a moment and repeat the call.", headers={"Retry-After": "1"}
+        ) from None
     if kept is None or kept.status is None:
         raise StillInProgress("Wait a moment and repeat the call.", headers={"Retry-After": "1"})
     if kept.fingerprint != fingerprint:
@@ -71,4 +92,6 @@ async def once(request: Request, caller: Caller, body: Any, work: Work, now: dt.
 
 
 async def sweep(session: AsyncSession, now: dt.datetime) -> None:
-    await session.execute(sa.delete(IdempotencyRecord).where(col(IdempotencyRecord.created_at) < now - KEPT))
+    await session.execute(
+        sa.delete(IdempotencyRecord).where(col(IdempotencyRecord.created_at) < now - KEPT)
+    )

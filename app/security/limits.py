@@ -1,4 +1,6 @@
-"""Rate limits: named budgets per caller, in Redis when the broker is Redis, else in this process."""
+"""Rate limits: named budgets per caller, in Redis when the broker is Redis, else in this
+process.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class RateLimits:
     def __init__(self, settings: Settings) -> None:
         storage: Any = MemoryStorage()
         if settings.broker_url.startswith(("redis://", "rediss://")):
-            storage = RedisStorage(f"async+{settings.broker_url}", implementation="redispy", wrap_exceptions=True)
+            storage = RedisStorage(
+                f"async+{settings.broker_url}", implementation="redispy", wrap_exceptions=True
+            )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._fallback = SlidingWindowCounterRateLimiter(MemoryStorage())
         self.budgets: dict[str, RateLimitItem] = {
@@ -35,7 +39,9 @@ class RateLimits:
         }
 
     async def allows(self, budget: str, who: str, cost: int = 1) -> bool:
-        """Spend, and say whether it was still within the budget. Without Redis it stays limited, per process."""
+        """Spend, and say whether it was still within the budget. Without Redis it stays limited,
+        per process.
+        """
         item = self.budgets[budget]
         try:
             return bool(await self._limiter.hit(item, budget, who, cost=cost))

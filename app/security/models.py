@@ -13,7 +13,9 @@ from app.core.db import Id, Json, Main, Moment
 
 
 class Role(StrEnum):
-    """owner: everything; operator: requests and configuration; viewer: reads, without secrets or identifiers."""
+    """owner: everything; operator: requests and configuration; viewer: reads, without secrets or
+    identifiers.
+    """
 
     OWNER = "owner"
     OPERATOR = "operator"
@@ -53,7 +55,9 @@ class Admin(Main, table=True):
 
 
 class AdminInvite(Main, table=True):
-    """A one-time link that lets its holder set up an account; only the digest of its token is kept."""
+    """A one-time link that lets its holder set up an account; only the digest of its token
+    is kept.
+    """
 
     __tablename__ = "admin_invite"
 
@@ -100,7 +104,9 @@ class ApiKey(Main, table=True):
 
 
 class IdempotencyRecord(Main, table=True):
-    """The answer kept under a caller's ``Idempotency-Key``; the fingerprint is a keyed digest of the body."""
+    """The answer kept under a caller's ``Idempotency-Key``; the fingerprint is a keyed digest of
+    the body.
+    """
 
     __tablename__ = "idempotency_record"
 

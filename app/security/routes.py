@@ -45,25 +45,43 @@ async def create_key(body: KeyIn, caller: Keeper, session: Writing) -> dict[str,
     """A new key; its secret is in this answer and nowhere else."""
     now = utc_now()
     key, secret = await api_keys.create(
-        session, workspace_id=caller.workspace_id, name=body.name, scopes=body.scopes, created_by=caller.actor,
-        grantor_scopes=caller.scopes, now=now, expires_at=body.expires_at,
-    )  # fmt: skip
-    audit.record(session, workspace_id=caller.workspace_id, actor=caller.actor, verb="create_key", target=key.id, now=now)
+        session,
+        workspace_id=caller.workspace_id,
+        name=body.name,
+        scopes=body.scopes,
+        created_by=caller.actor,
+        grantor_scopes=caller.scopes,
+        now=now,
+        expires_at=body.expires_at,
+    )
+    audit.record(
+        session,
+        workspace_id=caller.workspace_id,
+        actor=caller.actor,
+        verb="create_key",
+        target=key.id,
+        now=now,
+    )
     return key_json(key) | {"key": secret}
 
 
 @router.get("")
 async def list_keys(
-    caller: Keeper, session: Reading, request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    caller: Keeper,
+    session: Reading,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Keys, newest first, without their secrets."""
     cursors: Cursors = request.app.state.cursors
     scope = (caller.workspace_id, "keys")
     query = sa.select(ApiKey).where(col(ApiKey.workspace_id) == caller.workspace_id)
     if (after := cursors.read(scope, cursor)) is not None:
         query = query.where(col(ApiKey.id) < after)
-    rows = list((await session.execute(query.order_by(col(ApiKey.id).desc()).limit(limit + 1))).scalars())
+    rows = list(
+        (await session.execute(query.order_by(col(ApiKey.id).desc()).limit(limit + 1))).scalars()
+    )
     more = cursors.write(scope, rows[limit - 1].id) if len(rows) > limit else None
     return {"items": [key_json(each) for each in rows[:limit]], "next_cursor": more}
 
@@ -73,5 +91,12 @@ async def revoke_key(key_id: str, caller: Keeper, session: Writing) -> Response:
     """End a key at once."""
     now = utc_now()
     await api_keys.revoke(session, caller.workspace_id, key_id, now)
-    audit.record(session, workspace_id=caller.workspace_id, actor=caller.actor, verb="revoke_key", target=key_id, now=now)
+    audit.record(
+        session,
+        workspace_id=caller.workspace_id,
+        actor=caller.actor,
+        verb="revoke_key",
+        target=key_id,
+        now=now,
+    )
     return Response(status_code=204)

@@ -1,8 +1,11 @@
-"""Decisions of operators and people about one request: approve, deny, extend, hold, release, cancel, answer, waive."""
+"""Decisions of operators and people about one request: approve, deny, extend, hold, release,
+cancel, answer, waive.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,7 +33,10 @@ async def find(session: AsyncSession, workspace_id: str, request_id: str) -> Sub
     found = (
         await session.execute(
             sa.select(SubjectRequest)
-            .where(col(SubjectRequest.id) == request_id, col(SubjectRequest.workspace_id) == workspace_id)
+            .where(
+                col(SubjectRequest.id) == request_id,
+                col(SubjectRequest.workspace_id) == workspace_id,
+            )
             .with_for_update()
         )
     ).scalar_one_or_none()
@@ -39,7 +45,9 @@ async def find(session: AsyncSession, workspace_id: str, request_id: str) -> Sub
     return found
 
 
-async def approve(session: AsyncSession, workspace_id: str, request_id: str, actor: str, now: dt.datetime) -> SubjectRequest:
+async def approve(
+    session: AsyncSession, workspace_id: str, request_id: str, actor: str, now: dt.datetime
+) -> SubjectRequest:
     """Let a request go on that waits for an operator's eyes."""
     request = await find(session, workspace_id, request_id)
     request.status = move(request.status, "approve")
@@ -51,9 +59,15 @@ async def approve(session: AsyncSession, workspace_id: str, request_id: str, act
 
 
 async def deny(
-    session: AsyncSession, services: Services, workspace_id: str, request_id: str, actor: str, reason: str,
-    note_text: str | None, now: dt.datetime,
-) -> SubjectRequest:  # fmt: skip
+    session: AsyncSession,
+    services: Services,
+    workspace_id: str,
+    request_id: str,
+    actor: str,
+    reason: str,
+    note_text: str | None,
+    now: dt.datetime,
+) -> SubjectRequest:
     """Refuse, with a coded reason; the person is told, with the way to complain."""
     request = await find(session, workspace_id, request_id)
     request.status = move(request.status, "deny")
@@ -64,7 +78,12 @@ async def deny(
 
 
 async def cancel(
-    session: AsyncSession, services: Services, workspace_id: str, request_id: str, actor: str, now: dt.datetime
+    session: AsyncSession,
+    services: Services,
+    workspace_id: str,
+    request_id: str,
+    actor: str,
+    now: dt.datetime,
 ) -> SubjectRequest:
     """Stop: no further calls; the receipt states what was done before."""
     request = await find(session, workspace_id, request_id)
@@ -76,7 +95,13 @@ async def cancel(
     return request
 
 
-async def _stop(session: AsyncSession, services: Services, request: SubjectRequest, detail: str, now: dt.datetime) -> None:
+async def _stop(
+    session: AsyncSession,
+    services: Services,
+    request: SubjectRequest,
+    detail: str,
+    now: dt.datetime,
+) -> None:
     stopped = await deliveries.stop_all(session, [request.id], detail, now, reason=detail)
     request.open_count -= len(stopped)
     if request.open_count <= 0:
@@ -85,7 +110,12 @@ async def _stop(session: AsyncSession, services: Services, request: SubjectReque
 
 
 async def hold(
-    session: AsyncSession, workspace_id: str, request_id: str, actor: str, reason: str, now: dt.datetime
+    session: AsyncSession,
+    workspace_id: str,
+    request_id: str,
+    actor: str,
+    reason: str,
+    now: dt.datetime,
 ) -> SubjectRequest:
     """A legal hold: nothing goes out until it is released."""
     request = await find(session, workspace_id, request_id)
@@ -97,7 +127,9 @@ async def hold(
     return request
 
 
-async def release(session: AsyncSession, workspace_id: str, request_id: str, actor: str, now: dt.datetime) -> SubjectRequest:
+async def release(
+    session: AsyncSession, workspace_id: str, request_id: str, actor: str, now: dt.datetime
+) -> SubjectRequest:
     request = await find(session, workspace_id, request_id)
     move(request.status, "release")
     request.status = Status(request.held_status or Status.RESOLVING)
@@ -109,13 +141,21 @@ async def release(session: AsyncSession, workspace_id: str, request_id: str, act
 
 
 async def extend(
-    session: AsyncSession, workspace_id: str, request_id: str, actor: str, days: int, reason: str, now: dt.datetime
+    session: AsyncSession,
+    workspace_id: str,
+    request_id: str,
+    actor: str,
+    days: int,
+    reason: str,
+    now: dt.datetime,
 ) -> SubjectRequest:
     """Move the deadline once, within what the law allows; the person is told the reason."""
     request = await find(session, workspace_id, request_id)
     move(request.status, "extend")
     workspace = await session.get_one(Workspace, workspace_id)
-    limit = regimes.extension_limit(regimes.get(request.regime), request.kind, request.received_at, workspace.timezone)
+    limit = regimes.extension_limit(
+        regimes.get(request.regime), request.kind, request.received_at, workspace.timezone
+    )
     until = request.due_at + dt.timedelta(days=days)
     if limit is None or until > limit:
         last = f"until {limit:%Y-%m-%d} at the latest" if limit else "not at all"
@@ -128,10 +168,19 @@ async def extend(
 
 
 async def answer(
-    session: AsyncSession, services: Services, workspace_id: str, request_id: str, actor: str, text: str,
-    file_name: str | None, content: bytes | None, now: dt.datetime,
-) -> SubjectRequest:  # fmt: skip
-    """An operator's answer to a request that is not carried out automatically; sealed until it is forgotten."""
+    session: AsyncSession,
+    services: Services,
+    workspace_id: str,
+    request_id: str,
+    actor: str,
+    text: str,
+    file_name: str | None,
+    content: bytes | None,
+    now: dt.datetime,
+) -> SubjectRequest:
+    """An operator's answer to a request that is not carried out automatically; sealed until it is
+    forgotten.
+    """
     request = await find(session, workspace_id, request_id)
     if request.status != Status.IN_PROGRESS or Kind(request.kind) in OPERATIONS:
         raise WrongState("Only a verified request that waits for an operator can be answered.")
@@ -145,10 +194,16 @@ async def answer(
     common = {"workspace_id": workspace_id, "holder_id": request.id, "now": now}
     rows = []
     if text.strip():
-        rows.append(vault.value_row(key, purpose="answer", kind="text", value=text.strip(), **common))  # type: ignore[arg-type]
+        rows.append(
+            vault.value_row(key, purpose="answer", kind="text", value=text.strip(), **common)
+        )  # type: ignore[arg-type]
     if content is not None:
         name = (file_name or "answer").replace("/", "_").replace("\\", "_")[:120]
-        rows.append(vault.value_row(key, purpose="answer", kind="file", value=vault.pack_file(name, content), **common))  # type: ignore[arg-type]
+        rows.append(
+            vault.value_row(
+                key, purpose="answer", kind="file", value=vault.pack_file(name, content), **common
+            )
+        )  # type: ignore[arg-type]
     await vault.add(session, rows)
     _log(session, request, "answered", actor, now)
     await session.flush()
@@ -157,7 +212,13 @@ async def answer(
 
 
 async def waive(
-    session: AsyncSession, services: Services, workspace_id: str, delivery_id: str, actor: str, reason: str, now: dt.datetime
+    session: AsyncSession,
+    services: Services,
+    workspace_id: str,
+    delivery_id: str,
+    actor: str,
+    reason: str,
+    now: dt.datetime,
 ) -> None:
     """Give up on an archived delivery, with a reason that the receipt carries."""
 
@@ -165,11 +226,32 @@ async def waive(
         await settle.on_settled(services, inner, settled, at)  # type: ignore[arg-type]
 
     await deliveries.waive(session, workspace_id, delivery_id, reason, on_settled, now)
-    audit.record(session, workspace_id=workspace_id, actor=actor, verb="waive", target=delivery_id, now=now, reason=reason)
+    audit.record(
+        session,
+        workspace_id=workspace_id,
+        actor=actor,
+        verb="waive",
+        target=delivery_id,
+        now=now,
+        reason=reason,
+    )
 
 
-def _log(session: AsyncSession, request: SubjectRequest, type: str, actor: str, now: dt.datetime, **data: object) -> None:
+def _log(
+    session: AsyncSession,
+    request: SubjectRequest,
+    type: str,
+    actor: str,
+    now: dt.datetime,
+    **data: Any,
+) -> None:
     note(session, request.id, type, actor, now, **data)
-    audit.record(session, workspace_id=request.workspace_id, actor=actor, verb=type, target=request.id, now=now, **data)
-
-
+    audit.record(
+        session,
+        workspace_id=request.workspace_id,
+        actor=actor,
+        verb=type,
+        target=request.id,
+        now=now,
+        **data,
+    )

@@ -1,6 +1,8 @@
-"""Time passing for requests: cooling-off ends, links expire, receipts count as delivered, people are forgotten.
+"""Time passing for requests: cooling-off ends, links expire, receipts count as delivered, people
+are forgotten.
 
-Forgetting destroys the data key first, in the key store; then the ciphertexts go. The hard cap ends all waiting.
+Forgetting destroys the data key first, in the key store; then the ciphertexts go. The hard cap ends
+all waiting.
 """
 
 from __future__ import annotations
@@ -29,11 +31,16 @@ ORPHAN_AGE = dt.timedelta(hours=1)
 
 
 async def step_due(services: Services, now: dt.datetime) -> bool:
-    """Take the next step of requests whose time has come (all but resolving); True when there were some."""
+    """Take the next step of requests whose time has come (all but resolving); True when there were
+    some.
+    """
     async with services.database.writing() as session:
         rows = await session.execute(
             sa.select(SubjectRequest)
-            .where(col(SubjectRequest.next_step_at) <= now, col(SubjectRequest.status) != Status.RESOLVING)
+            .where(
+                col(SubjectRequest.next_step_at) <= now,
+                col(SubjectRequest.status) != Status.RESOLVING,
+            )
             .order_by(col(SubjectRequest.next_step_at))
             .limit(BATCH)
             .with_for_update(skip_locked=True)
@@ -44,7 +51,9 @@ async def step_due(services: Services, now: dt.datetime) -> bool:
     return bool(due)
 
 
-async def _step(session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime) -> bool:
+async def _step(
+    session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime
+) -> bool:
     """One request's step; True when the person is to be forgotten now."""
     request.next_step_at = None
     if request.status == Status.COOLING_OFF:
@@ -57,7 +66,9 @@ async def _step(session: AsyncSession, services: Services, request: SubjectReque
         return True
     elif request.status in FINAL:
         if request.delivered_at is None:
-            settle.delivered(request, await session.get_one(Workspace, request.workspace_id), services, now)
+            settle.delivered(
+                request, await session.get_one(Workspace, request.workspace_id), services, now
+            )
         return request.forget_at is not None and request.forget_at <= now
     elif request.received_at + services.settings.identifier_cap <= now:
         await _give_up(session, services, request, now)
@@ -67,9 +78,15 @@ async def _step(session: AsyncSession, services: Services, request: SubjectReque
     return False
 
 
-async def _give_up(session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime) -> None:
-    """The hard cap: what is still open becomes an exception, and the person is forgotten all the same."""
-    stopped = await deliveries.stop_all(session, [request.id], "gave_up", now, reason="identifier_cap")
+async def _give_up(
+    session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime
+) -> None:
+    """The hard cap: what is still open becomes an exception, and the person is forgotten all the
+    same.
+    """
+    stopped = await deliveries.stop_all(
+        session, [request.id], "gave_up", now, reason="identifier_cap"
+    )
     request.open_count -= len(stopped)
     note(session, request.id, "gave_up", "service", now, deliveries=len(stopped))
     await session.flush()
@@ -84,9 +101,15 @@ async def forget(services: Services, request_ids: Sequence[str], now: dt.datetim
     await services.keys.forget(request_ids)
     async with services.database.writing() as session:
         await vault.forget(session, request_ids)
-        await session.execute(sa.delete(OutgoingMail).where(col(OutgoingMail.holder_id).in_(request_ids)))
-        await session.execute(sa.delete(ConfirmationLink).where(col(ConfirmationLink.request_id).in_(request_ids)))
-        rows = await session.execute(sa.select(SubjectRequest).where(col(SubjectRequest.id).in_(request_ids)))
+        await session.execute(
+            sa.delete(OutgoingMail).where(col(OutgoingMail.holder_id).in_(request_ids))
+        )
+        await session.execute(
+            sa.delete(ConfirmationLink).where(col(ConfirmationLink.request_id).in_(request_ids))
+        )
+        rows = await session.execute(
+            sa.select(SubjectRequest).where(col(SubjectRequest.id).in_(request_ids))
+        )
         for request in rows.scalars():
             request.forgotten_at, request.next_step_at = now, None
             note(session, request.id, "forgotten", "service", now)
@@ -99,7 +122,9 @@ async def sweep_orphans(services: Services, now: dt.datetime) -> int:
         after = holders[-1]
         async with services.database.reading() as session:
             rows = await session.execute(
-                sa.select(col(PersonalValue.holder_id)).where(col(PersonalValue.holder_id).in_(holders)).distinct()
+                sa.select(col(PersonalValue.holder_id))
+                .where(col(PersonalValue.holder_id).in_(holders))
+                .distinct()
             )
             orphans = sorted(set(holders) - {holder_id for (holder_id,) in rows})
         await services.keys.forget(orphans)

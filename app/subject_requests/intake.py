@@ -1,4 +1,6 @@
-"""Intake: an ask becomes a request with clocks, its identifiers sealed under a data key of its own."""
+"""Intake: an ask becomes a request with clocks, its identifiers sealed under a data key of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from connectors.contract import Identifier
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -25,6 +26,7 @@ from app.sites import regimes
 from app.subject_requests.models import RequestEvent, SubjectRequest
 from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
+from connectors.contract import Identifier
 
 DEFAULT_REGIME = "gdpr"
 MAX_AGE = dt.timedelta(days=90)
@@ -72,26 +74,36 @@ def received(given: dt.datetime | None, now: dt.datetime) -> dt.datetime:
     return min(given.astimezone(dt.UTC), now)
 
 
-async def check_destinations(session: AsyncSession, workspace_id: str, ids: Sequence[str] | None) -> None:
+async def check_destinations(
+    session: AsyncSession, workspace_id: str, ids: Sequence[str] | None
+) -> None:
     """422 when one of the named destinations does not exist here."""
     if ids is None:
         return
     rows = await session.execute(
         sa.select(col(Destination.id)).where(
-            col(Destination.id).in_(ids), col(Destination.workspace_id) == workspace_id, col(Destination.deleted_at).is_(None)
+            col(Destination.id).in_(ids),
+            col(Destination.workspace_id) == workspace_id,
+            col(Destination.deleted_at).is_(None),
         )
     )
     if len({each for (each,) in rows}) != len(set(ids)):
         raise Invalid("`destinations` names one that does not exist; see GET /v1/destinations.")
 
 
-async def take_in(services: Services, asks: Sequence[Ask], now: dt.datetime) -> Mapping[str, HolderKey]:
+async def take_in(
+    services: Services, asks: Sequence[Ask], now: dt.datetime
+) -> Mapping[str, HolderKey]:
     """Make the data keys the asks need; commit them before the requests. Orphans are swept."""
     return await services.keys.create([ask.id for ask in asks], now)
 
 
 async def write(
-    session: AsyncSession, services: Services, asks: Sequence[Ask], keys: Mapping[str, HolderKey], now: dt.datetime
+    session: AsyncSession,
+    services: Services,
+    asks: Sequence[Ask],
+    keys: Mapping[str, HolderKey],
+    now: dt.datetime,
 ) -> None:
     """Insert the requests in the caller's transaction."""
     if not asks:
@@ -128,7 +140,9 @@ def _request(ask: Ask, services: Services, now: dt.datetime) -> dict[str, Any]:
         "open_count": 0,
         "phase": 0,
         "phase_open_count": 0,
-        "next_step_at": now if status is Status.RESOLVING else now + services.settings.identifier_cap,
+        "next_step_at": now
+        if status is Status.RESOLVING
+        else now + services.settings.identifier_cap,
     }
 
 
@@ -140,7 +154,10 @@ def first_status(ask: Ask) -> Status:
 
 def _values(services: Services, ask: Ask, key: HolderKey, now: dt.datetime) -> list[dict[str, Any]]:
     common: dict[str, Any] = {"workspace_id": ask.workspace.id, "holder_id": ask.id, "now": now}
-    rows = [vault.identifier_row(services.ring, key, identifier=each, **common) for each in ask.identifiers]
+    rows = [
+        vault.identifier_row(services.ring, key, identifier=each, **common)
+        for each in ask.identifiers
+    ]
     extra = {"contact": ask.contact_email, "external_id": ask.external_id, "note": ask.note}
     rows += [
         vault.value_row(key, purpose=purpose, kind=purpose, value=value, **common)
@@ -157,5 +174,9 @@ def _event(ask: Ask, now: dt.datetime) -> dict[str, Any]:
         "at": now,
         "type": "received",
         "actor": ask.channel,
-        "data": {"kind": ask.kind, "regime": ask.regime.id, "verification": ask.verification if ask.is_verified else "none"},
+        "data": {
+            "kind": ask.kind,
+            "regime": ask.regime.id,
+            "verification": ask.verification if ask.is_verified else "none",
+        },
     }

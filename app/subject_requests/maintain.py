@@ -46,18 +46,25 @@ async def _remove_old(services: Services, oldest: dt.datetime) -> int:
     async with services.database.writing() as session:
         rows = await session.execute(
             sa.select(col(SubjectRequest.id))
-            .where(col(SubjectRequest.completed_at) < oldest, col(SubjectRequest.forgotten_at).is_not(None))
+            .where(
+                col(SubjectRequest.completed_at) < oldest,
+                col(SubjectRequest.forgotten_at).is_not(None),
+            )
             .limit(BITE)
         )
         ids = [request_id for (request_id,) in rows]
         if not ids:
             return 0
         deliveries = sa.select(col(Delivery.id)).where(col(Delivery.request_id).in_(ids))
-        calls = sa.select(col(DeliveryTransition.call_id)).where(col(DeliveryTransition.delivery_id).in_(deliveries))
+        calls = sa.select(col(DeliveryTransition.call_id)).where(
+            col(DeliveryTransition.delivery_id).in_(deliveries)
+        )
         await session.execute(sa.delete(Call).where(col(Call.id).in_(calls)))
-        await session.execute(sa.delete(DeliveryTransition).where(col(DeliveryTransition.delivery_id).in_(deliveries)))
+        await session.execute(
+            sa.delete(DeliveryTransition).where(col(DeliveryTransition.delivery_id).in_(deliveries))
+        )
         await session.execute(sa.delete(Delivery).where(col(Delivery.request_id).in_(ids)))
         for owned in (RequestEvent, Receipt):
-            await session.execute(sa.delete(owned).where(col(owned.request_id).in_(ids)))  # type: ignore[attr-defined]
+            await session.execute(sa.delete(owned).where(col(owned.request_id).in_(ids)))
         await session.execute(sa.delete(SubjectRequest).where(col(SubjectRequest.id).in_(ids)))
         return len(ids)

@@ -23,14 +23,21 @@ class Batch(Main, table=True):
 
 
 class SubjectRequest(Main, table=True):
-    """What a person (or a program for one) asks for: kind, regime, state, clocks. Holds no identifier."""
+    """What a person (or a program for one) asks for: kind, regime, state, clocks. Holds no
+    identifier.
+    """
 
     __tablename__ = "subject_request"
     __table_args__ = (
         sa.Index("ix_subject_request_list", "workspace_id", "id"),
         sa.Index("ix_subject_request_status", "workspace_id", "status", "id"),
-        sa.Index("ix_subject_request_next", "next_step_at", postgresql_where=sa.text("next_step_at IS NOT NULL"), sqlite_where=sa.text("next_step_at IS NOT NULL")),
-    )  # fmt: skip
+        sa.Index(
+            "ix_subject_request_next",
+            "next_step_at",
+            postgresql_where=sa.text("next_step_at IS NOT NULL"),
+            sqlite_where=sa.text("next_step_at IS NOT NULL"),
+        ),
+    )
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(foreign_key="workspace.id", sa_type=Id)

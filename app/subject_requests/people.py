@@ -1,7 +1,8 @@
 """What a person does without an account: ask by form, confirm by link, look at the status, cancel.
 
-The form's answer is the same whoever the address belongs to, and whether or not a mail went out. A confirmation
-link is single-use, bound to one request, kept only as a digest, and used by POST: its GET changes nothing.
+The form's answer is the same whoever the address belongs to, and whether or not a mail went out. A
+confirmation link is single-use, bound to one request, kept only as a digest, and used by POST: its
+GET changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import secrets
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from connectors.contract import Identifier
 from itsdangerous import BadData, URLSafeSerializer
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -32,6 +32,7 @@ from app.subject_requests.resolve import irreversible_destinations
 from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
 from app.subject_requests.timeline import note
+from connectors.contract import Identifier
 
 LINK_LIFETIME = dt.timedelta(hours=24)
 COOLING_OFF = dt.timedelta(hours=24)
@@ -56,18 +57,34 @@ class FormIn:
 
 
 async def submit(
-    services: Services, limits: RateLimits, workspace: Workspace, site: Site, form: FormIn, now: dt.datetime
+    services: Services,
+    limits: RateLimits,
+    workspace: Workspace,
+    site: Site,
+    form: FormIn,
+    now: dt.datetime,
 ) -> None:
-    """Take a form in. Returns nothing: the caller's answer must not depend on anything found here."""
+    """Take a form in. Returns nothing: the caller's answer must not depend on anything
+    found here.
+    """
     if not await _may_mail(services, limits, workspace.id, form.email):
         return
     regime = regimes.get(form.regime)
     at_once = form.kind is Kind.OPT_OUT and not regime.needs_verification(form.kind)
     ask = intake.Ask(
-        workspace=workspace, kind=form.kind, regime=regime, identifiers=[form.email], channel="form",
-        verification="none" if at_once else "email_link", received_at=now, is_verified=False,
-        contact_email=form.email.value, site_id=site.id, language=form.language, note=form.note,
-    )  # fmt: skip
+        workspace=workspace,
+        kind=form.kind,
+        regime=regime,
+        identifiers=[form.email],
+        channel="form",
+        verification="none" if at_once else "email_link",
+        received_at=now,
+        is_verified=False,
+        contact_email=form.email.value,
+        site_id=site.id,
+        language=form.language,
+        note=form.note,
+    )
     keys = await intake.take_in(services, [ask], now)
     token = secrets.token_urlsafe(32)
     context = keys[ask.id].seal(json.dumps({"token": token}).encode(), f"mail|{ask.id}|context|1")
@@ -77,16 +94,27 @@ async def submit(
         if at_once:
             request.status, request.next_step_at = Status.RESOLVING, now
             hint_after_commit(session, "advance")
-            notifications.queue(session, workspace.id, ask.id, "opt_out_received", form.language, now)
+            notifications.queue(
+                session, workspace.id, ask.id, "opt_out_received", form.language, now
+            )
         else:
             session.add(
-                ConfirmationLink(token_sha256=sha256(token), request_id=ask.id, created_at=now, expires_at=now + LINK_LIFETIME)
+                ConfirmationLink(
+                    token_sha256=sha256(token),
+                    request_id=ask.id,
+                    created_at=now,
+                    expires_at=now + LINK_LIFETIME,
+                )
             )
             request.next_step_at = now + LINK_LIFETIME
-            notifications.queue(session, workspace.id, ask.id, "confirm", form.language, now, context)
+            notifications.queue(
+                session, workspace.id, ask.id, "confirm", form.language, now, context
+            )
 
 
-async def _may_mail(services: Services, limits: RateLimits, workspace_id: str, email: Identifier) -> bool:
+async def _may_mail(
+    services: Services, limits: RateLimits, workspace_id: str, email: Identifier
+) -> bool:
     """Few mails per mailbox (by digest), and a budget over all."""
     mailbox = services.ring.subject_ref(workspace_id, email.kind, email.value).hex()
     return (
@@ -100,9 +128,13 @@ async def find_link(session: AsyncSession, token: str, now: dt.datetime) -> Subj
     """The request behind a link that can still be used; reading it changes nothing."""
     link = await session.get(ConfirmationLink, sha256(token))
     if link is None:
-        raise NotFound("This link is not one of ours, or it is incomplete. Copy it whole from the mail.")
+        raise NotFound(
+            "This link is not one of ours, or it is incomplete. Copy it whole from the mail."
+        )
     if link.used_at or link.revoked_at:
-        raise LinkUsed("If you confirmed before, all is well: follow the status link in the next mail.")
+        raise LinkUsed(
+            "If you confirmed before, all is well: follow the status link in the next mail."
+        )
     if link.expires_at <= now:
         raise Gone("The link has expired. Please send the form again.")
     request = await session.get_one(SubjectRequest, link.request_id)
@@ -111,19 +143,26 @@ async def find_link(session: AsyncSession, token: str, now: dt.datetime) -> Subj
     return request
 
 
-async def confirm(session: AsyncSession, services: Services, token: str, now: dt.datetime) -> SubjectRequest:
+async def confirm(
+    session: AsyncSession, services: Services, token: str, now: dt.datetime
+) -> SubjectRequest:
     """Use the link: exactly one of any number of parallel calls wins."""
     request = await find_link(session, token, now)
     used = await session.execute(
         sa.update(ConfirmationLink)
         .where(
-            col(ConfirmationLink.token_sha256) == sha256(token), col(ConfirmationLink.used_at).is_(None),
-            col(ConfirmationLink.revoked_at).is_(None), col(ConfirmationLink.expires_at) > now,
+            col(ConfirmationLink.token_sha256) == sha256(token),
+            col(ConfirmationLink.used_at).is_(None),
+            col(ConfirmationLink.revoked_at).is_(None),
+            col(ConfirmationLink.expires_at) > now,
         )
         .values(used_at=now)
-    )  # fmt: skip
-    if used.rowcount != 1:
-        raise LinkUsed("If you confirmed before, all is well: follow the status link in the next mail.")
+        .returning(col(ConfirmationLink.request_id))
+    )
+    if used.first() is None:
+        raise LinkUsed(
+            "If you confirmed before, all is well: follow the status link in the next mail."
+        )
     workspace = await session.get_one(Workspace, request.workspace_id)
     request.verified_at, request.verification = now, "email_link"
     note(session, request.id, "verified", "person", now, by="email_link")
@@ -133,12 +172,20 @@ async def confirm(session: AsyncSession, services: Services, token: str, now: dt
 
 
 async def _go_on(
-    session: AsyncSession, services: Services, request: SubjectRequest, workspace: Workspace, now: dt.datetime
+    session: AsyncSession,
+    services: Services,
+    request: SubjectRequest,
+    workspace: Workspace,
+    now: dt.datetime,
 ) -> None:
     """Verified: an operator's task, a day to think it over, or straight to work."""
     if Kind(request.kind) not in OPERATIONS:
         request.status, request.next_step_at = Status.IN_PROGRESS, None
-    elif request.kind == Kind.ERASURE and not workspace.is_demo and await irreversible_destinations(session, services, workspace.id):
+    elif (
+        request.kind == Kind.ERASURE
+        and not workspace.is_demo
+        and await irreversible_destinations(session, services, workspace.id)
+    ):
         request.status, request.next_step_at = Status.COOLING_OFF, now + COOLING_OFF
     else:
         request.status, request.next_step_at = Status.RESOLVING, now
@@ -149,11 +196,15 @@ async def _go_on(
 
 
 class StatusLinks:
-    """Links to a request's status page: signed, not stored; they end when the person is forgotten."""
+    """Links to a request's status page: signed, not stored; they end when the person is
+    forgotten.
+    """
 
     def __init__(self, ring: KeyRing) -> None:
         self._serializer = URLSafeSerializer(
-            ring.derive("status"), salt="status", signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"}
+            ring.derive("status"),
+            salt="status",
+            signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
         )
 
     def token(self, request_id: str) -> str:
@@ -163,4 +214,6 @@ class StatusLinks:
         try:
             return str(self._serializer.loads(token))
         except BadData:
-            raise NotFound("This link is not one of ours, or it is incomplete. Copy it whole from the mail.") from None
+            raise NotFound(
+                "This link is not one of ours, or it is incomplete. Copy it whole from the mail."
+            ) from None

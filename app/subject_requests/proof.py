@@ -1,4 +1,6 @@
-"""Receipts of requests: signing what was settled, making an interim one on demand, handing them out."""
+"""Receipts of requests: signing what was settled, making an interim one on demand, handing them
+out.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ async def sign_due(services: Services, now: dt.datetime) -> bool:
     """Sign up to 200 receipts; True when there were some."""
     async with services.database.writing() as session:
         rows = await session.execute(
-            sa.select(Receipt).where(col(Receipt.jws).is_(None)).limit(200).with_for_update(skip_locked=True)
+            sa.select(Receipt)
+            .where(col(Receipt.jws).is_(None))
+            .limit(200)
+            .with_for_update(skip_locked=True)
         )
         due = list(rows.scalars())
         for receipt in due:
@@ -61,7 +66,9 @@ async def receipt_of(
     return Proof(jws, openings)
 
 
-async def _newest(session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime) -> Receipt:
+async def _newest(
+    session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime
+) -> Receipt:
     if request.receipt_id is not None:
         return await session.get_one(Receipt, request.receipt_id)
     if request.verified_at is None or request.status in FINAL:
@@ -78,7 +85,12 @@ async def _newest(session: AsyncSession, services: Services, request: SubjectReq
         facts = await settle.gather(session, [request])
         claims = settle.receipt_claims(services, request, facts, new_id("rcp"), now, is_final=False)
         found = Receipt(
-            id=claims["jti"], workspace_id=request.workspace_id, request_id=request.id, is_final=False, claims=claims, created_at=now
+            id=claims["jti"],
+            workspace_id=request.workspace_id,
+            request_id=request.id,
+            is_final=False,
+            claims=claims,
+            created_at=now,
         )
         session.add(found)
     return found
@@ -90,5 +102,3 @@ async def openings_of(
     """What opens the commitments: one per identifier, in the order of the receipt."""
     opened = await vault.open_holder(session, services.keys, [request.id])
     return [{"kind": each.kind, "opening": each.opening} for each in opened] or None
-
-

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from connectors.contract import Identifier
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -19,6 +18,7 @@ from app.delivery.states import SETTLED
 from app.destinations.models import Destination
 from app.identity import vault
 from app.subject_requests.models import Batch, RequestEvent, SubjectRequest
+from connectors.contract import Identifier
 
 
 async def get(session: AsyncSession, workspace_id: str, request_id: str) -> SubjectRequest:
@@ -29,38 +29,62 @@ async def get(session: AsyncSession, workspace_id: str, request_id: str) -> Subj
 
 
 async def page(
-    session: AsyncSession, workspace_id: str, *, status: str | None = None, kind: str | None = None, regime: str | None = None,
-    batch_id: str | None = None, limit: int, after: str | None,
-) -> list[SubjectRequest]:  # fmt: skip
+    session: AsyncSession,
+    workspace_id: str,
+    *,
+    status: str | None = None,
+    kind: str | None = None,
+    regime: str | None = None,
+    batch_id: str | None = None,
+    limit: int,
+    after: str | None,
+) -> list[SubjectRequest]:
     """Newest first; ``after`` is the id of the last one seen."""
     query = sa.select(SubjectRequest).where(col(SubjectRequest.workspace_id) == workspace_id)
-    for column, value in (("status", status), ("kind", kind), ("regime", regime), ("batch_id", batch_id)):
+    for column, value in (
+        ("status", status),
+        ("kind", kind),
+        ("regime", regime),
+        ("batch_id", batch_id),
+    ):
         if value is not None:
             query = query.where(col(getattr(SubjectRequest, column)) == value)
     if after is not None:
         query = query.where(col(SubjectRequest.id) < after)
-    return list((await session.execute(query.order_by(col(SubjectRequest.id).desc()).limit(limit))).scalars())
+    return list(
+        (
+            await session.execute(query.order_by(col(SubjectRequest.id).desc()).limit(limit))
+        ).scalars()
+    )
 
 
 async def search(
     session: AsyncSession, ring: KeyRing, workspace_id: str, identifiers: Sequence[Identifier]
 ) -> list[SubjectRequest]:
-    """Requests of anybody with one of the identifiers, newest first; forgotten people cannot be found."""
+    """Requests of anybody with one of the identifiers, newest first; forgotten people cannot be
+    found.
+    """
     holders = await vault.holders_of(session, ring, workspace_id, identifiers)
     rows = await session.execute(
         sa.select(SubjectRequest)
-        .where(col(SubjectRequest.id).in_(holders), col(SubjectRequest.workspace_id) == workspace_id)
+        .where(
+            col(SubjectRequest.id).in_(holders), col(SubjectRequest.workspace_id) == workspace_id
+        )
         .order_by(col(SubjectRequest.id).desc())
     )
     return list(rows.scalars())
 
 
-async def as_json(session: AsyncSession, requests: Sequence[SubjectRequest]) -> list[dict[str, Any]]:
+async def as_json(
+    session: AsyncSession, requests: Sequence[SubjectRequest]
+) -> list[dict[str, Any]]:
     """The Request shape of design section 7, deliveries included."""
     found = await deliveries.of_requests(session, [each.id for each in requests])
     present = await deliveries.latest(session, [each.id for each in found])
     rows = await session.execute(
-        sa.select(Destination).where(col(Destination.id).in_({each.destination_id for each in found}))
+        sa.select(Destination).where(
+            col(Destination.id).in_({each.destination_id for each in found})
+        )
     )
     destinations = {each.id: each for each in rows.scalars()}
     by_request: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -69,7 +93,11 @@ async def as_json(session: AsyncSession, requests: Sequence[SubjectRequest]) -> 
         by_request[each.request_id].append(
             {
                 "id": each.id,
-                "destination": {"id": destination.id, "name": destination.name, "connector": destination.connector},
+                "destination": {
+                    "id": destination.id,
+                    "name": destination.name,
+                    "connector": destination.connector,
+                },
                 "operation": each.operation,
                 "state": now.state,
                 "detail": now.detail,
@@ -110,19 +138,46 @@ def _request_json(request: SubjectRequest, deliveries_json: list[dict[str, Any]]
 
 
 async def timeline(session: AsyncSession, request_id: str) -> list[dict[str, Any]]:
-    """Everything that happened, oldest first: the request's events and its deliveries' transitions."""
+    """Everything that happened, oldest first: the request's events and its deliveries'
+    transitions.
+    """
     events = await session.execute(
-        sa.select(RequestEvent).where(col(RequestEvent.request_id) == request_id).order_by(col(RequestEvent.id))
+        sa.select(RequestEvent)
+        .where(col(RequestEvent.request_id) == request_id)
+        .order_by(col(RequestEvent.id))
     )
     items = [
-        (each.at, {"at": rfc3339(each.at), "type": each.type, "actor": each.actor, "delivery_id": each.delivery_id, "data": each.data})
+        (
+            each.at,
+            {
+                "at": rfc3339(each.at),
+                "type": each.type,
+                "actor": each.actor,
+                "delivery_id": each.delivery_id,
+                "data": each.data,
+            },
+        )
         for each in events.scalars()
     ]
     for delivery in await deliveries.of_requests(session, [request_id]):
         for step in await deliveries.trace(session, delivery.id):
-            data = {"state": step.state, "detail": step.detail, "attempt": step.attempt, "reason": step.reason}
+            data = {
+                "state": step.state,
+                "detail": step.detail,
+                "attempt": step.attempt,
+                "reason": step.reason,
+            }
             items.append(
-                (step.at, {"at": rfc3339(step.at), "type": f"delivery_{step.state}", "actor": "engine", "delivery_id": delivery.id, "data": data})
+                (
+                    step.at,
+                    {
+                        "at": rfc3339(step.at),
+                        "type": f"delivery_{step.state}",
+                        "actor": "engine",
+                        "delivery_id": delivery.id,
+                        "data": data,
+                    },
+                )
             )
     return [item for _, item in sorted(items, key=lambda each: each[0])]
 

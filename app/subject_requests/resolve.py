@@ -1,7 +1,8 @@
-"""Resolve and plan: what the person proved becomes the identifiers destinations know, then deliveries.
+"""Resolve and plan: what the person proved becomes the identifiers destinations know, then
+deliveries.
 
-Resolving asks identity sources over the network and holds no transaction; planning is one transaction: state,
-deliveries, places in queues. Several people go through both together.
+Resolving asks identity sources over the network and holds no transaction; planning is one
+transaction: state, deliveries, places in queues. Several people go through both together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from connectors.contract import Call, Identifier, Operation, Outcome, Person, supports
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -33,6 +33,7 @@ from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
 from app.subject_requests.timeline import note
 from app.suppression import service as suppression
+from connectors.contract import Call, Identifier, Operation, Outcome, Person, supports
 
 log = get_logger(__name__)
 
@@ -56,9 +57,13 @@ async def resolve_due(services: Services, now: dt.datetime) -> bool:
             held = await _still_resolving(session, [request_id])
             for request in held:
                 request.next_step_at = now + RETRY
-                note(session, request.id, "resolve_failed", "service", now, source=failed[request_id])
+                note(
+                    session, request.id, "resolve_failed", "service", now, source=failed[request_id]
+                )
         if ready:
-            await _plan(session, services, await _still_resolving(session, [each.id for each in ready]), now)
+            await _plan(
+                session, services, await _still_resolving(session, [each.id for each in ready]), now
+            )
     return True
 
 
@@ -66,7 +71,9 @@ async def _take(session: AsyncSession, now: dt.datetime) -> list[SubjectRequest]
     """Requests due for resolving; their next look moves to the end of our lease, should we die."""
     rows = await session.execute(
         sa.select(SubjectRequest)
-        .where(col(SubjectRequest.next_step_at) <= now, col(SubjectRequest.status) == Status.RESOLVING)
+        .where(
+            col(SubjectRequest.next_step_at) <= now, col(SubjectRequest.status) == Status.RESOLVING
+        )
         .order_by(col(SubjectRequest.next_step_at))
         .limit(BATCH)
         .with_for_update(skip_locked=True)
@@ -93,7 +100,9 @@ async def _still_resolving(session: AsyncSession, ids: Sequence[str]) -> list[Su
 async def _ask_sources(
     services: Services, batch: Sequence[SubjectRequest]
 ) -> tuple[dict[str, list[Identifier]], dict[str, str]]:
-    """What identity sources know: request id -> further identifiers; and the requests a source could not answer."""
+    """What identity sources know: request id -> further identifiers; and the requests a source
+    could not answer.
+    """
     asking = [each for each in batch if each.kind != Kind.UNSUPPRESSION]
     async with services.database.reading() as session:
         sources = await _sources(session, {each.workspace_id for each in asking})
@@ -109,11 +118,15 @@ async def _ask_sources(
                 session, services.keys, services.ring, request.workspace_id, known[request.id]
             )
     for source in sources:
-        mine = [each for each in asking if each.workspace_id == source.workspace_id and known[each.id]]
+        mine = [
+            each for each in asking if each.workspace_id == source.workspace_id and known[each.id]
+        ]
         if not mine:
             continue
         people = [Person(each.id, tuple(known[each.id] + found[each.id])) for each in mine]
-        answer = await services.ask(source, Call(new_id("call"), Operation.ERASE, 1), "lookup", people)
+        answer = await services.ask(
+            source, Call(new_id("call"), Operation.ERASE, 1), "lookup", people
+        )
         if isinstance(answer, Outcome):
             failed |= {each.id: source.id for each in mine}
             log.warning("lookup_failed", destination_id=source.id, reason=answer.reason)
@@ -136,7 +149,10 @@ async def _sources(session: AsyncSession, workspace_ids: set[str]) -> list[Desti
 
 
 async def _store(
-    services: Services, batch: Sequence[SubjectRequest], found: Mapping[str, Sequence[Identifier]], now: dt.datetime
+    services: Services,
+    batch: Sequence[SubjectRequest],
+    found: Mapping[str, Sequence[Identifier]],
+    now: dt.datetime,
 ) -> None:
     """Seal what was found beside what was given; more than the cap needs an operator's eyes."""
     keys = await services.keys.load([each.id for each in batch if found.get(each.id)])
@@ -149,25 +165,32 @@ async def _store(
         for request in batch:
             if request.id not in keys:
                 continue
-            fresh = [each for each in _normalised(found[request.id]) if each not in have[request.id]]
+            fresh = [
+                each for each in _normalised(found[request.id]) if each not in have[request.id]
+            ]
             counts = Counter(each.kind for each in fresh)
             if counts and max(counts.values()) > MAX_PER_KIND:
                 await _needs_approval(session, request.id, now)
                 continue
             rows += [
                 vault.identifier_row(
-                    services.ring, keys[request.id], workspace_id=request.workspace_id, holder_id=request.id,
-                    identifier=each, now=now, origin="resolved",
+                    services.ring,
+                    keys[request.id],
+                    workspace_id=request.workspace_id,
+                    holder_id=request.id,
+                    identifier=each,
+                    now=now,
+                    origin="resolved",
                 )
                 for each in fresh
-            ]  # fmt: skip
+            ]
             if fresh:
                 note(session, request.id, "resolved", "service", now, found=dict(counts))
         await vault.add(session, rows)
 
 
 def _normalised(identifiers: Sequence[Identifier]) -> list[Identifier]:
-    clean = {}
+    clean: dict[Identifier, None] = {}
     for each in identifiers:
         try:
             clean[normalise(each.kind, each.value)] = None
@@ -187,7 +210,9 @@ async def _needs_approval(session: AsyncSession, request_id: str, now: dt.dateti
 # Plan
 
 
-async def _plan(session: AsyncSession, services: Services, requests: Sequence[SubjectRequest], now: dt.datetime) -> None:
+async def _plan(
+    session: AsyncSession, services: Services, requests: Sequence[SubjectRequest], now: dt.datetime
+) -> None:
     if not requests:
         return
     by_workspace: dict[str, list[SubjectRequest]] = defaultdict(list)
@@ -222,7 +247,9 @@ async def _destinations(session: AsyncSession, workspace_id: str) -> list[Destin
     rows = await session.execute(
         sa.select(Destination)
         .where(
-            col(Destination.workspace_id) == workspace_id, col(Destination.is_enabled), col(Destination.deleted_at).is_(None)
+            col(Destination.workspace_id) == workspace_id,
+            col(Destination.is_enabled),
+            col(Destination.deleted_at).is_(None),
         )
         .order_by(col(Destination.id))
     )
@@ -232,23 +259,30 @@ async def _destinations(session: AsyncSession, workspace_id: str) -> list[Destin
 def _originals(
     requests: Sequence[SubjectRequest], opened: Mapping[str, Sequence[Opened]]
 ) -> dict[str, SubjectRequest]:
-    """Requests that ask the same for the same person as an earlier one of this plan: none of whose calls was made."""
+    """Requests that ask the same for the same person as an earlier one of this plan: none of whose
+    calls was made.
+    """
     first: dict[Any, SubjectRequest] = {}
     originals = {}
     for request in sorted(requests, key=lambda each: each.id):
         if request.duplicate_of is not None:
             continue
         same = (
-            request.kind, frozenset(each.subject_ref for each in opened[request.id]), tuple(request.destination_ids or ()),
-            tuple(request.purposes), request.regime,
-        )  # fmt: skip
+            request.kind,
+            frozenset(each.subject_ref for each in opened[request.id]),
+            tuple(request.destination_ids or ()),
+            tuple(request.purposes),
+            request.regime,
+        )
         original = first.setdefault(same, request)
         if original is not request:
             originals[request.id] = original
     return originals
 
 
-def _attach(session: AsyncSession, request: SubjectRequest, original: SubjectRequest, now: dt.datetime) -> None:
+def _attach(
+    session: AsyncSession, request: SubjectRequest, original: SubjectRequest, now: dt.datetime
+) -> None:
     """A duplicate has its own id, clock and receipt, and settles with its original."""
     request.status = Status.IN_PROGRESS
     request.duplicate_of = original.id
@@ -257,9 +291,12 @@ def _attach(session: AsyncSession, request: SubjectRequest, original: SubjectReq
 
 
 def _deliveries(
-    services: Services, request: SubjectRequest, destinations: Sequence[Destination], opened: Sequence[Opened],
+    services: Services,
+    request: SubjectRequest,
+    destinations: Sequence[Destination],
+    opened: Sequence[Opened],
     now: dt.datetime,
-) -> list[plan.Planned]:  # fmt: skip
+) -> list[plan.Planned]:
     operation = OPERATIONS[Kind(request.kind)]
     planned = []
     for destination in destinations:
@@ -287,7 +324,12 @@ def _deliveries(
     return planned
 
 
-def _start(session: AsyncSession, request: SubjectRequest, deliveries: Sequence[plan.Planned], now: dt.datetime) -> None:
+def _start(
+    session: AsyncSession,
+    request: SubjectRequest,
+    deliveries: Sequence[plan.Planned],
+    now: dt.datetime,
+) -> None:
     live = [each for each in deliveries if each.skip_reason is None]
     request.status = Status.IN_PROGRESS
     request.open_count = len(live)
@@ -298,24 +340,41 @@ def _start(session: AsyncSession, request: SubjectRequest, deliveries: Sequence[
 
 
 async def _suppress(
-    session: AsyncSession, services: Services, workspace: Workspace, request: SubjectRequest, opened: Sequence[Opened],
+    session: AsyncSession,
+    services: Services,
+    workspace: Workspace,
+    request: SubjectRequest,
+    opened: Sequence[Opened],
     now: dt.datetime,
-) -> None:  # fmt: skip
-    """Our own list: erasure, opt-out and suppression add the person, unsuppression takes them off."""
+) -> None:
+    """Our own list: erasure, opt-out and suppression add the person, unsuppression takes
+    them off.
+    """
     subjects = [(each.subject_ref, each.kind) for each in opened if each.subject_ref is not None]
     scopes = [f"purpose:{each}" for each in request.purposes] or ["all"]
     if request.kind == Kind.UNSUPPRESSION:
-        await suppression.lift(session, workspace.id, [ref for ref, _ in subjects], scopes if request.purposes else None)
+        await suppression.lift(
+            session,
+            workspace.id,
+            [ref for ref, _ in subjects],
+            scopes if request.purposes else None,
+        )
     elif request.kind != Kind.ERASURE or workspace.suppress_after_erasure:
         until = suppression.expiry(now, services.settings.suppression_months)
         await suppression.add(
-            session, workspace_id=workspace.id, subjects=subjects, scopes=scopes, request_id=request.id, now=now, until=until
+            session,
+            workspace_id=workspace.id,
+            subjects=subjects,
+            scopes=scopes,
+            request_id=request.id,
+            now=now,
+            until=until,
         )
 
 
-
-
-async def irreversible_destinations(session: AsyncSession, services: Services, workspace_id: str) -> bool:
+async def irreversible_destinations(
+    session: AsyncSession, services: Services, workspace_id: str
+) -> bool:
     """Whether an erasure would touch a destination that cannot undo it."""
     return any(
         connector is not None and connector.is_irreversible and supports(connector, Operation.ERASE)

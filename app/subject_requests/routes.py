@@ -22,7 +22,15 @@ from app.security.models import Workspace
 from app.sites import regimes
 from app.subject_requests import decide, intake, proof, queries
 from app.subject_requests.models import Batch, SubjectRequest
-from app.subject_requests.schemas import BulkIn, DenyIn, ExtendIn, HoldIn, RequestIn, SearchIn, SubjectIn
+from app.subject_requests.schemas import (
+    BulkIn,
+    DenyIn,
+    ExtendIn,
+    HoldIn,
+    RequestIn,
+    SearchIn,
+    SubjectIn,
+)
 from app.subject_requests.services import Services
 from app.subject_requests.states import Status
 
@@ -42,7 +50,9 @@ Shared = Annotated[Services, Depends(services_of)]
 
 
 @router.post("/requests", status_code=201)
-async def create_request(body: RequestIn, caller: Writer, services: Shared, request: Request) -> JSONResponse:
+async def create_request(
+    body: RequestIn, caller: Writer, services: Shared, request: Request
+) -> JSONResponse:
     """Ask for one person; the key vouches for who asks."""
     now = utc_now()
     async with services.database.reading() as session:
@@ -65,13 +75,17 @@ async def create_request(body: RequestIn, caller: Writer, services: Shared, requ
 
     async def work(session: AsyncSession) -> tuple[int, dict[str, Any]]:
         await intake.write(session, services, [ask], keys, now)
-        return 201, (await queries.as_json(session, [await session.get_one(SubjectRequest, ask.id)]))[0]
+        return 201, (
+            await queries.as_json(session, [await session.get_one(SubjectRequest, ask.id)])
+        )[0]
 
     return await idempotency.once(request, caller, body.model_dump(mode="json"), work, now)
 
 
 @router.post("/requests/bulk", status_code=202)
-async def create_bulk(body: BulkIn, caller: Writer, services: Shared, request: Request) -> JSONResponse:
+async def create_bulk(
+    body: BulkIn, caller: Writer, services: Shared, request: Request
+) -> JSONResponse:
     """Ask for up to 5 000 people at once; the accepted ones are committed when this answers."""
     if len(body.subjects) > MAX_BULK:
         raise TooLarge(f"Send at most {MAX_BULK} subjects in one call.")
@@ -104,15 +118,24 @@ def _asks(
             identifiers = intake.clean(subject.identifiers)
         except (ValidationError, Problem) as error:
             slug, detail = _why(error)
-            rejected.append({"index": index, "type": f"urn:quittance:problem:{slug}", "detail": detail})
+            rejected.append(
+                {"index": index, "type": f"urn:quittance:problem:{slug}", "detail": detail}
+            )
             continue
         asks.append(
             intake.Ask(
-                workspace=workspace, kind=body.kind, regime=regime, identifiers=identifiers, channel="bulk",
-                verification="api_key", received_at=now, is_verified=True, external_id=subject.external_id,
+                workspace=workspace,
+                kind=body.kind,
+                regime=regime,
+                identifiers=identifiers,
+                channel="bulk",
+                verification="api_key",
+                received_at=now,
+                is_verified=True,
+                external_id=subject.external_id,
                 batch_id=batch_id,
             )
-        )  # fmt: skip
+        )
     return asks, rejected
 
 
@@ -130,30 +153,48 @@ async def get_batch(batch_id: str, caller: Reader, session: Reading) -> dict[str
 
 @router.get("/requests")
 async def list_requests(
-    caller: Reader, session: Reading, request: Request, status: Status | None = None, batch_id: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50, cursor: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    caller: Reader,
+    session: Reading,
+    request: Request,
+    status: Status | None = None,
+    batch_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: str | None = None,
+) -> dict[str, Any]:
     """Requests, newest first."""
     cursors: Cursors = request.app.state.cursors
     scope = (caller.workspace_id, "requests", status or "", batch_id or "")
     rows = await queries.page(
-        session, caller.workspace_id, status=status, batch_id=batch_id, limit=limit + 1, after=cursors.read(scope, cursor)
+        session,
+        caller.workspace_id,
+        status=status,
+        batch_id=batch_id,
+        limit=limit + 1,
+        after=cursors.read(scope, cursor),
     )
     more = cursors.write(scope, rows[limit - 1].id) if len(rows) > limit else None
     return {"items": await queries.as_json(session, rows[:limit]), "next_cursor": more}
 
 
 @router.post("/requests/search")
-async def search_requests(body: SearchIn, caller: Reader, session: Reading, services: Shared) -> dict[str, Any]:
+async def search_requests(
+    body: SearchIn, caller: Reader, session: Reading, services: Shared
+) -> dict[str, Any]:
     """Requests of a person, found without naming them in an address."""
-    found = await queries.search(session, services.ring, caller.workspace_id, intake.clean(body.identifiers))
+    found = await queries.search(
+        session, services.ring, caller.workspace_id, intake.clean(body.identifiers)
+    )
     return {"items": await queries.as_json(session, found), "next_cursor": None}
 
 
 @router.get("/requests/{request_id}")
 async def get_request(request_id: str, caller: Reader, session: Reading) -> dict[str, Any]:
     """One request with its deliveries."""
-    return (await queries.as_json(session, [await queries.get(session, caller.workspace_id, request_id)]))[0]
+    return (
+        await queries.as_json(
+            session, [await queries.get(session, caller.workspace_id, request_id)]
+        )
+    )[0]
 
 
 @router.get("/requests/{request_id}/timeline")
@@ -163,11 +204,17 @@ async def get_timeline(request_id: str, caller: Reader, session: Reading) -> dic
     return {"items": await queries.timeline(session, request_id)}
 
 
-@router.get("/requests/{request_id}/receipt", responses={200: {"content": {"application/jose": {}}}})
-async def get_receipt(request_id: str, caller: Reader, services: Shared, request: Request) -> Response:
+@router.get(
+    "/requests/{request_id}/receipt", responses={200: {"content": {"application/jose": {}}}}
+)
+async def get_receipt(
+    request_id: str, caller: Reader, services: Shared, request: Request
+) -> Response:
     """The final receipt, or else an interim one; as JSON with the openings while they exist."""
     with_openings = "application/json" in request.headers.get("accept", "")
-    answer = await proof.receipt_of(services, caller.workspace_id, request_id, utc_now(), with_openings=with_openings)
+    answer = await proof.receipt_of(
+        services, caller.workspace_id, request_id, utc_now(), with_openings=with_openings
+    )
     if with_openings:
         return JSONResponse({"receipt": answer.jws, "openings": answer.openings})
     return Response(answer.jws, media_type="application/jose")
@@ -182,39 +229,75 @@ async def _changed(session: AsyncSession, change: Awaitable[SubjectRequest]) -> 
 @router.post("/requests/{request_id}/approve")
 async def approve_request(request_id: str, caller: Writer, session: Writing) -> dict[str, Any]:
     """Let a request go on that waits for approval."""
-    return await _changed(session, decide.approve(session, caller.workspace_id, request_id, caller.actor, utc_now()))
+    return await _changed(
+        session, decide.approve(session, caller.workspace_id, request_id, caller.actor, utc_now())
+    )
 
 
 @router.post("/requests/{request_id}/deny")
-async def deny_request(request_id: str, body: DenyIn, caller: Writer, session: Writing, services: Shared) -> dict[str, Any]:
+async def deny_request(
+    request_id: str, body: DenyIn, caller: Writer, session: Writing, services: Shared
+) -> dict[str, Any]:
     """Refuse a request, with a coded reason."""
     return await _changed(
         session,
-        decide.deny(session, services, caller.workspace_id, request_id, caller.actor, body.reason, body.note, utc_now()),
+        decide.deny(
+            session,
+            services,
+            caller.workspace_id,
+            request_id,
+            caller.actor,
+            body.reason,
+            body.note,
+            utc_now(),
+        ),
     )
 
 
 @router.post("/requests/{request_id}/cancel")
-async def cancel_request(request_id: str, caller: Writer, session: Writing, services: Shared) -> dict[str, Any]:
+async def cancel_request(
+    request_id: str, caller: Writer, session: Writing, services: Shared
+) -> dict[str, Any]:
     """Stop a request: no further calls."""
-    return await _changed(session, decide.cancel(session, services, caller.workspace_id, request_id, caller.actor, utc_now()))
+    return await _changed(
+        session,
+        decide.cancel(session, services, caller.workspace_id, request_id, caller.actor, utc_now()),
+    )
 
 
 @router.post("/requests/{request_id}/extend")
-async def extend_request(request_id: str, body: ExtendIn, caller: Writer, session: Writing) -> dict[str, Any]:
+async def extend_request(
+    request_id: str, body: ExtendIn, caller: Writer, session: Writing
+) -> dict[str, Any]:
     """Move the deadline, once and within what the law allows."""
     return await _changed(
-        session, decide.extend(session, caller.workspace_id, request_id, caller.actor, body.days, body.reason, utc_now())
+        session,
+        decide.extend(
+            session,
+            caller.workspace_id,
+            request_id,
+            caller.actor,
+            body.days,
+            body.reason,
+            utc_now(),
+        ),
     )
 
 
 @router.post("/requests/{request_id}/hold")
-async def hold_request(request_id: str, body: HoldIn, caller: Writer, session: Writing) -> dict[str, Any]:
+async def hold_request(
+    request_id: str, body: HoldIn, caller: Writer, session: Writing
+) -> dict[str, Any]:
     """Put a legal hold on a request."""
-    return await _changed(session, decide.hold(session, caller.workspace_id, request_id, caller.actor, body.reason, utc_now()))
+    return await _changed(
+        session,
+        decide.hold(session, caller.workspace_id, request_id, caller.actor, body.reason, utc_now()),
+    )
 
 
 @router.post("/requests/{request_id}/release")
 async def release_request(request_id: str, caller: Writer, session: Writing) -> dict[str, Any]:
     """End a legal hold."""
-    return await _changed(session, decide.release(session, caller.workspace_id, request_id, caller.actor, utc_now()))
+    return await _changed(
+        session, decide.release(session, caller.workspace_id, request_id, caller.actor, utc_now())
+    )

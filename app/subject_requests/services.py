@@ -6,18 +6,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from connectors.contract import AnyConnector
-
 from app.core.db import Database
 from app.core.settings import Settings
 from app.crypto.keyring import KeyRing
 from app.crypto.keystore import KeyStore
 from app.receipts.signing import Signer
+from connectors.contract import AnyConnector
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything is shared and long-lived; ``signer`` is asked for each time, because keys rotate."""
+    """Everything is shared and long-lived; ``signer`` is asked for each time, because keys
+    rotate.
+    """
 
     settings: Settings
     database: Database

@@ -1,4 +1,6 @@
-"""Settling: deliveries count down, the next phase starts, and a finished request gets its receipt, in one transaction."""
+"""Settling: deliveries count down, the next phase starts, and a finished request gets its receipt,
+in one transaction.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ SOFTWARE = {"name": "quittance", "version": version("quittance")}
 DEEMED_DELIVERED = dt.timedelta(days=14)
 
 
-async def on_settled(services: Services, session: AsyncSession, settled: Sequence[Settled], now: dt.datetime) -> None:
+async def on_settled(
+    services: Services, session: AsyncSession, settled: Sequence[Settled], now: dt.datetime
+) -> None:
     """Called by the engine in the transaction that records the deliveries' end."""
     counts = Counter(each.request_id for each in settled)
     rows = await session.execute(
@@ -69,17 +73,25 @@ async def finalise(
 ) -> None:
     """Close requests whose deliveries are all settled, and their duplicates with them."""
     duplicates = (
-        await session.execute(
-            sa.select(SubjectRequest).where(
-                col(SubjectRequest.duplicate_of).in_([each.id for each in requests]),
-                col(SubjectRequest.status).not_in(FINAL),
+        (
+            await session.execute(
+                sa.select(SubjectRequest).where(
+                    col(SubjectRequest.duplicate_of).in_([each.id for each in requests]),
+                    col(SubjectRequest.status).not_in(FINAL),
+                )
             )
         )
-    ).scalars().all()  # fmt: skip
+        .scalars()
+        .all()
+    )
     by_id = {each.id: each for each in requests}
     for duplicate in duplicates:
         if by_id[duplicate.duplicate_of or ""].status == Status.CANCELLED:
-            duplicate.status, duplicate.duplicate_of, duplicate.next_step_at = Status.RESOLVING, None, now
+            duplicate.status, duplicate.duplicate_of, duplicate.next_step_at = (
+                Status.RESOLVING,
+                None,
+                now,
+            )
             hint_after_commit(session, "advance")
     closing = [*requests, *(each for each in duplicates if each.duplicate_of)]
     facts = await gather(session, closing)
@@ -90,7 +102,11 @@ async def finalise(
 
 
 def _close(
-    session: AsyncSession, services: Services, request: SubjectRequest, facts: "Facts", now: dt.datetime
+    session: AsyncSession,
+    services: Services,
+    request: SubjectRequest,
+    facts: Facts,
+    now: dt.datetime,
 ) -> None:
     claims = receipt_claims(services, request, facts, new_id("rcp"), now, is_final=True)
     request.outcome = claims["outcome"]
@@ -101,12 +117,19 @@ def _close(
     request.receipt_id = claims["jti"]
     session.add(
         Receipt(
-            id=claims["jti"], workspace_id=request.workspace_id, request_id=request.id, is_final=True, claims=claims, created_at=now
+            id=claims["jti"],
+            workspace_id=request.workspace_id,
+            request_id=request.id,
+            is_final=True,
+            claims=claims,
+            created_at=now,
         )
     )
     note(session, request.id, request.status, "service", now, outcome=request.outcome)
     if request.has_contact:
-        notifications.queue(session, request.workspace_id, request.id, "receipt", request.language, now)
+        notifications.queue(
+            session, request.workspace_id, request.id, "receipt", request.language, now
+        )
     request.next_step_at = now + DEEMED_DELIVERED
 
 
@@ -128,20 +151,31 @@ async def gather(session: AsyncSession, requests: Sequence[SubjectRequest]) -> F
     ids = [each.id for each in requests]
     for workspace_id in {each.workspace_id for each in requests}:
         facts.workspaces[workspace_id] = await session.get_one(Workspace, workspace_id)
-    found = await deliveries.of_requests(session, {each.duplicate_of or each.id for each in requests})
+    found = await deliveries.of_requests(
+        session, {each.duplicate_of or each.id for each in requests}
+    )
     present = await deliveries.latest(session, [each.id for each in found])
     kinds = await _connectors(session, {each.destination_id for each in found})
     for each in found:
-        facts.deliveries[each.request_id].append(_fact(each, present[each.id], kinds[each.destination_id]))
+        facts.deliveries[each.request_id].append(
+            _fact(each, present[each.id], kinds[each.destination_id])
+        )
     values = await session.execute(
-        sa.select(col(PersonalValue.holder_id), col(PersonalValue.kind), col(PersonalValue.commitment))
+        sa.select(
+            col(PersonalValue.holder_id), col(PersonalValue.kind), col(PersonalValue.commitment)
+        )
         .where(col(PersonalValue.holder_id).in_(ids), col(PersonalValue.purpose) == "identifier")
         .order_by(col(PersonalValue.id))
     )
     for holder_id, kind, value in values:
-        facts.commitments[holder_id].append({"id_type": kind, "alg": "HMAC-SHA256-v1", "value": value})
+        assert value is not None  # noqa: S101 (an invariant of ours)
+        facts.commitments[holder_id].append(
+            {"id_type": kind, "alg": "HMAC-SHA256-v1", "value": value}
+        )
     receipts = await session.execute(
-        sa.select(col(Receipt.request_id), col(Receipt.id)).where(col(Receipt.request_id).in_(ids), ~col(Receipt.is_final))
+        sa.select(col(Receipt.request_id), col(Receipt.id)).where(
+            col(Receipt.request_id).in_(ids), ~col(Receipt.is_final)
+        )
     )
     facts.interim = dict(receipts.tuples().all())
     return facts
@@ -149,7 +183,9 @@ async def gather(session: AsyncSession, requests: Sequence[SubjectRequest]) -> F
 
 async def _connectors(session: AsyncSession, destination_ids: set[str]) -> dict[str, str]:
     rows = await session.execute(
-        sa.select(col(Destination.id), col(Destination.connector)).where(col(Destination.id).in_(destination_ids))
+        sa.select(col(Destination.id), col(Destination.connector)).where(
+            col(Destination.id).in_(destination_ids)
+        )
     )
     return dict(rows.tuples().all())
 
@@ -171,7 +207,13 @@ def _fact(delivery: Delivery, present: DeliveryTransition, connector: str) -> wo
 
 
 def receipt_claims(
-    services: Services, request: SubjectRequest, facts: Facts, jti: str, now: dt.datetime, *, is_final: bool
+    services: Services,
+    request: SubjectRequest,
+    facts: Facts,
+    jti: str,
+    now: dt.datetime,
+    *,
+    is_final: bool,
 ) -> dict[str, Any]:
     """The claims of one receipt (security.md 3.3)."""
     settings = services.settings
@@ -186,14 +228,20 @@ def receipt_claims(
     if not is_final or (request.status == Status.CANCELLED):
         outcome = "partial"
     is_suppressing = request.kind in {"opt_out", "suppression"} or (
-        request.kind == "erasure" and workspace.suppress_after_erasure and request.status not in {Status.DENIED}
+        request.kind == "erasure"
+        and workspace.suppress_after_erasure
+        and request.status not in {Status.DENIED}
     )
     claims: dict[str, Any] = {
         "iss": settings.public_url,
         "jti": jti,
         "iat": int(now.timestamp()),
         "ver": wording.VERSION,
-        "controller": {"name": workspace.name, "contact": workspace.contact, "jurisdiction": workspace.jurisdiction},
+        "controller": {
+            "name": workspace.name,
+            "contact": workspace.contact,
+            "jurisdiction": workspace.jurisdiction,
+        },
         "request": {
             "id": request.id,
             "right": request.kind,
@@ -209,7 +257,9 @@ def receipt_claims(
         "destinations": wording.destinations_json(mine),
         "residuals": residuals,
         "own_records": wording.own_records_json(
-            suppression_until=suppression.expiry(now, settings.suppression_months) if is_suppressing else None,
+            suppression_until=suppression.expiry(now, settings.suppression_months)
+            if is_suppressing
+            else None,
             record_until=now + dt.timedelta(days=settings.request_record_days),
             forget_after_days=grace(services, workspace).days,
         ),
@@ -243,7 +293,9 @@ def grace(services: Services, workspace: Workspace) -> dt.timedelta:
     return dt.timedelta(days=0 if workspace.is_demo else services.settings.forget_grace_days)
 
 
-def delivered(request: SubjectRequest, workspace: Workspace, services: Services, now: dt.datetime) -> None:
+def delivered(
+    request: SubjectRequest, workspace: Workspace, services: Services, now: dt.datetime
+) -> None:
     """The final receipt reached the person: the forgetting clock starts."""
     if request.delivered_at is None and request.status in FINAL:
         request.delivered_at = now

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from connectors.contract import Operation
-
 from app.core.errors import Conflict
+from connectors.contract import Operation
 
 
 class Status(StrEnum):
@@ -45,7 +44,13 @@ OPERATIONS = {
 """Kinds carried out automatically; the others become a task of an operator."""
 
 FINAL = frozenset(
-    {Status.COMPLETED, Status.COMPLETED_WITH_EXCEPTIONS, Status.DENIED, Status.CANCELLED, Status.EXPIRED}
+    {
+        Status.COMPLETED,
+        Status.COMPLETED_WITH_EXCEPTIONS,
+        Status.DENIED,
+        Status.CANCELLED,
+        Status.EXPIRED,
+    }
 )
 BEFORE_FAN_OUT = frozenset(
     {
@@ -62,7 +67,9 @@ MOVES: dict[str, dict[Status, Status]] = {
     "approve": {Status.AWAITING_APPROVAL: Status.RESOLVING},
     "deny": dict.fromkeys(BEFORE_FAN_OUT | {Status.IN_PROGRESS}, Status.DENIED),
     "cancel": dict.fromkeys(BEFORE_FAN_OUT | {Status.IN_PROGRESS}, Status.CANCELLED),
-    "hold": dict.fromkeys(BEFORE_FAN_OUT - {Status.ON_HOLD, Status.AWAITING_VERIFICATION}, Status.ON_HOLD),
+    "hold": dict.fromkeys(
+        BEFORE_FAN_OUT - {Status.ON_HOLD, Status.AWAITING_VERIFICATION}, Status.ON_HOLD
+    ),
     "extend": {each: each for each in Status if each not in FINAL},
     "release": {Status.ON_HOLD: Status.RESOLVING},
 }

@@ -12,12 +12,24 @@ from app.subject_requests.models import RequestEvent
 
 
 def note(
-    session: AsyncSession, request_id: str, type: str, actor: str, now: dt.datetime,
-    *, delivery_id: str | None = None, **data: Any,
-) -> None:  # fmt: skip
+    session: AsyncSession,
+    request_id: str,
+    type: str,
+    actor: str,
+    now: dt.datetime,
+    *,
+    delivery_id: str | None = None,
+    **data: Any,
+) -> None:
     """``type`` is a past participle such as ``verified``; ``data`` holds codes and counts."""
     session.add(
         RequestEvent(
-            id=new_id("evt"), request_id=request_id, at=now, type=type, actor=actor, delivery_id=delivery_id, data=data
+            id=new_id("evt"),
+            request_id=request_id,
+            at=now,
+            type=type,
+            actor=actor,
+            delivery_id=delivery_id,
+            data=data,
         )
     )

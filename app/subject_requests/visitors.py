@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from connectors.contract import Identifier, Kind
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -13,14 +12,23 @@ from app.consent.models import VisitorLink
 from app.crypto.keyring import KeyRing
 from app.crypto.keystore import KeyStore
 from app.identity import vault
+from connectors.contract import Identifier, Kind
 
 
 async def linked(
-    session: AsyncSession, keys: KeyStore, ring: KeyRing, workspace_id: str, identifiers: Sequence[Identifier]
+    session: AsyncSession,
+    keys: KeyStore,
+    ring: KeyRing,
+    workspace_id: str,
+    identifiers: Sequence[Identifier],
 ) -> list[Identifier]:
     """Further identifiers of the person, by links made with ``POST /v1/visitors/link``."""
     holders = await vault.holders_of(session, ring, workspace_id, identifiers)
-    refs = [ring.subject_ref(workspace_id, each.kind, each.value) for each in identifiers if each.kind == Kind.ANONYMOUS_ID]
+    refs = [
+        ring.subject_ref(workspace_id, each.kind, each.value)
+        for each in identifiers
+        if each.kind == Kind.ANONYMOUS_ID
+    ]
     rows = await session.execute(
         sa.select(VisitorLink).where(
             col(VisitorLink.workspace_id) == workspace_id,

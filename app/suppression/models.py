@@ -11,7 +11,9 @@ from app.core.db import Id, Main, Moment
 
 
 class Suppression(Main, table=True):
-    """One person (by keyed digest) and one scope: ``all``, ``purpose:<id>`` or ``destination:<id>``."""
+    """One person (by keyed digest) and one scope: ``all``, ``purpose:<id>`` or
+    ``destination:<id>``.
+    """
 
     __tablename__ = "suppression"
     __table_args__ = (sa.UniqueConstraint("workspace_id", "subject_ref", "scope"),)

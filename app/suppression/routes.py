@@ -31,8 +31,12 @@ class CheckIn(Schema):
 
 
 @router.post("/check")
-async def check(body: CheckIn, caller: Reader, session: Reading, request: Request) -> dict[str, Any]:
-    """Who of up to 1 000 identifiers must not be processed, for everything or for a destination or purpose."""
+async def check(
+    body: CheckIn, caller: Reader, session: Reading, request: Request
+) -> dict[str, Any]:
+    """Who of up to 1 000 identifiers must not be processed, for everything or for a destination or
+    purpose.
+    """
     ring: KeyRing = request.app.state.ring
     clean = [normalise(each.kind, each.value) for each in body.identifiers]
     refs = [ring.subject_ref(caller.workspace_id, each.kind, each.value) for each in clean]
@@ -55,13 +59,18 @@ async def check(body: CheckIn, caller: Reader, session: Reading, request: Reques
 
 @router.get("")
 async def list_suppressions(
-    caller: Reader, session: Reading, request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    caller: Reader,
+    session: Reading,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The list, newest first; entries are digests, so only kinds and dates are shown."""
     cursors: Cursors = request.app.state.cursors
     scope = (caller.workspace_id, "suppressions")
-    rows = await service.page(session, caller.workspace_id, utc_now(), limit=limit + 1, after=cursors.read(scope, cursor))
+    rows = await service.page(
+        session, caller.workspace_id, utc_now(), limit=limit + 1, after=cursors.read(scope, cursor)
+    )
     more = cursors.write(scope, rows[limit - 1].id) if len(rows) > limit else None
     items = [
         {

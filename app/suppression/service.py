@@ -20,18 +20,32 @@ def expiry(now: dt.datetime, months: int) -> dt.datetime:
 
 
 async def add(
-    session: AsyncSession, *, workspace_id: str, subjects: Sequence[tuple[bytes, str]], scopes: Sequence[str],
-    request_id: str | None, now: dt.datetime, until: dt.datetime,
-) -> None:  # fmt: skip
-    """Enter people (digest, kind) for scopes; who is on the list already stays with the older date, renewed."""
+    session: AsyncSession,
+    *,
+    workspace_id: str,
+    subjects: Sequence[tuple[bytes, str]],
+    scopes: Sequence[str],
+    request_id: str | None,
+    now: dt.datetime,
+    until: dt.datetime,
+) -> None:
+    """Enter people (digest, kind) for scopes; who is on the list already stays with the older date,
+    renewed.
+    """
     rows = [
         {
-            "id": new_id("sup"), "workspace_id": workspace_id, "subject_ref": ref, "kind": kind, "scope": scope,
-            "since": now, "expires_at": until, "request_id": request_id,
+            "id": new_id("sup"),
+            "workspace_id": workspace_id,
+            "subject_ref": ref,
+            "kind": kind,
+            "scope": scope,
+            "since": now,
+            "expires_at": until,
+            "request_id": request_id,
         }
         for ref, kind in subjects
         for scope in scopes
-    ]  # fmt: skip
+    ]
     if not rows:
         return
     await session.execute(insert_or_ignore(session, Suppression).values(rows))
@@ -49,18 +63,31 @@ async def add(
 
 
 async def lift(
-    session: AsyncSession, workspace_id: str, refs: Collection[bytes], scopes: Collection[str] | None
+    session: AsyncSession,
+    workspace_id: str,
+    refs: Collection[bytes],
+    scopes: Collection[str] | None,
 ) -> int:
     """Take people off the list, for some scopes or altogether; returns how many entries went."""
-    condition = [col(Suppression.workspace_id) == workspace_id, col(Suppression.subject_ref).in_(refs)]
+    condition = [
+        col(Suppression.workspace_id) == workspace_id,
+        col(Suppression.subject_ref).in_(refs),
+    ]
     if scopes is not None:
         condition.append(col(Suppression.scope).in_(scopes))
-    gone = await session.execute(sa.delete(Suppression).where(*condition))
-    return int(gone.rowcount)
+    gone = await session.execute(
+        sa.delete(Suppression).where(*condition).returning(col(Suppression.id))
+    )
+    return len(gone.all())
 
 
 async def check(
-    session: AsyncSession, workspace_id: str, refs: Sequence[bytes], now: dt.datetime, *, scopes: Collection[str]
+    session: AsyncSession,
+    workspace_id: str,
+    refs: Sequence[bytes],
+    now: dt.datetime,
+    *,
+    scopes: Collection[str],
 ) -> dict[bytes, Suppression]:
     """The oldest live entry for each digest in any of the scopes."""
     rows = await session.execute(
@@ -85,7 +112,9 @@ async def page(
     )
     if after:
         query = query.where(col(Suppression.id) < after)
-    return list((await session.execute(query.order_by(col(Suppression.id).desc()).limit(limit))).scalars())
+    return list(
+        (await session.execute(query.order_by(col(Suppression.id).desc()).limit(limit))).scalars()
+    )
 
 
 async def sweep(session: AsyncSession, now: dt.datetime) -> None:

@@ -34,7 +34,9 @@ def load_postgres(url: str) -> str:
 
 def _require() -> None:
     if not SHARED.is_dir():
-        pytest.skip("the Chinook sample is not beside the repository; generated data covers the same")
+        pytest.skip(
+            "the Chinook sample is not beside the repository; generated data covers the same"
+        )
 
 
 def everything(url: str) -> Rows:
@@ -44,7 +46,10 @@ def everything(url: str) -> Rows:
     metadata.reflect(engine)
     with engine.connect() as connection:
         found = {
-            name: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key.columns))]
+            name: [
+                tuple(row)
+                for row in connection.execute(sa.select(table).order_by(*table.primary_key.columns))
+            ]
             for name, table in metadata.tables.items()
         }
     engine.dispose()

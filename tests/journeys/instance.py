@@ -36,7 +36,11 @@ class Instance:
         self.shared = directory / "shared"
         self.shared.mkdir(parents=True, exist_ok=True)
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("QUITTANCE_")},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith("QUITTANCE_")
+            },
             "QUITTANCE_DATA_DIR": str(directory),
             "QUITTANCE_ALLOWED_PRIVATE_NETWORKS": "127.0.0.0/8",
             "QUITTANCE_LEASE_SECONDS": "10",
@@ -52,17 +56,26 @@ class Instance:
     def quittance(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the CLI to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "app.cli", *arguments], env=self._environment, capture_output=True, text=True,
-            timeout=PATIENCE, check=check, cwd=Path(__file__).parents[2],
-        )  # fmt: skip
+            [sys.executable, "-m", "app.cli", *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=check,
+            cwd=Path(__file__).parents[2],
+        )
 
     def launch(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a long-running command; its log goes beside the data."""
         log = (self.directory / f"{arguments[0]}.log").open("a")
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", *arguments], env=self._environment, stdout=subprocess.PIPE, stderr=log,
-            text=True, cwd=Path(__file__).parents[2],
-        )  # fmt: skip
+            [sys.executable, "-m", "app.cli", *arguments],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
         log.close()
         self.processes.append(process)
         return process
@@ -82,10 +95,15 @@ class Instance:
         self.stop(signal.SIGKILL)
 
     def _connect(self) -> None:
-        """Clients for the address and key that are known now: ``api`` with the key, ``visitor`` without."""
+        """Clients for the address and key that are known now: ``api`` with the key, ``visitor``
+        without.
+        """
         self.disconnect()
         self.api = httpx.Client(
-            base_url=self.base_url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30, trust_env=False
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=30,
+            trust_env=False,
         )
         self.visitor = httpx.Client(base_url=self.base_url, timeout=30, trust_env=False)
 
@@ -97,7 +115,9 @@ class Instance:
         """The request once it has come to its end."""
 
         def look() -> dict[str, Any] | None:
-            found: dict[str, Any] = self.api.get(f"/v1/requests/{request_id}").raise_for_status().json()
+            found: dict[str, Any] = (
+                self.api.get(f"/v1/requests/{request_id}").raise_for_status().json()
+            )
             return found if found["completed_at"] else None
 
         return wait_for(look, f"{request_id} to settle")
@@ -116,7 +136,11 @@ class Embedded(Instance):
         line = process.stdout.readline()
         assert line, self.logs()
         welcome = json.loads(line)
-        self.base_url, self.key, self.admin_link = welcome["base_url"], welcome["api_key"], welcome["admin_link"]
+        self.base_url, self.key, self.admin_link = (
+            welcome["base_url"],
+            welcome["api_key"],
+            welcome["admin_link"],
+        )
         self.site_key = welcome["site_key"]
         self._connect()
 
@@ -129,7 +153,9 @@ class Distributed(Instance):
         if not self.key:
             self.quittance("migrate")
             self.quittance("workspace", "create", "--name", "Journey")
-            self.key = json.loads(self.quittance("key", "create", "--name", "test", "--scope", "all", "--json").stdout)["key"]
+            self.key = json.loads(
+                self.quittance("key", "create", "--name", "test", "--scope", "all", "--json").stdout
+            )["key"]
         self._connect()
         self.launch("serve")
         self.launch("worker")

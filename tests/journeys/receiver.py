@@ -34,9 +34,11 @@ class Receiver:
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802 (the name is the base class's)
+            def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.calls.append(Received({name.lower(): value for name, value in self.headers.items()}, raw))
+                receiver.calls.append(
+                    Received({name.lower(): value for name, value in self.headers.items()}, raw)
+                )
                 time.sleep(receiver.delay)
                 self.send_response(receiver.status)
                 self.send_header("Content-Length", "0")

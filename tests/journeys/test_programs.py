@@ -24,7 +24,11 @@ PERSON = ("Company", "Address", "City", "State", "Country", "PostalCode", "Phone
 def chinook_settings(url: str, name: Callable[[str], str]) -> dict[str, Any]:
     """Mask the person in Customer and the billing address in Invoice; keep what tax law wants."""
     customer, invoice, key = name("Customer"), name("Invoice"), name("CustomerId")
-    erased = {name("FirstName"): "constant:Erased", name("LastName"): "constant:Erased", name("Email"): "format"}
+    erased = {
+        name("FirstName"): "constant:Erased",
+        name("LastName"): "constant:Erased",
+        name("Email"): "format",
+    }
     return {
         "url": url,
         "tables": [
@@ -63,14 +67,18 @@ def test_two_customers_leave_no_trace_in_chinook_and_nobody_else_is_touched(
     assert len(customers) == 2
     api = embedded.api
     made = api.post(
-        "/v1/destinations", json={"name": "Chinook", "connector": "sql", "settings": chinook_settings(url, name)}
+        "/v1/destinations",
+        json={"name": "Chinook", "connector": "sql", "settings": chinook_settings(url, name)},
     )
     assert made.status_code == 201, made.text
     assert made.json()["settings"]["url"] == {"set": True}
     assert api.post(f"/v1/destinations/{made.json()['id']}/test").json()["ok"]
 
     for email in (LUIS, LEONIE):
-        asked = api.post("/v1/requests", json={"kind": "erasure", "identifiers": [{"kind": "email", "value": email}]})
+        asked = api.post(
+            "/v1/requests",
+            json={"kind": "erasure", "identifiers": [{"kind": "email", "value": email}]},
+        )
         assert asked.status_code == 201, asked.text
         done = embedded.settled(asked.json()["id"])
         assert (done["status"], done["outcome"]) == ("completed", "complete_with_residuals")
@@ -84,14 +92,27 @@ def test_two_customers_leave_no_trace_in_chinook_and_nobody_else_is_touched(
 
 
 def _check_receipt(instance: Instance, request_id: str, email: str, directory: Path) -> None:
-    """The receipt verifies offline, speaks of this person and of nobody else, and holds no identifier."""
-    answer = instance.api.get(f"/v1/requests/{request_id}/receipt", headers={"Accept": "application/json"}).json()
+    """The receipt verifies offline, speaks of this person and of nobody else, and holds no
+    identifier.
+    """
+    answer = instance.api.get(
+        f"/v1/requests/{request_id}/receipt", headers={"Accept": "application/json"}
+    ).json()
     (directory / "receipt.jws").write_text(answer["receipt"])
     (directory / "jwks.json").write_text(instance.visitor.get("/.well-known/jwks.json").text)
     opening = answer["openings"][0]["opening"]
-    arguments = ["receipt", "verify", str(directory / "receipt.jws"), "--jwks", str(directory / "jwks.json"), "--json"]
+    arguments = [
+        "receipt",
+        "verify",
+        str(directory / "receipt.jws"),
+        "--jwks",
+        str(directory / "jwks.json"),
+        "--json",
+    ]
     for who, code in ((email, 0), ("somebody@example.com", 1)):
-        checked = instance.quittance(*arguments, "--opening", opening, "--identifier", f"email:{who}", check=False)
+        checked = instance.quittance(
+            *arguments, "--opening", opening, "--identifier", f"email:{who}", check=False
+        )
         assert checked.returncode == code, checked.stdout + checked.stderr
     receipt = json.loads(checked.stdout)["receipt"]
     assert receipt["outcome"] == "complete_with_residuals"
@@ -100,15 +121,21 @@ def _check_receipt(instance: Instance, request_id: str, email: str, directory: P
     assert email not in checked.stdout
 
 
-def _assert_gone(customers: dict[int, tuple[Any, ...]], after: chinook.Rows, name: Callable[[str], str]) -> None:
-    """Nothing that named the two is left in any text column of their rows, or of any row as far as it was theirs alone."""
+def _assert_gone(
+    customers: dict[int, tuple[Any, ...]], after: chinook.Rows, name: Callable[[str], str]
+) -> None:
+    """Nothing that named the two is left in any text column of their rows, or of any row as far as
+    it was theirs alone.
+    """
     own = {value for row in customers.values() for value in row[1:] if isinstance(value, str)}
     for table, column in ((name("Customer"), 0), (name("Invoice"), 1)):
         for row in after[table]:
             if row[column] in customers:
                 assert not own & {value for value in row if isinstance(value, str)}
     unique = {value for value in own if "@" in value or sum(each.isdigit() for each in value) > 5}
-    left = {value for rows in after.values() for row in rows for value in row if isinstance(value, str)}
+    left = {
+        value for rows in after.values() for row in rows for value in row if isinstance(value, str)
+    }
     assert not unique & left
 
 
@@ -129,15 +156,25 @@ def make_shop(path: Path) -> str:
     """A small generated shop: customers with orders."""
     with sqlite3.connect(path) as connection:
         connection.executescript("""
-            CREATE TABLE customer (id INTEGER PRIMARY KEY, user_id TEXT UNIQUE, email TEXT, name TEXT);
-            CREATE TABLE purchase (id INTEGER PRIMARY KEY, customer_id INTEGER NOT NULL REFERENCES customer, cents INTEGER);
+            CREATE TABLE customer (
+                id INTEGER PRIMARY KEY, user_id TEXT UNIQUE, email TEXT, name TEXT
+            );
+            CREATE TABLE purchase (
+                id INTEGER PRIMARY KEY,
+                customer_id INTEGER NOT NULL REFERENCES customer,
+                cents INTEGER
+            );
         """)
         connection.executemany(
             "INSERT INTO customer VALUES (?, ?, ?, ?)",
-            [(each, f"u{each}", f"person{each}@example.com", f"Person {each}") for each in range(40)],
+            [
+                (each, f"u{each}", f"person{each}@example.com", f"Person {each}")
+                for each in range(40)
+            ],
         )
         connection.executemany(
-            "INSERT INTO purchase VALUES (?, ?, ?)", [(each, each % 40, each * 100) for each in range(200)]
+            "INSERT INTO purchase VALUES (?, ?, ?)",
+            [(each, each % 40, each * 100) for each in range(200)],
         )
     return f"sqlite:///{path}"
 
@@ -146,17 +183,26 @@ def shop_settings(url: str) -> dict[str, Any]:
     return {
         "url": url,
         "tables": [
-            {"name": "customer", "match": {"email": "email", "user_id": "user_id"}, "action": "delete"},
+            {
+                "name": "customer",
+                "match": {"email": "email", "user_id": "user_id"},
+                "action": "delete",
+            },
             {"name": "purchase", "via": {"customer_id": "customer.id"}, "action": "delete"},
         ],
-        "lookup": [{"table": "customer", "match": {"email": "email"}, "yields": {"user_id": "user_id"}}],
+        "lookup": [
+            {"table": "customer", "match": {"email": "email"}, "yields": {"user_id": "user_id"}}
+        ],
         "identity_source": True,
     }
 
 
 def make_archive(directory: Path) -> Path:
     directory.mkdir()
-    lines = [json.dumps({"event": "seen", "user": {"id": f"u{each % 40}"}, "n": each}) + "\n" for each in range(400)]
+    lines = [
+        json.dumps({"event": "seen", "user": {"id": f"u{each % 40}"}, "n": each}) + "\n"
+        for each in range(400)
+    ]
     (directory / "a.ndjson").write_text("".join(lines[:200]))
     (directory / "b.ndjson.gz").write_bytes(gzip.compress("".join(lines[200:]).encode(), mtime=0))
     (directory / "c.ndjson").write_text('{"user": {"id": "nobody"}}\n')
@@ -164,11 +210,15 @@ def make_archive(directory: Path) -> Path:
 
 
 def archived_users(directory: Path) -> list[str]:
-    text = (directory / "a.ndjson").read_text() + gzip.decompress((directory / "b.ndjson.gz").read_bytes()).decode()
+    text = (directory / "a.ndjson").read_text() + gzip.decompress(
+        (directory / "b.ndjson.gz").read_bytes()
+    ).decode()
     return [json.loads(line)["user"]["id"] for line in text.splitlines()]
 
 
-def test_one_email_reaches_database_archive_webhook_and_a_human(instance: Instance, receiver: Receiver) -> None:
+def test_one_email_reaches_database_archive_webhook_and_a_human(
+    instance: Instance, receiver: Receiver
+) -> None:
     shop = make_shop(instance.shared / "shop.sqlite")
     archive = make_archive(instance.shared / "events")
     untouched = (archive / "c.ndjson").stat()
@@ -177,15 +227,25 @@ def test_one_email_reaches_database_archive_webhook_and_a_human(instance: Instan
     made = {}
     for name, connector, settings in (
         ("Shop", "sql", shop_settings(shop)),
-        ("Events", "archive", {"url": str(archive), "format": "ndjson", "match": {"user.id": "user_id"}}),
+        (
+            "Events",
+            "archive",
+            {"url": str(archive), "format": "ndjson", "match": {"user.id": "user_id"}},
+        ),
         ("Newsletter", "webhook", {"url": receiver.url, "signing_secret": secret}),
     ):
-        answer = api.post("/v1/destinations", json={"name": name, "connector": connector, "settings": settings})
+        answer = api.post(
+            "/v1/destinations", json={"name": name, "connector": connector, "settings": settings}
+        )
         assert answer.status_code == 201, answer.text
         made[name] = answer.json()["id"]
 
     asked = api.post(
-        "/v1/requests", json={"kind": "erasure", "identifiers": [{"kind": "email", "value": "Person7@Example.com"}]}
+        "/v1/requests",
+        json={
+            "kind": "erasure",
+            "identifiers": [{"kind": "email", "value": "Person7@Example.com"}],
+        },
     ).json()
     done = instance.settled(asked["id"])
 
@@ -193,7 +253,9 @@ def test_one_email_reaches_database_archive_webhook_and_a_human(instance: Instan
     states = {each["destination"]["name"]: each for each in done["deliveries"]}
     assert states["Shop"]["assurance"] == states["Events"]["assurance"] == "verified_absent"
     assert states["Newsletter"]["assurance"] == "confirmed"
-    assert states["Shop"]["settled_at"] >= max(states["Events"]["settled_at"], states["Newsletter"]["settled_at"])
+    assert states["Shop"]["settled_at"] >= max(
+        states["Events"]["settled_at"], states["Newsletter"]["settled_at"]
+    )
     with sqlite3.connect(instance.shared / "shop.sqlite") as connection:
         assert connection.execute("SELECT count(*) FROM customer").fetchone() == (39,)
         assert connection.execute("SELECT count(*) FROM purchase").fetchone() == (195,)
@@ -213,14 +275,26 @@ def test_one_email_reaches_database_archive_webhook_and_a_human(instance: Instan
     assert "person7@example.com" not in instance.logs().lower()
 
 
-def test_a_killed_instance_finishes_what_it_acknowledged(instance: Instance, receiver: Receiver) -> None:
+def test_a_killed_instance_finishes_what_it_acknowledged(
+    instance: Instance, receiver: Receiver
+) -> None:
     shop = make_shop(instance.shared / "shop.sqlite")
     receiver.delay = 0.3
-    for name, connector, settings in (("Shop", "sql", shop_settings(shop)), ("Hook", "webhook", {"url": receiver.url})):
-        answer = instance.api.post("/v1/destinations", json={"name": name, "connector": connector, "settings": settings})
+    for name, connector, settings in (
+        ("Shop", "sql", shop_settings(shop)),
+        ("Hook", "webhook", {"url": receiver.url}),
+    ):
+        answer = instance.api.post(
+            "/v1/destinations", json={"name": name, "connector": connector, "settings": settings}
+        )
         assert answer.status_code == 201, answer.text
-    subjects = [{"identifiers": [{"kind": "email", "value": f"person{each}@example.com"}]} for each in range(40)]
-    batch = instance.api.post("/v1/requests/bulk", json={"kind": "erasure", "subjects": subjects}).json()
+    subjects = [
+        {"identifiers": [{"kind": "email", "value": f"person{each}@example.com"}]}
+        for each in range(40)
+    ]
+    batch = instance.api.post(
+        "/v1/requests/bulk", json={"kind": "erasure", "subjects": subjects}
+    ).json()
     assert batch["accepted"] == 40
     wait_for(lambda: receiver.calls or None, "the first call")
 
@@ -230,7 +304,7 @@ def test_a_killed_instance_finishes_what_it_acknowledged(instance: Instance, rec
 
     def completed() -> bool:
         by_status = instance.api.get(f"/v1/batches/{batch['batch_id']}").json()["by_status"]
-        return by_status == {"completed": 40}
+        return bool(by_status == {"completed": 40})
 
     wait_for(completed, "all forty to complete after the kill")
     with sqlite3.connect(instance.shared / "shop.sqlite") as connection:
@@ -242,16 +316,26 @@ def test_a_killed_instance_finishes_what_it_acknowledged(instance: Instance, rec
 def test_a_human_task_holds_the_request_until_it_is_ticked_off(embedded: Instance) -> None:
     api = embedded.api
     api.post(
-        "/v1/destinations", json={"name": "Paper", "connector": "manual", "settings": {"instructions": "Shred the file."}}
+        "/v1/destinations",
+        json={
+            "name": "Paper",
+            "connector": "manual",
+            "settings": {"instructions": "Shred the file."},
+        },
     ).raise_for_status()
-    asked = api.post("/v1/requests", json={"kind": "erasure", "identifiers": [{"kind": "user_id", "value": "u1"}]}).json()
+    asked = api.post(
+        "/v1/requests",
+        json={"kind": "erasure", "identifiers": [{"kind": "user_id", "value": "u1"}]},
+    ).json()
 
     def waits() -> bool:
         found = api.get(f"/v1/requests/{asked['id']}").json()
         return [each["state"] for each in found["deliveries"]] == ["awaiting_confirmation"]
 
     wait_for(waits, "the task to be open")
-    interim = api.get(f"/v1/requests/{asked['id']}/receipt", headers={"Accept": "application/json"}).json()
+    interim = api.get(
+        f"/v1/requests/{asked['id']}/receipt", headers={"Accept": "application/json"}
+    ).json()
     assert interim["openings"]
     assert api.post(f"/v1/requests/{asked['id']}/cancel").json()["status"] == "cancelled"
 
@@ -260,7 +344,9 @@ def test_a_repeat_with_the_same_key_is_the_same_request(embedded: Instance) -> N
     body = {"kind": "erasure", "identifiers": [{"kind": "user_id", "value": "u1"}]}
     first = embedded.api.post("/v1/requests", json=body, headers={"Idempotency-Key": "k1"})
     again = embedded.api.post("/v1/requests", json=body, headers={"Idempotency-Key": "k1"})
-    other = embedded.api.post("/v1/requests", json=body | {"kind": "opt_out"}, headers={"Idempotency-Key": "k1"})
+    other = embedded.api.post(
+        "/v1/requests", json=body | {"kind": "opt_out"}, headers={"Idempotency-Key": "k1"}
+    )
     assert first.json() == again.json()
     assert other.status_code == 422
     assert other.headers["content-type"] == "application/problem+json"
