@@ -1,0 +1,166 @@
+/** Posts each decision as proof; what cannot be sent now waits in localStorage and is sent later. */
+import type { Config, Method } from "./config";
+import type { Decision } from "./state";
+import { keyOf, local } from "./storage";
+
+export interface ConsentBody {
+  readonly event_id: string;
+  readonly site_key: string;
+  readonly visitor_id: string;
+  readonly notice_version: string | number;
+  readonly choices: Readonly<Record<string, boolean>>;
+  readonly method: Method;
+  readonly language: string;
+  readonly region?: string;
+  readonly gpc: boolean;
+  readonly decided_at: string;
+  readonly page?: string;
+}
+
+export interface Recorded {
+  readonly consentId: string;
+  readonly decidedAt: number;
+}
+
+const KEPT = 20;
+const FIRST_WAIT = 2_000;
+const LONGEST_WAIT = 300_000;
+const TIMEOUT = 15_000;
+
+export function uuid(): string {
+  if (typeof crypto.randomUUID === "function") return crypto.randomUUID();
+  // Plain http pages have no randomUUID.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+export function bodyOf(config: Config, decision: Decision, gpc: boolean): ConsentBody {
+  return {
+    event_id: uuid(),
+    site_key: config.site_key,
+    visitor_id: decision.visitorId,
+    notice_version: config.notice_version,
+    choices: decision.choices,
+    method: decision.method,
+    language: config.language,
+    ...(config.region === null ? {} : { region: config.region }),
+    gpc,
+    decided_at: new Date(decision.decidedAt).toISOString(),
+    // Query and fragment may carry what the visitor typed.
+    ...(/^http/.test(location.protocol) ? { page: location.origin + location.pathname } : {}),
+  };
+}
+
+type Verdict =
+  | { kind: "done"; consentId: string }
+  | { kind: "drop" }
+  | { kind: "wait"; ms: number };
+
+/** A status no repetition can mend drops the record; everything else waits. */
+export function judge(status: number, retryAfter: string | null): "done" | "drop" | number {
+  if (status >= 200 && status < 300) return "done";
+  if (status >= 400 && status < 500 && status !== 429) return "drop";
+  const seconds = /^\d{1,5}$/.test(retryAfter ?? "") ? Number(retryAfter) : 0;
+  return Math.min(seconds * 1000, LONGEST_WAIT);
+}
+
+export interface Outbox {
+  send(body: ConsentBody): void;
+  /** Try what waits, now. */
+  flush(): Promise<void>;
+}
+
+export function createOutbox(config: Config, onRecorded: (answer: Recorded) => void): Outbox {
+  const key = `${keyOf(config.site_key)}_q`;
+  const unsaved = new Map<string, ConsentBody>(); // where localStorage is blocked
+  let flushing = false;
+  let failures = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+
+  function waiting(): ConsentBody[] {
+    const found = new Map(unsaved);
+    try {
+      const stored: unknown = JSON.parse(local.get(key) ?? "[]");
+      for (const body of Array.isArray(stored) ? (stored as Partial<ConsentBody>[]) : []) {
+        if (typeof body?.event_id === "string" && body.site_key === config.site_key)
+          found.set(body.event_id, body as ConsentBody);
+      }
+    } catch {
+      // Not ours, or cut off: nothing to send.
+    }
+    return [...found.values()].sort((a, b) => (a.decided_at < b.decided_at ? -1 : 1));
+  }
+
+  /** Other tabs write here too, so read, change and write in one go. */
+  function change(edit: (bodies: ConsentBody[]) => ConsentBody[]): void {
+    const bodies = edit(waiting()).slice(-KEPT);
+    const text = JSON.stringify(bodies);
+    local.set(key, bodies.length ? text : null);
+    unsaved.clear();
+    if (bodies.length && local.get(key) !== text)
+      for (const body of bodies) unsaved.set(body.event_id, body);
+  }
+
+  async function post(body: ConsentBody): Promise<Verdict> {
+    const abort = new AbortController();
+    const limit = setTimeout(() => abort.abort(), TIMEOUT);
+    try {
+      const response = await fetch(`${config.api}/v1/consent`, {
+        method: "POST",
+        mode: "cors",
+        credentials: "omit",
+        keepalive: true,
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(body),
+        signal: abort.signal,
+      });
+      const verdict = judge(response.status, response.headers.get("Retry-After"));
+      if (verdict === "drop") return { kind: "drop" };
+      if (verdict !== "done") return { kind: "wait", ms: verdict };
+      const answer = (await response.json()) as { consent_id?: unknown };
+      // A 2xx without an id is some proxy's page, not the service.
+      return typeof answer?.consent_id === "string"
+        ? { kind: "done", consentId: answer.consent_id }
+        : { kind: "wait", ms: 0 };
+    } catch {
+      return { kind: "wait", ms: 0 };
+    } finally {
+      clearTimeout(limit);
+    }
+  }
+
+  async function flush(): Promise<void> {
+    if (flushing) return;
+    flushing = true;
+    clearTimeout(timer);
+    try {
+      for (let body = waiting()[0]; body; body = waiting()[0]) {
+        const { event_id, decided_at } = body;
+        const verdict = await post(body);
+        if (verdict.kind === "wait") {
+          const ceiling = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures++);
+          timer = setTimeout(flush, Math.max(verdict.ms, Math.random() * ceiling));
+          return;
+        }
+        failures = 0;
+        change((bodies) => bodies.filter((each) => each.event_id !== event_id));
+        if (verdict.kind === "done")
+          onRecorded({ consentId: verdict.consentId, decidedAt: Date.parse(decided_at) });
+      }
+    } finally {
+      flushing = false;
+    }
+  }
+
+  window.addEventListener("online", flush);
+  return {
+    send(body) {
+      change((bodies) => [...bodies, body]);
+      void flush();
+    },
+    flush,
+  };
+}

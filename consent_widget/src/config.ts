@@ -1,0 +1,48 @@
+/** What the service inlines behind the bundle, and the words both sides share. */
+import type { Texts } from "./texts";
+
+export type Mode = "opt_in" | "opt_out";
+
+export const METHODS = [
+  "accept_all",
+  "reject_all",
+  "custom",
+  "gpc",
+  "withdrawal",
+  "dismissed",
+  "migrated",
+  "api",
+] as const;
+export type Method = (typeof METHODS)[number];
+
+export interface Purpose {
+  readonly id: string;
+  readonly name: string;
+  readonly description: string;
+  readonly required: boolean;
+  /** Granted without a choice; heeded only where the regime is opt-out. */
+  readonly default: boolean;
+  /** Counts as sale, sharing or targeted advertising, so GPC denies it. */
+  readonly sale?: boolean;
+}
+
+export interface Config {
+  readonly site_key: string;
+  readonly notice_version: string | number;
+  readonly version_hash: string;
+  readonly regime: string;
+  readonly mode: Mode;
+  /** False where this regime needs no banner: notice by link only. */
+  readonly shown: boolean;
+  readonly language: string;
+  readonly languages: readonly string[];
+  readonly expiry_days: number;
+  readonly purposes: readonly Purpose[];
+  readonly texts: Texts;
+  /** Origin of the service, without a slash at the end. */
+  readonly api: string;
+  /** The service saw `Sec-GPC: 1` when it served this configuration. */
+  readonly gpc: boolean;
+  readonly privacy_url: string;
+  readonly region: string | null;
+}

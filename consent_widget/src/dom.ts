@@ -1,0 +1,69 @@
+/**
+ * The page, reached through prototypes: an element named `cookie`, `body` or `createElement`
+ * shadows the document's own member, and a page's markup is not ours to trust.
+ */
+const getter = <T>(name: "cookie" | "body" | "currentScript" | "documentElement"): (() => T) =>
+  Object.getOwnPropertyDescriptor(Document.prototype, name)?.get?.bind(document) as () => T;
+
+export const readCookies = (): string => getter<string>("cookie")();
+
+export function writeCookie(value: string): void {
+  Object.getOwnPropertyDescriptor(Document.prototype, "cookie")?.set?.call(document, value);
+}
+
+export const body = (): HTMLElement | null => getter<HTMLElement | null>("body")();
+
+export const scriptNonce = (): string =>
+  getter<HTMLOrSVGScriptElement | null>("currentScript")()?.nonce ?? "";
+
+export const findAll = (within: Document | Element, selector: string): Element[] => [
+  ...(within === document ? Document : Element).prototype.querySelectorAll.call(within, selector),
+];
+
+export const matches = (element: Element, selector: string): boolean =>
+  Element.prototype.matches.call(element, selector);
+
+export const create = <K extends keyof HTMLElementTagNameMap>(
+  tag: K | string,
+): HTMLElementTagNameMap[K] =>
+  Document.prototype.createElement.call(document, tag) as HTMLElementTagNameMap[K];
+
+export const dispatch = (event: Event): boolean =>
+  EventTarget.prototype.dispatchEvent.call(document, event);
+
+/** An element with attributes and children; strings become text, never markup. */
+export function h<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  attributes: Readonly<Record<string, string>>,
+  ...children: readonly (Node | string)[]
+): HTMLElementTagNameMap[K] {
+  const element = create(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+export const button = (action: string, label: string, run: () => void): HTMLButtonElement => {
+  const element = h("button", { type: "button", "data-action": action }, label);
+  element.addEventListener("click", run);
+  return element;
+};
+
+/** Constructable sheets are not inline styles, so they hold under any style policy. */
+export function shadow(host: HTMLElement, ...css: string[]): ShadowRoot {
+  const root = host.attachShadow({ mode: "open" });
+  root.adoptedStyleSheets = css.map((text) => {
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(text);
+    return sheet;
+  });
+  return root;
+}
+
+const RTL = /^(ar|ckb|dv|fa|he|iw|ks|ps|sd|syr|ug|ur|yi)\b/i;
+
+/** `lang` and `dir` for text in this language. */
+export const inLanguage = (language: string): { lang: string; dir: string } => ({
+  lang: language,
+  dir: RTL.test(language) ? "rtl" : "ltr",
+});

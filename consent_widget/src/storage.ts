@@ -1,0 +1,108 @@
+/**
+ * The decision in the cookie `qt_{site_key}`, mirrored in localStorage.
+ *
+ * One line, `|` between fields, each percent-encoded:
+ * `1|mode|notice_version|visitor_id|decided_at_ms|method|choices|consent_id`, where mode is `i`
+ * (opt-in) or `o` (opt-out) and choices are `+granted` and `-denied` purpose ids joined by `:`.
+ * The service writes the same line when it sets the cookie itself.
+ */
+import { METHODS, type Method } from "./config";
+import { readCookies, writeCookie } from "./dom";
+import type { Decision } from "./state";
+
+const FORMAT = "1";
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+export function encode(decision: Decision): string {
+  const { mode, notice, visitorId, decidedAt, method, choices, consentId } = decision;
+  const answers = Object.entries(choices)
+    .map(([id, granted]) => (granted ? "+" : "-") + encodeURIComponent(id))
+    .join(":");
+  const line = [FORMAT, mode === "opt_in" ? "i" : "o", encodeURIComponent(notice), visitorId];
+  return [...line, decidedAt, method, answers, encodeURIComponent(consentId ?? "")].join("|");
+}
+
+/** Anything that is not exactly what `encode` writes is no decision at all. */
+export function decode(line: string | null | undefined): Decision | null {
+  const [format, mode, notice, visitorId, at, method, answers, consentId, ...rest] =
+    line?.split("|") ?? [];
+  if (format !== FORMAT || consentId === undefined || rest.length > 0) return null;
+  if ((mode !== "i" && mode !== "o") || !UUID.test(visitorId ?? "")) return null;
+  if (!/^\d{1,15}$/.test(at ?? "") || !METHODS.includes(method as Method)) return null;
+  try {
+    const pairs: [string, boolean][] = [];
+    for (const answer of answers ? answers.split(":") : []) {
+      if (!/^[+-]./.test(answer)) return null;
+      pairs.push([decodeURIComponent(answer.slice(1)), answer[0] === "+"]);
+    }
+    return {
+      mode: mode === "i" ? "opt_in" : "opt_out",
+      notice: decodeURIComponent(notice ?? ""),
+      visitorId: (visitorId ?? "").toLowerCase(),
+      decidedAt: Number(at),
+      method: method as Method,
+      choices: Object.freeze(Object.fromEntries(pairs)),
+      consentId: decodeURIComponent(consentId) || null,
+    };
+  } catch {
+    return null; // a broken percent sequence
+  }
+}
+
+/** localStorage, or silence where the browser forbids it. */
+export const local = {
+  get(key: string): string | null {
+    try {
+      return localStorage.getItem(key);
+    } catch {
+      return null;
+    }
+  },
+  set(key: string, value: string | null): void {
+    try {
+      if (value === null) localStorage.removeItem(key);
+      else localStorage.setItem(key, value);
+    } catch {
+      // Blocked or full: the cookie and this page's memory remain.
+    }
+  },
+};
+
+export const keyOf = (siteKey: string): string => `qt_${siteKey}`;
+
+/** A parent domain may hold a cookie of the same name, so there can be several. */
+function cookies(key: string): string[] {
+  try {
+    return readCookies()
+      .split("; ")
+      .filter((pair) => pair.startsWith(`${key}=`))
+      .map((pair) => pair.slice(key.length + 1));
+  } catch {
+    return []; // a sandboxed page may not read cookies
+  }
+}
+
+/** The newest decision any store still has. */
+export function load(siteKey: string): Decision | null {
+  const key = keyOf(siteKey);
+  let newest: Decision | null = null;
+  for (const line of [...cookies(key), local.get(key)]) {
+    const decision = decode(line);
+    if (decision && (!newest || decision.decidedAt > newest.decidedAt)) newest = decision;
+  }
+  return newest;
+}
+
+export function save(siteKey: string, decision: Decision, expiryDays: number): void {
+  const key = keyOf(siteKey);
+  const line = encode(decision);
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  const ends = decision.decidedAt + expiryDays * 86_400_000;
+  const seconds = Math.max(0, Math.round((ends - Date.now()) / 1000));
+  try {
+    writeCookie(`${key}=${line}; Path=/; Max-Age=${seconds}; SameSite=Lax${secure}`);
+  } catch {
+    // As above: a browser without cookies still gets its choice for this page.
+  }
+  local.set(key, line);
+}

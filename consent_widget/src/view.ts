@@ -1,0 +1,92 @@
+/** The host element and the banner in it. The dialog is `dialog.ts`. */
+
+import css from "./banner.css?inline";
+import base from "./base.css?inline";
+import type { Config } from "./config";
+import { body, button, create, h, inLanguage, shadow } from "./dom";
+import type { State } from "./state";
+
+export interface BannerActions {
+  accept(): void;
+  reject(): void;
+  manage(): void;
+  close(): void;
+}
+
+export interface View {
+  readonly root: ShadowRoot;
+  /** Puts the host first in the page; also after the page threw its body away. */
+  attach(): void;
+  render(prompt: State["prompt"]): void;
+}
+
+/** One label for refusing, wherever it stands: an opt-out law gives it its own name. */
+export const rejectLabel = ({ mode, texts }: Config): string =>
+  mode === "opt_out" ? texts.do_not_sell : texts.reject;
+
+export function policyLink({ privacy_url, texts }: Config): HTMLElement[] {
+  return privacy_url ? [h("a", { href: privacy_url, class: "link" }, texts.policy_link)] : [];
+}
+
+function whenBody(run: (body: HTMLElement) => void): void {
+  const now = body();
+  if (now) {
+    run(now);
+    return;
+  }
+  const observer = new MutationObserver(() => {
+    const found = body();
+    if (!found) return;
+    observer.disconnect();
+    run(found);
+  });
+  observer.observe(document, { childList: true, subtree: true });
+}
+
+function banner(config: Config, prompt: "ask" | "gpc", actions: BannerActions): HTMLElement {
+  const { texts } = config;
+  const manage = button("manage", texts.manage, actions.manage);
+  manage.className = "link";
+  const title = h("h2", {}, texts.title);
+  const sentence = prompt === "ask" ? texts.body : texts.gpc_notice;
+  const text = h("p", {}, sentence);
+  const words = h("div", { class: "words", "aria-live": "polite" }, title, text);
+  const choices =
+    prompt === "ask"
+      ? [
+          button("reject", rejectLabel(config), actions.reject),
+          button("accept", texts.accept, actions.accept),
+        ]
+      : [button("close", texts.close, actions.close)];
+  // A live region is read out when it changes, not when it appears.
+  setTimeout(() => text.replaceChildren(sentence), 400);
+  return h(
+    "section",
+    { class: "banner", role: "region", "aria-label": texts.title, ...inLanguage(config.language) },
+    words,
+    h("div", { class: "choices" }, ...choices),
+    h("div", { class: "more" }, manage, ...policyLink(config)),
+  );
+}
+
+export function createView(config: Config, actions: BannerActions): View {
+  const host = create("quittance-banner");
+  const root = shadow(host, base, css);
+  let shown: HTMLElement | null = null;
+  let current: State["prompt"] = null;
+  const attach = (): void => {
+    if (!host.isConnected) whenBody((page) => page.prepend(host));
+  };
+  return {
+    root,
+    attach,
+    render(prompt) {
+      if (prompt === current) return;
+      current = prompt;
+      shown?.remove();
+      shown = prompt && banner(config, prompt, actions);
+      if (shown) root.prepend(shown);
+      attach();
+    },
+  };
+}
