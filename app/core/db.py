@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -86,6 +86,11 @@ class Keys(SQLModel):
     """Base of every table in the key store."""
 
     metadata = sa.MetaData(naming_convention=Main.metadata.naming_convention)
+
+
+def table_of(model: type[SQLModel]) -> sa.Table:
+    """The table behind a model, for statements that skip the ORM."""
+    return cast(sa.Table, model.__dict__["__table__"])
 
 
 class Database:

@@ -83,9 +83,9 @@ class KeyStore:
             return {}
         async with self._database.reading() as session:
             rows = await session.execute(
-                sa.select(DataKey.holder_id, DataKey.wrapped).where(
+                sa.select(col(DataKey.holder_id), col(DataKey.wrapped)).where(
                     col(DataKey.holder_id).in_(holder_ids)
-                )  # type: ignore[call-overload]
+                )
             )
             return {
                 holder_id: HolderKey(self._ring.unseal(wrapped, _place(holder_id)))

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core.db import table_of
 from app.core.ids import new_id
 from app.delivery import health
 from app.delivery.models import Call, Delivery, OpenCall, Ready, VirtualQueue
@@ -213,7 +214,7 @@ async def _resume(session: AsyncSession, held: Lease, now: dt.datetime) -> None:
         members = [
             _member(row)
             for row in await session.execute(
-                sa.select(Ready.__table__).where(  # type: ignore[attr-defined]
+                sa.select(table_of(Ready)).where(
                     col(Ready.queue_id) == held.queue_id, col(Ready.call_id) == call.id
                 )
             )
@@ -262,7 +263,7 @@ async def _take(session: AsyncSession, held: Lease, share: int, now: dt.datetime
 
 def _due(queue_id: str, limit: int, now: dt.datetime) -> Any:
     """The first ``limit`` due rows, one index range per rank: rows that wait are never walked."""
-    table = Ready.__table__  # type: ignore[attr-defined]
+    table = table_of(Ready)
     parts = [
         sa.select(table)
         .where(
@@ -333,7 +334,7 @@ async def _write_calls(
         sa.insert(OpenCall),
         [{"queue_id": held.queue_id, "call_id": each.id, "leases": 1} for each in claimed],
     )
-    table = Ready.__table__  # type: ignore[attr-defined]
+    table = table_of(Ready)
     await session.execute(
         sa.update(table)
         .where(*(table.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY))

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import hint_after_commit
+from app.core.db import hint_after_commit, table_of
 from app.delivery import health
 from app.delivery.carry import Answered
 from app.delivery.claim import READY_KEY, Lease, Member, ready_key
@@ -165,7 +165,7 @@ async def _write(
     moved: list[Any],
     closed: list[Any],
 ) -> None:
-    ready, open_call = Ready.__table__, OpenCall.__table__  # type: ignore[attr-defined]
+    ready, open_call = table_of(Ready), table_of(OpenCall)
     by_key = [ready.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY]
     if transitions:
         await session.execute(sa.insert(DeliveryTransition), transitions)
@@ -221,7 +221,7 @@ async def _release(
 
 async def next_due(session: AsyncSession, queue_id: str) -> dt.datetime | None:
     """When the queue's first row is due, one index look-up per rank."""
-    table = Ready.__table__  # type: ignore[attr-defined]
+    table = table_of(Ready)
     heads = [
         sa.select(table.c.due_at)
         .where(table.c.queue_id == queue_id, table.c.rank == rank)

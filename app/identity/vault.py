@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core.db import table_of
 from app.core.ids import new_id
 from app.crypto.keyring import KeyRing
 from app.crypto.keystore import HolderKey, KeyStore
@@ -145,10 +146,10 @@ async def open_holder(
 
 async def _open(session: AsyncSession, keys: KeyStore, condition: Any) -> dict[str, Opened]:
     rows = (
-        (await session.execute(sa.select(PersonalValue.__table__).where(condition)))
+        (await session.execute(sa.select(table_of(PersonalValue)).where(condition)))
         .mappings()
         .all()
-    )  # type: ignore[attr-defined]
+    )
     holder_keys = await keys.load({row["holder_id"] for row in rows})
     opened = {}
     for row in rows:

@@ -13,6 +13,7 @@ from sqlmodel import col
 
 from app.core.db import hint_after_commit
 from app.core.errors import Invalid, NotFound
+from app.crypto.keystore import HolderKey
 from app.delivery import service as deliveries
 from app.identity import vault
 from app.security import audit
@@ -191,24 +192,31 @@ async def answer(
     key = (await services.keys.load([request.id])).get(request.id)
     if key is None:
         raise WrongState("The person of this request is already forgotten.")
-    common = {"workspace_id": workspace_id, "holder_id": request.id, "now": now}
     rows = []
     if text.strip():
-        rows.append(
-            vault.value_row(key, purpose="answer", kind="text", value=text.strip(), **common)
-        )  # type: ignore[arg-type]
+        rows.append(_answer_row(key, request, "text", text.strip(), now))
     if content is not None:
         name = (file_name or "answer").replace("/", "_").replace("\\", "_")[:120]
-        rows.append(
-            vault.value_row(
-                key, purpose="answer", kind="file", value=vault.pack_file(name, content), **common
-            )
-        )  # type: ignore[arg-type]
+        rows.append(_answer_row(key, request, "file", vault.pack_file(name, content), now))
     await vault.add(session, rows)
     _log(session, request, "answered", actor, now)
     await session.flush()
     await settle.finalise(session, services, [request], now)
     return request
+
+
+def _answer_row(
+    key: HolderKey, request: SubjectRequest, kind: str, value: str, now: dt.datetime
+) -> dict[str, Any]:
+    return vault.value_row(
+        key,
+        workspace_id=request.workspace_id,
+        holder_id=request.id,
+        purpose="answer",
+        kind=kind,
+        value=value,
+        now=now,
+    )
 
 
 async def waive(
