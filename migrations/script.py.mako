@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from app.core.db import Id, Json, Moment  # noqa: F401 (not every revision needs all)
+from app.core.db import Id, Json, Moment
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

@@ -27,6 +27,8 @@ from connectors.contract import Window
 QUANTUM = 64
 """Deliveries a queue may take in one lease when others wait too; batches count by their people."""
 MAX_LEASES = 5
+CONNECTOR_MISSING = "connector_missing"
+DESTINATION_DISABLED = "destination_disabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +126,9 @@ async def claim(
     for row in rows:
         destination = destinations[row.id]
         traits = traits_of(destination.connector)
-        if traits is None or not destination.is_enabled:
-            await park(
-                session,
-                row.id,
-                row.token,
-                "connector_missing" if traits is None else "destination_disabled",
-            )
+        if traits is None or not (destination.is_enabled or destination.deleted_at):
+            reason = CONNECTOR_MISSING if traits is None else DESTINATION_DISABLED
+            await _park(session, row.id, row.token, reason, destination.version)
             continue
         held = Lease(
             row.id,
@@ -188,12 +186,20 @@ async def _lease(
     return leased.all()
 
 
-async def park(session: AsyncSession, queue_id: str, token: int, reason: str) -> None:
+async def _park(
+    session: AsyncSession, queue_id: str, token: int, reason: str, version: int
+) -> None:
     """Stop a queue until somebody mends its destination; its deliveries keep their places."""
     await session.execute(
         sa.update(VirtualQueue)
         .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.token) == token)
-        .values(parked_reason=reason, next_due=None, lease_until=None, lease_owner=None)
+        .values(
+            parked_reason=reason,
+            parked_version=version,
+            next_due=None,
+            lease_until=None,
+            lease_owner=None,
+        )
         .execution_options(synchronize_session=False)
     )
 

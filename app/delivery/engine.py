@@ -22,7 +22,7 @@ from app.delivery.carry import Answered, Ask, carry_out, people_of
 from app.delivery.claim import Claimed, Lease, Traits, claim
 from app.delivery.models import VirtualQueue
 from app.identity import vault
-from connectors.contract import AnyConnector, Verdict, retry
+from connectors.contract import AnyConnector, Verdict, failed, retry
 
 log = get_logger(__name__)
 
@@ -168,6 +168,9 @@ class Engine:
 
     async def _answer(self, lease: Lease, call: Claimed) -> Answered:
         try:
+            if lease.destination.deleted_at is not None:
+                gone = failed("destination_deleted")
+                return Answered(lease, call, {each.delivery_id: gone for each in call.members}, 0)
             async with self._database.reading() as session:
                 opened = await vault.open_ids(
                     session,

@@ -206,7 +206,11 @@ async def _release(
         "breaker": breaker.dump(),
     }
     if lease.parked:
-        values |= {"parked_reason": lease.parked, "next_due": None}
+        values |= {
+            "parked_reason": lease.parked,
+            "parked_version": lease.destination.version,
+            "next_due": None,
+        }
     else:
         head = await next_due(session, lease.queue_id)
         floor = max(filter(None, (breaker.until, lease.next_window)), default=None)

@@ -133,3 +133,5 @@ class VirtualQueue(Main, table=True):
     """{"state": closed|open|half_open, "until": ..., "failures": n, "opened": n}"""
     is_paused: bool = False
     parked_reason: str | None = None
+    parked_version: int | None = None
+    """The destination's version that was parked: mending it sets the queue going again."""

@@ -10,17 +10,42 @@ from sqlmodel import col
 
 from app.core.db import hint_after_commit
 from app.core.logging import get_logger
+from app.delivery.claim import DESTINATION_DISABLED
 from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
 from app.delivery.states import Assurance, State
+from app.destinations.models import Destination
 
 log = get_logger(__name__)
 
 
 async def sweep(session: AsyncSession, now: dt.datetime) -> int:
     """One bounded pass; returns how many deliveries were archived."""
+    await _unpark_mended(session, now)
     await _repair(session)
     await _drop_empty_calls(session)
     return await _archive_expired(session, now)
+
+
+async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
+    """A parked queue goes on once its destination was changed, or enabled again."""
+    mended = (
+        sa.select(col(VirtualQueue.id))
+        .join(Destination, col(Destination.id) == col(VirtualQueue.id))
+        .where(
+            col(VirtualQueue.parked_reason).is_not(None),
+            col(Destination.is_enabled),
+            sa.or_(
+                col(VirtualQueue.parked_reason) == DESTINATION_DISABLED,
+                col(Destination.version) != col(VirtualQueue.parked_version),
+            ),
+        )
+    )
+    await session.execute(
+        sa.update(VirtualQueue)
+        .where(col(VirtualQueue.id).in_(mended))
+        .values(parked_reason=None, parked_version=None, breaker={}, next_due=now)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def _repair(session: AsyncSession) -> None:

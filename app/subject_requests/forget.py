@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
+from app.consent import links
 from app.core.db import hint_after_commit
 from app.delivery import service as deliveries
 from app.identity import vault
@@ -23,7 +25,7 @@ from app.security.models import Workspace
 from app.subject_requests import settle
 from app.subject_requests.models import ConfirmationLink, SubjectRequest
 from app.subject_requests.services import Services
-from app.subject_requests.states import FINAL, Status
+from app.subject_requests.states import FINAL, Kind, Status
 from app.subject_requests.timeline import note
 
 BATCH = 200
@@ -95,24 +97,49 @@ async def _give_up(
 
 
 async def forget(services: Services, request_ids: Sequence[str], now: dt.datetime) -> None:
-    """Destroy the data keys, then what they sealed."""
+    """Destroy the data keys, then what they sealed; an erased person's visitor links go too."""
     if not request_ids:
         return
-    await services.keys.forget(request_ids)
+    async with services.database.reading() as session:
+        visitors = await _visitors_of_erased(session, request_ids)
+    await services.keys.forget([*request_ids, *visitors])
     async with services.database.writing() as session:
+        await links.forget(session, visitors)
         await vault.forget(session, request_ids)
-        await session.execute(
-            sa.delete(OutgoingMail).where(col(OutgoingMail.holder_id).in_(request_ids))
-        )
-        await session.execute(
-            sa.delete(ConfirmationLink).where(col(ConfirmationLink.request_id).in_(request_ids))
-        )
+        for owned, holder in (
+            (OutgoingMail, OutgoingMail.holder_id),
+            (ConfirmationLink, ConfirmationLink.request_id),
+        ):
+            await session.execute(sa.delete(owned).where(col(holder).in_(request_ids)))
         rows = await session.execute(
             sa.select(SubjectRequest).where(col(SubjectRequest.id).in_(request_ids))
         )
         for request in rows.scalars():
             request.forgotten_at, request.next_step_at = now, None
             note(session, request.id, "forgotten", "service", now)
+
+
+async def _visitors_of_erased(session: AsyncSession, request_ids: Sequence[str]) -> list[str]:
+    """Holders of visitor links that share an identifier with a person whose erasure is done."""
+    mine, theirs = aliased(PersonalValue), aliased(PersonalValue)
+    rows = await session.execute(
+        sa.select(col(theirs.holder_id))
+        .join(
+            mine,
+            (col(mine.workspace_id) == col(theirs.workspace_id))
+            & (col(mine.subject_ref) == col(theirs.subject_ref)),
+        )
+        .join(SubjectRequest, col(SubjectRequest.id) == col(mine.holder_id))
+        .where(
+            col(mine.holder_id).in_(request_ids),
+            col(theirs.holder_id).startswith("vis_"),
+            col(SubjectRequest.kind) == Kind.ERASURE,
+            col(SubjectRequest.outcome).is_not(None),
+            col(SubjectRequest.status).in_([Status.COMPLETED, Status.COMPLETED_WITH_EXCEPTIONS]),
+        )
+        .distinct()
+    )
+    return [holder_id for (holder_id,) in rows]
 
 
 async def sweep_orphans(services: Services, now: dt.datetime) -> int:

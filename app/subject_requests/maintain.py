@@ -7,6 +7,7 @@ import datetime as dt
 import sqlalchemy as sa
 from sqlmodel import col
 
+from app.consent import links
 from app.core.logging import get_logger
 from app.delivery.models import Call, Delivery, DeliveryTransition
 from app.notifications.postmen import FilePostman
@@ -27,10 +28,14 @@ BITE = 500
 async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bool:
     """One pass; True when there is more to remove."""
     orphans = await forget.sweep_orphans(services, now)
+    async with services.database.reading() as session:
+        unlinked = await links.expired(session, now)
+    await services.keys.forget(unlinked)
     async with services.database.writing() as session:
         await idempotency.sweep(session, now)
         await suppression.sweep(session, now)
         await sessions.sweep(session, now)
+        await links.forget(session, unlinked)
         oldest = now - dt.timedelta(days=services.settings.request_record_days)
         await session.execute(sa.delete(AuditEntry).where(col(AuditEntry.at) < oldest))
     if isinstance(postman, FilePostman):

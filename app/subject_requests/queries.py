@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -179,7 +180,14 @@ async def timeline(session: AsyncSession, request_id: str) -> list[dict[str, Any
                     },
                 )
             )
-    return [item for _, item in sorted(items, key=lambda each: each[0])]
+    return [item for _, item in sorted(items, key=_moment)]
+
+
+def _moment(item: tuple[dt.datetime, dict[str, Any]]) -> tuple[dt.datetime, int]:
+    """Of one transaction, plans come before deliveries' steps, and a completion after them."""
+    at, event = item
+    order = {"received": 0, "verified": 0, "resolved": 0, "planned": 1}
+    return at, order.get(event["type"], 2 if event["delivery_id"] else 3)
 
 
 async def batch_json(session: AsyncSession, workspace_id: str, batch_id: str) -> dict[str, Any]:

@@ -187,6 +187,7 @@ def upgrade() -> None:
         sa.Column("breaker", Json, nullable=False),
         sa.Column("is_paused", sa.Boolean(), nullable=False),
         sa.Column("parked_reason", sa.String(), nullable=True),
+        sa.Column("parked_version", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_virtual_queue")),
     )
     with op.batch_alter_table("virtual_queue", schema=None) as batch_op:
