@@ -19,7 +19,7 @@ async def static_file(name: str, request: Request) -> Response:
         "Cache-Control": "public, max-age=31536000, immutable" if is_versioned else "no-cache",
         "ETag": f'"{found.version}"',
         "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
-        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "cross-origin",  # the preview frame has no origin
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)

@@ -48,53 +48,40 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    at: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class StackedBars:
+    """Bars over a box that is stretched to the page; ``days`` label equal groups of columns."""
+
     width: int
     height: int
-    left: int
-    base: float
+    top: int
     columns: tuple[Column, ...]
-    lines: tuple[Tick, ...]
-    days: tuple[Tick, ...]
+    days: tuple[str, ...]
 
 
 def stacked_bars(
-    days: Sequence[dt.date], counts: Mapping[dt.date, Sequence[int]], names: Sequence[str],
-    width: int = 720, height: int = 220,
-) -> StackedBars:  # fmt: skip
+    days: Sequence[dt.date], counts: Mapping[dt.date, Sequence[int]], names: Sequence[str]
+) -> StackedBars:
     """One column per day; ``counts`` holds a number per name, drawn from the bottom up."""
-    left, bottom, top_margin = 34, 22, 8
-    base = float(height - bottom)
+    pitch, height = 10, 100
     top = nice_top(max((sum(each) for each in counts.values()), default=0))
-    pitch = (width - left) / max(len(days), 1)
-    scale = (base - top_margin) / top
     columns = []
     for index, each in enumerate(days):
-        bars, y = [], base
-        said = []
-        for series, (name, count) in enumerate(zip(names, counts.get(each, ()), strict=False), start=1):
+        bars, said, y = [], [], float(height)
+        for series, (name, count) in enumerate(zip(names, counts.get(each, ()), strict=False), 1):
             if count:
                 said.append(f"{name} {count}")
-                y -= count * scale
-                bars.append(
-                    Bar(round(left + index * pitch + pitch * 0.1, 2), round(y, 2), round(pitch * 0.8, 2),
-                        round(count * scale, 2), series)
-                )  # fmt: skip
+                size = count * height / top
+                y -= size
+                bars.append(Bar(index * pitch + 1, round(y, 2), pitch - 2, round(size, 2), series))
         columns.append(Column(f"{each:%-d %b}: {', '.join(said) or 'none'}", tuple(bars)))
-    lines = tuple(Tick(round(base - value * scale, 1), str(value)) for value in (top // 2, top) if value)
-    stride = max(1, len(days) // 6)
-    ticks = tuple(
-        Tick(round(left + index * pitch + pitch / 2, 1), f"{each:%-d %b}")
-        for index, each in enumerate(days)
-        if index % stride == stride // 2
-    )
-    return StackedBars(width, height, left, base, tuple(columns), lines, ticks)
+    stride = _stride(len(days))
+    labels = tuple(f"{days[at + stride // 2]:%-d %b}" for at in range(0, len(days), stride))
+    return StackedBars(pitch * len(days), height, top, tuple(columns), labels)
+
+
+def _stride(count: int) -> int:
+    """Days per label: the smallest divisor that leaves at most five labels."""
+    return next((each for each in range(1, count + 1) if count % each == 0 and count // each <= 5), 1)
 
 
 def nice_top(value: int) -> int:

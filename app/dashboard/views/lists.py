@@ -102,7 +102,7 @@ async def audit_log(
 
 def _verb(verb: str) -> str:
     """``site.publish`` as "Publish site"."""
-    thing, dot, act = verb.partition(".")
+    thing, dot, act = verb.replace("queue_", "queue.", 1).partition(".")
     return present.words(f"{act}_{thing}") if dot else present.words(verb)
 
 

@@ -123,7 +123,7 @@ def _verdict(counts: list[int], tasks: int, troubled: int, archived: int) -> tup
     if overdue:
         said.append(f"{_n(overdue, 'request')} overdue")
     if troubled or archived:
-        said.append(f"{_n(troubled + archived, 'thing')} failing")
+        said.append(f"{troubled + archived} failing")
     if waiting:
         said.append(f"{waiting} waiting for you")
     if soon:

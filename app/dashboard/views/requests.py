@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -295,6 +296,7 @@ class RequestPage:
     answer_count: int
     can: frozenset[str]
     """Steps this operator may take now: approve, deny, extend, hold, release, cancel, answer, reveal."""
+    may_decide: bool
     deny_reasons: Mapping[str, str]
     is_moving: bool
     """Whether the page is worth a reload by itself."""
@@ -317,6 +319,7 @@ async def request_page(
             )
             for each in opened
         ]
+    can = steps(request, operator)
     duplicates = await session.execute(
         sa.select(col(SubjectRequest.id)).where(col(SubjectRequest.duplicate_of) == request_id).limit(20)
     )
@@ -339,7 +342,8 @@ async def request_page(
         duplicate_of=request.duplicate_of,
         duplicate_ids=[each for (each,) in duplicates],
         answer_count=await _answer_count(session, request_id),
-        can=steps(request, operator),
+        can=can,
+        may_decide=bool(can - {"reveal"}),
         deny_reasons=DENY_REASONS,
         is_moving=request.status in {"resolving", "in_progress", "cooling_off"},
     )
@@ -485,8 +489,21 @@ def flat(data: Mapping[str, Any]) -> str:
             inner = "; ".join(flat(each) if isinstance(each, Mapping) else str(each) for each in value)
             parts.append(f"{present.words(name)}: {inner or 'none'}")
         elif value is not None:
-            parts.append(f"{present.words(name)}: {value}")
+            parts.append(f"{present.words(name)}: {_said(value)}")
     return ", ".join(parts)
+
+
+_CODE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+
+def _said(value: Any) -> str:
+    """Codes in words, long digests cut."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = str(value)
+    if _CODE.fullmatch(text) and len(text) <= 40:
+        return present.words(text).lower() if "_" in text else present.words(text)
+    return f"{text[:12]}…" if len(text) > 40 and " " not in text else text
 
 
 async def _by_id(session: AsyncSession, model: type[Destination], ids: set[str]) -> dict[str, Destination]:

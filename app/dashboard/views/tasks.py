@@ -52,7 +52,7 @@ async def task_list(
 ) -> TaskList:
     """Open ones by deadline, then the last closed ones. One task's person may be shown in clear."""
     is_open = col(HumanTask.state) == "open"
-    waiting = await _load(session, operator.workspace_id, is_open, (col(HumanTask.due_at), col(HumanTask.id)), 200)
+    waiting = await _load(session, operator.workspace_id, is_open, (col(HumanTask.due_at).asc(), col(HumanTask.id).asc()), 200)
     closed = await _load(session, operator.workspace_id, ~is_open, (col(HumanTask.closed_at).desc(),), 20)
     names = await names_of(session, operator.workspace_id, {task.closed_by or "" for task, _, _ in closed})
     shown = await _identifiers(session, keys, waiting, revealed_id)
