@@ -1,5 +1,10 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  test: { environment: "happy-dom", include: ["test/**/*.test.ts"], restoreMocks: true },
+  test: {
+    environment: "jsdom",
+    environmentOptions: { jsdom: { url: "https://shop.example/cart?email=bob#top" } },
+    include: ["test/**/*.test.ts"],
+    restoreMocks: true,
+  },
 });

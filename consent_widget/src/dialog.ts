@@ -57,7 +57,7 @@ export function openDialog(
       "li",
       {},
       h("label", {}, h("span", {}, purpose.name), ...always, box),
-      h("p", { id: describedBy }, purpose.description),
+      h("p", { id: describedBy, class: "muted" }, purpose.description),
     );
   };
 
@@ -72,6 +72,7 @@ export function openDialog(
   const close = button("close", "", () => dialog.close());
   close.setAttribute("aria-label", texts.close);
 
+  const rows = config.purposes.map(row);
   const mayWithdraw = state.decision && [...boxes.values()].some((box) => box.checked);
   const withdraw = button("withdraw", texts.withdraw, leave(actions.withdraw));
   withdraw.className = "link";
@@ -84,11 +85,11 @@ export function openDialog(
     h(
       "div",
       { class: "middle" },
-      h("p", {}, texts.dialog_body),
+      h("p", { class: "muted" }, texts.dialog_body),
       ...(state.gpc ? [h("p", { class: "gpc", role: "note" }, texts.gpc_notice)] : []),
-      h("ul", {}, ...config.purposes.map(row)),
+      h("ul", {}, ...rows),
       h("div", { class: "more" }, ...policyLink(config), ...(mayWithdraw ? [withdraw] : [])),
-      ...(proof.length ? [h("p", { class: "record" }, ...proof)] : []),
+      ...(proof.length ? [h("p", { class: "record muted" }, ...proof)] : []),
     ),
     h(
       "footer",

@@ -49,7 +49,7 @@ function banner(config: Config, prompt: "ask" | "gpc", actions: BannerActions): 
   manage.className = "link";
   const title = h("h2", {}, texts.title);
   const sentence = prompt === "ask" ? texts.body : texts.gpc_notice;
-  const text = h("p", {}, sentence);
+  const text = h("p", { class: "muted" }, sentence);
   const words = h("div", { class: "words", "aria-live": "polite" }, title, text);
   const choices =
     prompt === "ask"

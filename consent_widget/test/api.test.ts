@@ -1,0 +1,177 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { bodyOf, createOutbox, judge, uuid } from "../src/api";
+import { decision, NOW, site, VISITOR } from "./fixtures";
+
+const QUEUE = "qt_shop_q";
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+const body = (at = NOW) => bodyOf(site(), decision({ decidedAt: at }), false);
+const created = () => new Response(JSON.stringify({ consent_id: "con_2" }), { status: 201 });
+const status = (code: number, headers = {}) => new Response("", { status: code, headers });
+
+let network: ReturnType<typeof vi.fn<typeof fetch>>;
+const sent = (call: number) => JSON.parse(String(network.mock.calls[call]?.[1]?.body));
+const settle = () => vi.advanceTimersByTimeAsync(0);
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.spyOn(Math, "random").mockReturnValue(1);
+  localStorage.clear();
+  network = vi.fn<typeof fetch>();
+  vi.stubGlobal("fetch", network);
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+describe("the body", () => {
+  it("has exactly the promised members", () => {
+    expect(body()).toEqual({
+      event_id: expect.stringMatching(UUID),
+      site_key: "shop",
+      visitor_id: VISITOR,
+      notice_version: "7",
+      choices: { functional: true, analytics: true, advertising: false },
+      method: "custom",
+      language: "en",
+      region: "DE",
+      gpc: false,
+      decided_at: "2026-11-23T12:00:00.000Z",
+      page: "https://shop.example/cart",
+    });
+  });
+
+  it("leaves out a region nobody knows", () => {
+    expect(bodyOf(site({ region: null }), decision(), true)).not.toHaveProperty("region");
+  });
+});
+
+it("makes version 4 ids where randomUUID is missing", () => {
+  vi.spyOn(crypto, "randomUUID").mockImplementation(undefined as never);
+  const { getRandomValues } = crypto;
+  vi.stubGlobal("crypto", { getRandomValues: getRandomValues.bind(crypto) });
+  expect(uuid()).toMatch(UUID);
+});
+
+it.each([
+  [201, null, "done"],
+  [200, null, "done"],
+  [409, null, "drop"],
+  [422, null, "drop"],
+  [429, "7", 7000],
+  [503, "999999", 0],
+  [503, "99999", 300_000],
+  [500, "soon", 0],
+])("status %s with Retry-After %s means %s", (code, retryAfter, verdict) => {
+  expect(judge(code, retryAfter)).toBe(verdict);
+});
+
+describe("the outbox", () => {
+  it("posts without credentials, outlives the page, and reports the record", async () => {
+    network.mockResolvedValue(created());
+    const recorded = vi.fn();
+    createOutbox(site(), recorded).send(body());
+    await settle();
+    expect(network).toHaveBeenCalledExactlyOnceWith(
+      "https://privacy.example/v1/consent",
+      expect.objectContaining({ method: "POST", credentials: "omit", keepalive: true }),
+    );
+    expect(recorded).toHaveBeenCalledWith({ consentId: "con_2", decidedAt: NOW });
+    expect(localStorage.getItem(QUEUE)).toBeNull();
+  });
+
+  it("sends the same event again after a failure", async () => {
+    network.mockRejectedValueOnce(new TypeError("offline")).mockResolvedValueOnce(status(500));
+    network.mockResolvedValueOnce(created());
+    createOutbox(site(), vi.fn()).send(body());
+    await settle();
+    expect(localStorage.getItem(QUEUE)).toContain("event_id");
+    await vi.advanceTimersByTimeAsync(2000);
+    await vi.advanceTimersByTimeAsync(4000);
+    expect(network).toHaveBeenCalledTimes(3);
+    expect(sent(2)).toEqual(sent(0));
+    expect(localStorage.getItem(QUEUE)).toBeNull();
+  });
+
+  it("sends in a later page what an earlier one could not", async () => {
+    network.mockRejectedValueOnce(new TypeError("offline"));
+    createOutbox(site(), vi.fn()).send(body());
+    await settle();
+    network.mockResolvedValue(created());
+    const recorded = vi.fn();
+    await createOutbox(site(), recorded).flush();
+    expect(sent(1)).toEqual(sent(0));
+    expect(recorded).toHaveBeenCalledOnce();
+  });
+
+  it("tries again when the browser is back online", async () => {
+    network.mockRejectedValueOnce(new TypeError("offline")).mockResolvedValue(created());
+    createOutbox(site(), vi.fn()).send(body());
+    await settle();
+    window.dispatchEvent(new Event("online"));
+    await settle();
+    expect(localStorage.getItem(QUEUE)).toBeNull();
+  });
+
+  it("waits as long as the service asks", async () => {
+    network
+      .mockResolvedValueOnce(status(429, { "Retry-After": "60" }))
+      .mockResolvedValue(created());
+    createOutbox(site(), vi.fn()).send(body());
+    await vi.advanceTimersByTimeAsync(59_000);
+    expect(network).toHaveBeenCalledOnce();
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(network).toHaveBeenCalledTimes(2);
+  });
+
+  it("drops what the service refuses and goes on with the next", async () => {
+    network.mockResolvedValueOnce(status(422)).mockResolvedValue(created());
+    const outbox = createOutbox(site(), vi.fn());
+    outbox.send(body());
+    outbox.send(body(NOW + 1));
+    await settle();
+    expect(network).toHaveBeenCalledTimes(2);
+    expect(sent(1).decided_at).toBe("2026-11-23T12:00:00.001Z");
+    expect(localStorage.getItem(QUEUE)).toBeNull();
+  });
+
+  it("takes a success without a record id for somebody else's page", async () => {
+    network.mockResolvedValue(new Response("<html>", { status: 200 }));
+    createOutbox(site(), vi.fn()).send(body());
+    await settle();
+    expect(localStorage.getItem(QUEUE)).toContain("event_id");
+  });
+
+  it("keeps the newest twenty", async () => {
+    network.mockRejectedValue(new TypeError("offline"));
+    const outbox = createOutbox(site(), vi.fn());
+    for (let n = 0; n < 25; n++) outbox.send(body(NOW + n));
+    const kept = JSON.parse(localStorage.getItem(QUEUE) ?? "[]");
+    expect(kept).toHaveLength(20);
+    expect(kept.at(-1).decided_at).toBe(new Date(NOW + 24).toISOString());
+  });
+
+  it("ignores a queue that is not one", async () => {
+    for (const text of ["{", "5", '[null, 1, {"event_id": 3}]', '[{"event_id":"x"}]']) {
+      localStorage.setItem(QUEUE, text);
+      await createOutbox(site(), vi.fn()).flush();
+    }
+    expect(network).not.toHaveBeenCalled();
+  });
+
+  it("remembers within the page when storage is blocked", async () => {
+    const blocked = () => {
+      throw new DOMException("denied", "SecurityError");
+    };
+    vi.spyOn(Storage.prototype, "getItem").mockImplementation(blocked);
+    vi.spyOn(Storage.prototype, "setItem").mockImplementation(blocked);
+    network.mockRejectedValueOnce(new TypeError("offline")).mockResolvedValue(created());
+    createOutbox(site(), vi.fn()).send(body());
+    await settle();
+    await vi.advanceTimersByTimeAsync(2000);
+    expect(network).toHaveBeenCalledTimes(2);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(network).toHaveBeenCalledTimes(2);
+  });
+});

@@ -1,0 +1,170 @@
+import { describe, expect, it } from "vitest";
+import { all, answers, begin, reduce, type State } from "../src/state";
+import { decision, NOW, site, usSite, VISITOR } from "./fixtures";
+
+const DAY = 86_400_000;
+const NOBODY = { stored: null, gpc: false, now: NOW, newVisitorId: VISITOR };
+
+describe("a page where nobody has answered", () => {
+  it("grants only what is required under opt-in, whatever the defaults say", () => {
+    const config = { ...usSite(), mode: "opt_in" as const };
+    expect(begin(config, NOBODY)).toMatchObject({
+      choices: { necessary: true, functional: false, analytics: false, advertising: false },
+      prompt: "ask",
+      decision: null,
+    });
+  });
+
+  it("grants the defaults under opt-out", () => {
+    expect(begin(usSite({ shown: false }), NOBODY)).toMatchObject({
+      choices: { necessary: true, functional: true, analytics: true, advertising: true },
+      prompt: null,
+    });
+  });
+
+  it("keeps an outdated refusal but no outdated grant", () => {
+    const stored = decision({
+      notice: "6",
+      choices: { functional: true, analytics: true, advertising: false },
+    });
+    expect(begin(usSite(), { ...NOBODY, stored })).toMatchObject({
+      choices: { functional: true, analytics: true, advertising: false },
+      prompt: "ask",
+      visitorId: VISITOR,
+    });
+    expect(begin(site(), { ...NOBODY, stored }).choices).toMatchObject({ analytics: false });
+  });
+});
+
+describe("Global Privacy Control", () => {
+  it("denies advertising under opt-out and says so", () => {
+    const state = begin(usSite(), { ...NOBODY, gpc: true });
+    expect(state.decision).toMatchObject({
+      method: "gpc",
+      choices: { functional: true, analytics: true, advertising: false },
+    });
+    expect(state.prompt).toBe("gpc");
+  });
+
+  it("denies purposes flagged as sale as well", () => {
+    const config = usSite();
+    const purposes = config.purposes.map((each) => ({ ...each, sale: each.id === "analytics" }));
+    const state = begin({ ...config, purposes }, { ...NOBODY, gpc: true });
+    expect(state.choices).toMatchObject({ functional: true, analytics: false, advertising: false });
+  });
+
+  it("yields to an explicit choice made here before", () => {
+    const stored = decision({ mode: "opt_out", method: "accept_all", choices: all(site(), true) });
+    const state = begin(usSite(), { ...NOBODY, gpc: true, stored });
+    expect(state.choices.advertising).toBe(true);
+    expect(state.decision).toBe(stored);
+  });
+
+  it("yields to an explicit choice made later", () => {
+    const config = usSite();
+    const honoured = begin(config, { ...NOBODY, gpc: true });
+    const changes = { advertising: true };
+    const state = reduce(config, honoured, { type: "decide", changes, method: "custom", at: NOW });
+    expect(begin(config, { ...NOBODY, gpc: true, stored: state.decision })).toMatchObject({
+      choices: { advertising: true },
+      prompt: null,
+    });
+  });
+
+  it("still asks under opt-in, with advertising off", () => {
+    const state = begin(site(), { ...NOBODY, gpc: true });
+    expect(state).toMatchObject({ prompt: "ask", decision: null, choices: { advertising: false } });
+  });
+});
+
+describe("a stored decision", () => {
+  it.each([
+    ["answers", {}, {}, true],
+    ["is for another notice", { notice: "6" }, {}, false],
+    ["has expired", { decidedAt: NOW - 180 * DAY }, {}, false],
+    ["lies in the future", { decidedAt: NOW + 2 * DAY }, {}, false],
+    ["was silence under opt-out", { mode: "opt_out" as const }, {}, false],
+    [
+      "refused all under opt-out",
+      { mode: "opt_out" as const, choices: all(site(), false) },
+      {},
+      true,
+    ],
+    ["has a numeric notice version", {}, { notice_version: 7 }, true],
+  ])("%s", (_, stored, config, expected) => {
+    expect(answers(site(config), decision(stored), NOW)).toBe(expected);
+  });
+
+  it("leaves a purpose it does not name denied", () => {
+    const stored = decision({ choices: { analytics: true } });
+    expect(begin(site(), { ...NOBODY, stored }).choices).toEqual({
+      necessary: true,
+      functional: false,
+      analytics: true,
+      advertising: false,
+    });
+  });
+});
+
+describe("deciding", () => {
+  const config = site();
+  const fresh = begin(config, NOBODY);
+  const decide = (state: State, changes: Record<string, boolean>, at = NOW): State =>
+    reduce(config, state, { type: "decide", changes, method: "custom", at });
+
+  it("names every purpose that is not required and no other", () => {
+    const state = decide(fresh, { analytics: true, necessary: false, invented: true });
+    expect(state.decision?.choices).toEqual({
+      functional: false,
+      analytics: true,
+      advertising: false,
+    });
+    expect(state.choices.necessary).toBe(true);
+    expect(state.prompt).toBeNull();
+  });
+
+  it("takes only true for a grant", () => {
+    const changes = { analytics: "yes" as unknown as boolean };
+    expect(decide(fresh, changes).choices.analytics).toBe(false);
+  });
+
+  it("keeps what a change does not name", () => {
+    const state = decide(decide(fresh, { analytics: true }), { functional: true });
+    expect(state.decision?.choices).toMatchObject({ analytics: true, functional: true });
+  });
+
+  it("is later than the decision before it, even within a millisecond", () => {
+    const second = decide(decide(fresh, {}), {});
+    expect(second.decision?.decidedAt).toBe(NOW + 1);
+  });
+
+  it("survives purposes named like members of Object", () => {
+    const names = ["__proto__", "constructor", "toString"];
+    const hostile = site({
+      purposes: names.map((id) => ({
+        id,
+        name: id,
+        description: "",
+        required: false,
+        default: false,
+      })),
+    });
+    const none = begin(hostile, NOBODY);
+    expect(Object.values(none.choices)).toEqual([false, false, false]);
+    const state = reduce(hostile, none, {
+      type: "decide",
+      changes: all(hostile, true),
+      method: "accept_all",
+      at: NOW,
+    });
+    expect(Object.entries(state.choices)).toEqual(names.map((id) => [id, true]));
+    expect(Object.getPrototypeOf(state.choices)).toBe(Object.prototype);
+  });
+
+  it("takes the service's answer only for the decision it belongs to", () => {
+    const state = decide(fresh, {});
+    const answer = { type: "recorded", consentId: "con_9", decidedAt: NOW } as const;
+    expect(reduce(config, state, answer).decision?.consentId).toBe("con_9");
+    expect(reduce(config, decide(state, {}), answer).decision?.consentId).toBeNull();
+  });
+});

@@ -1,0 +1,96 @@
+import { beforeEach, describe, expect, it, vi } from "vitest";
+import { decode, encode, load, save } from "../src/storage";
+import { decision, VISITOR } from "./fixtures";
+
+const blocked = () => {
+  throw new DOMException("denied", "SecurityError");
+};
+
+beforeEach(() => {
+  localStorage.clear();
+  document.cookie = "qt_shop=; Path=/; Max-Age=0; Secure";
+});
+
+describe("the stored line", () => {
+  it("comes back as it went, and is short", () => {
+    expect(decode(encode(decision()))).toEqual(decision());
+    expect(encode(decision()).length).toBeLessThan(140);
+  });
+
+  it("holds ids and notices with any character", () => {
+    const odd = decision({ notice: "a|b;c=d é", choices: { "+x:|,;": true, "-": false } });
+    expect(decode(encode(odd))).toEqual(odd);
+    expect(encode(odd)).toMatch(/^[!#-+\--:<-[\]-~]+$/);
+  });
+
+  it("keeps an undecided record id and an empty choice apart from a broken line", () => {
+    const bare = decision({ consentId: null, choices: {} });
+    expect(decode(encode(bare))).toEqual(bare);
+  });
+
+  it.each([
+    ["nothing", ""],
+    ["another format", encode(decision()).replace(/^1/, "2")],
+    ["a field too many", `${encode(decision())}|x`],
+    ["JSON", '{"analytics":true}'],
+    ["a cut line", encode(decision()).slice(0, 60)],
+    ["a broken percent sequence", encode(decision()).replace("analytics", "%E0%A4%A")],
+    ["no uuid", encode(decision()).replace(VISITOR, "<script>")],
+    ["no number", encode(decision()).replace(/\|\d{9,}\|/, "|1e9|")],
+    ["an unknown method", encode(decision()).replace("custom", "constructor")],
+    ["an unmarked purpose", encode(decision()).replace("+analytics", "analytics")],
+  ])("is no decision when it is %s", (_, line) => {
+    expect(decode(line)).toBeNull();
+  });
+
+  it("gives `__proto__` no power", () => {
+    const line = encode(decision()).replace("+analytics", "+__proto__");
+    const { choices } = decode(line) ?? decision();
+    expect(Object.getPrototypeOf(choices)).toBe(Object.prototype);
+    expect(Object.hasOwn(choices, "__proto__")).toBe(true);
+    expect(({} as Record<string, unknown>).analytics).toBeUndefined();
+  });
+});
+
+describe("loading", () => {
+  it("finds what was saved, in cookie and mirror", () => {
+    save("shop", decision({ decidedAt: Date.now() }), 180);
+    expect(document.cookie).toContain("qt_shop=1|i|7|");
+    expect(localStorage.getItem("qt_shop")).toContain("+analytics");
+    expect(load("shop")?.choices.analytics).toBe(true);
+    expect(load("sho")).toBeNull();
+  });
+
+  it("takes the newer of the two and ignores a broken one", () => {
+    const later = decision({ decidedAt: Date.now(), method: "withdrawal" });
+    save("shop", decision({ decidedAt: Date.now() - 5000 }), 180);
+    localStorage.setItem("qt_shop", encode(later));
+    expect(load("shop")?.method).toBe("withdrawal");
+    localStorage.setItem("qt_shop", "rubbish");
+    expect(load("shop")?.method).toBe("custom");
+  });
+
+  it("works with either store blocked and gives up quietly with both", () => {
+    save("shop", decision({ decidedAt: Date.now() }), 180);
+    const cookie = vi.spyOn(Document.prototype, "cookie", "get").mockImplementation(blocked);
+    vi.spyOn(Document.prototype, "cookie", "set").mockImplementation(blocked);
+    expect(load("shop")).not.toBeNull();
+    vi.spyOn(Storage.prototype, "getItem").mockImplementation(blocked);
+    vi.spyOn(Storage.prototype, "setItem").mockImplementation(blocked);
+    expect(load("shop")).toBeNull();
+    expect(() => save("shop", decision(), 180)).not.toThrow();
+    cookie.mockRestore();
+    expect(load("shop")).not.toBeNull();
+  });
+
+  it("reads cookies though an element is named `cookie`", () => {
+    save("shop", decision({ decidedAt: Date.now() }), 180);
+    localStorage.clear();
+    Object.defineProperty(document, "cookie", { value: "<img>", configurable: true });
+    try {
+      expect(load("shop")).not.toBeNull();
+    } finally {
+      Reflect.deleteProperty(document, "cookie");
+    }
+  });
+});
