@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Inspector, MetaData, Table, inspect
 from sqlalchemy import types as sqltypes
+from sqlalchemy.dialects.postgresql import DOMAIN
 from sqlalchemy.exc import SAWarning
 from sqlalchemy.types import TypeEngine
 
@@ -98,6 +99,8 @@ class Catalogue:
             groups = self._unique_groups(name)
             options = self._inspector.get_table_options(bare, schema=schema)
         for column in table.columns:
+            if isinstance(column.type, DOMAIN):
+                column.type = column.type.data_type
             column.info[DECLARED] = column.type
             if self.dialect == "sqlite" and not _is_stored_as_declared(column.type):
                 column.type = sqltypes.NullType()

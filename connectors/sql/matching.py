@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -119,11 +119,14 @@ def condition(
 
 
 def _text_condition(
-    column: Column[Any], kind: str, values: Iterable[str], dialect: str, folds: bool
+    column: Column[Any], kind: str, values: Sequence[str], dialect: str, folds: bool
 ) -> ColumnElement[bool]:
     left: ColumnElement[Any] = column
     if dialect == "sqlite" and not isinstance(column.type, sqltypes.String):
         left = cast(column, sqltypes.Text())
+    if dialect == "mysql" and not all(value.isascii() for value in values):
+        # A column in a small alphabet cannot be compared with letters that it lacks.
+        left = cast(column, sqltypes.CHAR())
     texts: list[ColumnElement[str]] = [literal(value, String()) for value in values]
     if kind != Kind.EMAIL:
         return left.in_(texts)

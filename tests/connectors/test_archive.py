@@ -134,6 +134,7 @@ def test_a_rewritten_gzip_has_the_same_bytes_for_the_same_lines(tmp_path: Path) 
         erase(connector(tmp_path / name), person("a", email=BOB))
         written.append(path.read_bytes())
     assert written[0] == written[1]
+    assert written[0][3:8] == bytes(5), "neither a name nor a time"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,12 @@ def test_a_line_matches_by_its_full_path_and_exact_value(
     found = erase(connector(tmp_path), person("a", email=BOB, user_id="42"))["a"]
     assert found.verdict is (Verdict.DONE if goes else Verdict.ABSENT)
     assert (tmp_path / "a.ndjson").stat().st_size == 0 or not goes
+
+
+def test_a_byte_order_mark_hides_nobody(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_bytes(b"\xef\xbb\xbf" + event(BOB) + event("eve@x.org"))
+    assert erase(connector(tmp_path), person("a", email=BOB))["a"].read_back
+    assert (tmp_path / "a.ndjson").read_bytes() == event("eve@x.org")
 
 
 def test_an_escaped_value_is_found(tmp_path: Path) -> None:
@@ -215,6 +222,22 @@ def test_a_line_shared_with_another_person_is_left_and_said(tmp_path: Path) -> N
     both = erase(made, person("a", email=BOB), person("b", email="e@x.org"))
     assert all(each.read_back for each in both.values())
     assert (tmp_path / "a.ndjson").read_bytes() == b""
+
+
+def test_who_shares_a_line_with_a_refused_person_is_refused_before_anything_changes(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        {"users": [{"email": BOB}, {"email": "eve@x.org"}]},
+        {"users": {"email": "eve@x.org"}},
+        {"users": {"email": BOB}, "users.email": "carol@x.org"},
+    ]
+    (tmp_path / "a.ndjson").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    before = state(tmp_path)
+    made = connector(tmp_path, {"users.email": "email"})
+    found = erase(made, person("a", email=BOB), person("b", email="eve@x.org"))
+    assert (found["a"].reason, found["b"].reason) == ("ambiguous_path", "shared_line")
+    assert state(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -304,6 +327,21 @@ def test_par_007_a_change_in_between_is_read_again_and_no_line_is_lost(tmp_path:
     assert (found.verdict, found.reason) == (Verdict.RETRY, "files_keep_changing")
     assert path.read_bytes().startswith(event(BOB) + event("eve@x.org") + event("new@x.org"))
     assert [each.name for each in tmp_path.iterdir()] == ["a.ndjson"]
+
+
+def test_par_007_an_unclear_line_that_comes_in_between_stays_and_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(event(BOB))
+    unclear = b'{"user":{"email":"bob@example.com"},"user.email":"eve@x.org"}\n'
+
+    def append() -> None:
+        with path.open("ab") as stream:
+            stream.write(unclear)
+
+    tree = Meddler(LocalTree(tmp_path), append, times=1)
+    found = erase(connector(tmp_path, tree=tree), person("a", email=BOB))["a"]
+    assert (found.verdict, found.reason) == (Verdict.FAILED, "ambiguous_path")
+    assert path.read_bytes() == unclear
 
 
 def test_a_line_written_behind_our_back_is_seen_when_reading_back(tmp_path: Path) -> None:
