@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import sqlalchemy as sa
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from sqlmodel import col
@@ -37,8 +37,6 @@ from app.delivery.models import VirtualQueue
 from app.security.access import caller_of
 
 Started = Callable[[Runtime], Awaitable[None]]
-
-OPERATIONS_PATHS = ("/docs", "/openapi.json", "/metrics")
 
 
 def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
@@ -84,35 +82,30 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
     ):
         application.include_router(module.router)
     application.include_router(ops.router)
+    application.include_router(ops.metrics_router, dependencies=[Depends(_may_look_inside)])
     _add_docs(application)
-    _guard_operations(application, settings)
     install_problem_handlers(application, app.dashboard.routes.render_problem)
     application.add_middleware(Guard, settings=settings, observe=ops.observe)
     return application
 
 
-def _guard_operations(application: FastAPI, settings: Settings) -> None:
-    """Docs and metrics are open on loopback; elsewhere they need a key with ``ops:read``, or do not
-    exist.
-    """
-
-    @application.middleware("http")
-    async def guard(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        if request.url.path in OPERATIONS_PATHS and not settings.is_loopback:
-            caller = await caller_of(request)
-            if not caller.scopes & {"ops:read", "all"}:
-                raise NotFound
-        return await call_next(request)
+async def _may_look_inside(request: Request) -> None:
+    """Docs and metrics are open on loopback; elsewhere they need ``ops:read``, or do not exist."""
+    settings: Settings = request.app.state.settings
+    if not settings.is_loopback:
+        caller = await caller_of(request)
+        if not caller.scopes & {"ops:read", "all"}:
+            raise NotFound
 
 
 def _add_docs(application: FastAPI) -> None:
-    @application.get("/openapi.json", include_in_schema=False)
+    @application.get(
+        "/openapi.json", include_in_schema=False, dependencies=[Depends(_may_look_inside)]
+    )
     async def openapi() -> dict[str, object]:
         return application.openapi()
 
-    @application.get("/docs", include_in_schema=False)
+    @application.get("/docs", include_in_schema=False, dependencies=[Depends(_may_look_inside)])
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(openapi_url="/openapi.json", title="Quittance API")
 

@@ -19,6 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import SQLModel
 
+from app.core.sqlite import connect
+
 SQLITE_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -156,7 +158,7 @@ def _sqlite_engine(url: str, *, begin: str, pool_size: int, query_only: bool) ->
         pool_timeout=30,
         hide_parameters=True,
         poolclass=sa.pool.AsyncAdaptedQueuePool,
-        connect_args={"isolation_level": None},
+        connect_args={"isolation_level": None, "async_creator_fn": connect},
     )
 
     @sa.event.listens_for(engine.sync_engine, "connect")

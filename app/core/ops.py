@@ -36,6 +36,7 @@ def observe(method: str, route: str, status: int, seconds: float) -> None:
 
 
 router = APIRouter(tags=["operations"])
+metrics_router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz")
@@ -62,7 +63,7 @@ async def _is_ok(check: Check) -> bool:
         return False
 
 
-@router.get("/metrics")
+@metrics_router.get("/metrics")
 async def metrics() -> Response:
     """Prometheus metrics; no labels of people, sites or workspaces."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import hint_after_commit
+from app.core.db import hint_after_commit, table_of
 from app.core.errors import Invalid
 from app.core.ids import new_id
 from app.crypto.keystore import HolderKey
@@ -104,15 +104,17 @@ async def write(
     asks: Sequence[Ask],
     keys: Mapping[str, HolderKey],
     now: dt.datetime,
-) -> None:
+) -> list[SubjectRequest]:
     """Insert the requests in the caller's transaction."""
     if not asks:
-        return
+        return []
+    requests = [_request(ask, services, now) for ask in asks]
     values = [row for ask in asks for row in _values(services, ask, keys[ask.id], now)]
-    await session.execute(sa.insert(SubjectRequest), [_request(ask, services, now) for ask in asks])
-    await session.execute(sa.insert(PersonalValue), values)
-    await session.execute(sa.insert(RequestEvent), [_event(ask, now) for ask in asks])
+    await session.execute(sa.insert(table_of(SubjectRequest)), requests)
+    await session.execute(sa.insert(table_of(PersonalValue)), values)
+    await session.execute(sa.insert(table_of(RequestEvent)), [_event(ask, now) for ask in asks])
     hint_after_commit(session, "advance")
+    return [SubjectRequest(**each) for each in requests]
 
 
 def _request(ask: Ask, services: Services, now: dt.datetime) -> dict[str, Any]:

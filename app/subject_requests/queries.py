@@ -109,10 +109,11 @@ async def as_json(
                 "reason": now.reason,
             }
         )
-    return [_request_json(each, by_request[each.id]) for each in requests]
+    return [request_json(each, by_request[each.id]) for each in requests]
 
 
-def _request_json(request: SubjectRequest, deliveries_json: list[dict[str, Any]]) -> dict[str, Any]:
+def request_json(request: SubjectRequest, deliveries_json: list[dict[str, Any]]) -> dict[str, Any]:
+    """The Request shape of design section 7."""
     return {
         "id": request.id,
         "kind": request.kind,

@@ -74,10 +74,8 @@ async def create_request(
     keys = await intake.take_in(services, [ask], now)
 
     async def work(session: AsyncSession) -> tuple[int, dict[str, Any]]:
-        await intake.write(session, services, [ask], keys, now)
-        return 201, (
-            await queries.as_json(session, [await session.get_one(SubjectRequest, ask.id)])
-        )[0]
+        (made,) = await intake.write(session, services, [ask], keys, now)
+        return 201, queries.request_json(made, [])
 
     return await idempotency.once(request, caller, body.model_dump(mode="json"), work, now)
 
