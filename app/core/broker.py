@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 
 from app.core.logging import get_logger
 from app.core.settings import Settings
@@ -25,7 +27,8 @@ Wake = Callable[[str], None]
 
 def make_celery(settings: Settings, pump_names: Iterable[str], wake: Wake) -> Celery:
     """A Celery app of this process alone, with one task per pump; ``wake`` is thread-safe."""
-    app = Celery("quittance", broker=settings.broker_url, backend=None, set_as_current=False)
+    broker = "memory://localhost/" if settings.is_embedded else settings.broker_url
+    app = Celery("quittance", broker=broker, backend=None, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -104,6 +107,8 @@ class EmbeddedWorker:
         self._thread = threading.Thread(target=self._worker.start, daemon=True, name="celery")
 
     def start(self) -> None:
+        # Celery warns root of workers that unpickle; this one reads names in JSON.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
         self._thread.start()
 
     @property
