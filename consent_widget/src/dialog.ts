@@ -36,8 +36,7 @@ export function openDialog(
   root: ShadowRoot,
   actions: DialogActions,
 ): void {
-  const open = root.querySelector("dialog");
-  if (open) return;
+  if (root.querySelector("dialog[open]")) return;
   const { texts } = config;
   const boxes = new Map<string, HTMLInputElement>();
 
@@ -81,7 +80,7 @@ export function openDialog(
   const dialog = h(
     "dialog",
     { "aria-labelledby": "preferences", ...inLanguage(config.language) },
-    h("header", {}, h("h2", { id: "preferences" }, texts.dialog_title), close),
+    h("div", { class: "top" }, h("h2", { id: "preferences" }, texts.dialog_title), close),
     h(
       "div",
       { class: "middle" },
@@ -92,8 +91,8 @@ export function openDialog(
       ...(proof.length ? [h("p", { class: "record muted" }, ...proof)] : []),
     ),
     h(
-      "footer",
-      {},
+      "div",
+      { class: "bottom" },
       button("reject", rejectLabel(config), leave(actions.reject)),
       button("accept", texts.accept, leave(actions.accept)),
       button("save", texts.save, leave(save)),
