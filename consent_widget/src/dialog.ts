@@ -1,7 +1,7 @@
 /** The preferences: a real modal `<dialog>`, so the browser keeps focus inside and gives it back. */
 import type { Config, Purpose } from "./config";
 import { button, h, inLanguage } from "./dom";
-import type { Choices, State } from "./state";
+import { type Choices, honoursGpc, type State } from "./state";
 import { policyLink, rejectLabel } from "./view";
 
 export interface DialogActions {
@@ -85,7 +85,9 @@ export function openDialog(
       "div",
       { class: "middle" },
       h("p", { class: "muted" }, texts.dialog_body),
-      ...(state.gpc ? [h("p", { class: "gpc", role: "note" }, texts.gpc_notice)] : []),
+      ...(honoursGpc(config, state)
+        ? [h("p", { class: "gpc", role: "note" }, texts.gpc_notice)]
+        : []),
       h("ul", {}, ...rows),
       h("div", { class: "more" }, ...policyLink(config), ...(mayWithdraw ? [withdraw] : [])),
       ...(proof.length ? [h("p", { class: "record muted" }, ...proof)] : []),

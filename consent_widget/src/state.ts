@@ -82,6 +82,10 @@ function unanswered(config: Config, earlier: Decision | null): Choices {
 
 const isSale = (purpose: Purpose): boolean => purpose.id === "advertising" || purpose.sale === true;
 
+/** The signal is there and nothing it forbids is granted; an explicit grant outweighs it. */
+export const honoursGpc = (config: Config, { gpc, choices }: State): boolean =>
+  gpc && !optional(config).some((purpose) => isSale(purpose) && granted(choices, purpose.id));
+
 export interface Start {
   readonly stored: Decision | null;
   readonly gpc: boolean;

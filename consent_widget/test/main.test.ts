@@ -205,6 +205,17 @@ describe("Global Privacy Control under opt-out", () => {
   });
 });
 
+it("does not claim to honour a signal that the visitor overruled", async () => {
+  visit(usSite({ gpc: true }));
+  await quittance.open();
+  expect(inside("dialog .gpc")).not.toBeNull();
+  inside("dialog [data-action=accept]")?.click();
+  await mutations();
+  await quittance.open();
+  expect(inside("dialog")).not.toBeNull();
+  expect(inside("dialog .gpc")).toBeNull();
+});
+
 it("follows a choice made in another tab without recording it twice", () => {
   visit();
   const stored = decision({ decidedAt: Date.now() });
