@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,10 @@ PUMPS = ("dispatch", "advance", "sign", "mail", "withdrawals", "sweep", "maintai
 class Runtime:
     """One process's share of the service. ``start`` and ``stop`` belong to one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, connectors: Mapping[str, type[AnyConnector]] | None = None
+    ) -> None:
+        """``connectors``: further ones beside those the catalogue finds."""
         self.settings = settings
         self.ring = keyring.load(settings.key_file)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -58,7 +61,7 @@ class Runtime:
         self.cursors = Cursors(self.ring.derive("cursor"))
         self.status_links = StatusLinks(self.ring)
         self.outbound = Outbound.of(settings)
-        self.catalogue = Catalogue(settings.connectors_dir)
+        self.catalogue = Catalogue(settings.connectors_dir, dict(connectors or {}))
         self.instances = Instances(
             database=self.database,
             ring=self.ring,

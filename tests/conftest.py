@@ -20,6 +20,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+pytest_plugins = ["tests.running"]
+
 IS_CI = os.environ.get("CI") == "true"
 SERVICE_FIXTURES = {"new_postgres_database", "mariadb_url", "redis_url", "rabbitmq_url"}
 ENGINES = [pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.services)]

@@ -130,17 +130,12 @@ async def release_phase(
     ]
     settled = await _settled(session, [row["delivery_id"] for row in waiting])
     rows_due = [row for row in waiting if row["delivery_id"] not in settled]
-    workspaces = dict(
-        (
-            await session.execute(
-                sa.select(col(Delivery.destination_id), col(Delivery.workspace_id)).where(
-                    col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase
-                )
-            )
+    places = await session.execute(
+        sa.select(col(Delivery.destination_id), col(Delivery.workspace_id)).where(
+            col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase
         )
-        .tuples()
-        .all()
     )
+    workspaces = dict(places.all())
     await enqueue(
         session, rows_due, {row["queue_id"]: workspaces[row["queue_id"]] for row in rows_due}, now
     )

@@ -200,4 +200,8 @@ async def batch_json(session: AsyncSession, workspace_id: str, batch_id: str) ->
         .where(col(SubjectRequest.batch_id) == batch_id)
         .group_by(col(SubjectRequest.status))
     )
-    return {"id": batch.id, "total": batch.total, "by_status": dict(rows.tuples().all())}
+    return {
+        "id": batch.id,
+        "total": batch.total,
+        "by_status": dict(rows.all()),
+    }

@@ -177,7 +177,7 @@ async def gather(session: AsyncSession, requests: Sequence[SubjectRequest]) -> F
             col(Receipt.request_id).in_(ids), ~col(Receipt.is_final)
         )
     )
-    facts.interim = dict(receipts.tuples().all())
+    facts.interim = dict(receipts.all())
     return facts
 
 
@@ -187,7 +187,7 @@ async def _connectors(session: AsyncSession, destination_ids: set[str]) -> dict[
             col(Destination.id).in_(destination_ids)
         )
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _fact(delivery: Delivery, present: DeliveryTransition, connector: str) -> wording.DeliveryFact:
