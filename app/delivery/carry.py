@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from app.delivery.claim import Claimed, Lease, Member
-from app.delivery.states import worst
+from app.delivery.states import JOBS, worst
 from connectors.contract import (
     AnyConnector,
     Call,
@@ -65,7 +65,9 @@ async def _ask(
     ask: Callable[..., Awaitable[Any]],
 ) -> dict[str, Outcome]:
     if call.job is not None:
-        return _for_all(people, await ask("poll", call.job))
+        polled = [await ask("poll", job) for job in call.job.split(JOBS)]
+        # While one of several jobs is open, all are asked about again.
+        return _for_all(people, polled[0] if len(polled) == 1 else replace(worst(polled), job=None))
     if not supports(connector, call.operation):
         return _for_all(people, failed("operation_not_supported"))
     if issubclass(connector, Connector):

@@ -87,6 +87,8 @@ class Breaker:
         """
         if healthy:
             return Breaker()
+        if self.until is not None and not self.probing:
+            return self  # open already: this answer belongs to the burst that opened it
         failures = self.failures + 1
         if failures < FAILURES_TO_OPEN and not self.probing:
             return replace(self, failures=failures)

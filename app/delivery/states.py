@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from connectors.contract import Outcome, Verdict
@@ -152,8 +152,21 @@ _BADNESS = {
 }
 
 
+JOBS = "\x1e"
+"""Between the handles of several vendor jobs of one delivery."""
+
+
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
     """The outcome of a delivery that used several identifiers: what is unfinished or refused
-    outweighs what is done.
+    outweighs what is done; what any of them keeps, and every job to be asked about, stays known.
     """
-    return max(outcomes, key=lambda each: (_BADNESS[each.verdict], not each.read_back))
+    known = list(outcomes)
+    found = max(known, key=lambda each: (_BADNESS[each.verdict], each.parks, not each.read_back))
+    jobs = [each.job for each in known if each.verdict is Verdict.ACCEPTED]
+    return replace(
+        found,
+        residuals=tuple(dict.fromkeys(kept for each in known for kept in each.residuals)),
+        anonymised=any(each.anonymised for each in known),
+        # one that can never be asked about: the whole is never more than acknowledged
+        job=None if None in jobs else JOBS.join(dict.fromkeys(filter(None, jobs))) or None,
+    )
