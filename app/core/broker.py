@@ -95,6 +95,8 @@ class EmbeddedWorker:
     """A Celery worker in a thread of this process, on the in-memory broker."""
 
     def __init__(self, app: Celery) -> None:
+        # Celery warns root of workers that unpickle; this one reads names in JSON.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
         self._worker: Any = app.Worker(
             pool="threads",
             concurrency=2,
@@ -107,8 +109,6 @@ class EmbeddedWorker:
         self._thread = threading.Thread(target=self._worker.start, daemon=True, name="celery")
 
     def start(self) -> None:
-        # Celery warns root of workers that unpickle; this one reads names in JSON.
-        warnings.filterwarnings("ignore", category=SecurityWarning)
         self._thread.start()
 
     @property

@@ -7,8 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+
+from app.core.clock import rfc3339, utc_now
+from app.core.errors import NotFound
+from app.core.settings import Settings
 
 HTTP_SECONDS = Histogram(
     "quittance_http_seconds",
@@ -61,6 +65,21 @@ async def _is_ok(check: Check) -> bool:
         return await check()
     except (sa.exc.SQLAlchemyError, OSError, TimeoutError):
         return False
+
+
+@router.get("/.well-known/security.txt", response_class=PlainTextResponse)
+async def security_txt(request: Request) -> PlainTextResponse:
+    """Where to report security problems (RFC 9116)."""
+    settings: Settings = request.app.state.settings
+    if not settings.security_contact:
+        raise NotFound("The operator has not set QUITTANCE_SECURITY_CONTACT.")
+    expires = (utc_now() + dt.timedelta(days=180)).replace(microsecond=0)
+    lines = [
+        f"Contact: {settings.security_contact}",
+        f"Expires: {rfc3339(expires)}",
+        f"Canonical: {settings.public_url}/.well-known/security.txt",
+    ]
+    return PlainTextResponse("\n".join(lines) + "\n")
 
 
 @metrics_router.get("/metrics")

@@ -152,7 +152,13 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(
         60, ge=10, description="Lease of a virtual queue; renewed at a third of it."
     )
-    pepper_id: str = Field("", description="Reserved for rotation: the pepper version to move to.")
+    security_contact: str = Field(
+        "",
+        description=(
+            "Where to report security problems, `mailto:...` or `https://...`; shown in "
+            "/.well-known/security.txt. Empty: there is no such file."
+        ),
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(True, description="JSON lines; false: readable lines for a terminal.")
 
