@@ -1,7 +1,8 @@
-"""Who may do what in the dashboard: one table of route and role, and the guard that every route passes.
+"""Who may do what in the dashboard: one table of route and role, and the guard that every route
+passes.
 
-A route that is not in the table is refused, whoever asks. Signing in comes first, then the role, then
-for a POST the proof that the form is our own.
+A route that is not in the table is refused, whoever asks. Signing in comes first, then the role,
+then for a POST the proof that the form is our own.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class NotAllowed(Forbidden):
 
 
 async def guard(request: Request) -> None:
-    """Let the request through, with ``request.state.operator`` set where somebody must be signed in."""
+    """Let the request through, with ``request.state.operator`` set where somebody must be signed
+    in.
+    """
     request.state.operator = None
     rule = RULES.get((request.method, request.scope["route"].path), Ellipsis)
     if rule is Ellipsis:
@@ -101,8 +104,12 @@ async def guard(request: Request) -> None:
     operator = await _operator(request)
     request.state.operator = operator
     if not operator.may(rule):
-        log.warning("dashboard_refused", admin_id=operator.admin_id, route=request.scope["route"].path)
-        raise NotAllowed(f"It needs the role {rule.value}; yours is {operator.role.value}. Ask an owner.")
+        log.warning(
+            "dashboard_refused", admin_id=operator.admin_id, route=request.scope["route"].path
+        )
+        raise NotAllowed(
+            f"It needs the role {rule.value}; yours is {operator.role.value}. Ask an owner."
+        )
     if is_change:
         token = (await request.form(max_fields=2000)).get("csrf", "")
         sessions.check_csrf(operator, token if isinstance(token, str) else "")

@@ -98,7 +98,15 @@ METHOD = {
     "api": "API",
 }
 REGIME = {"gdpr": "GDPR", "uk_gdpr": "UK GDPR", "ccpa": "CCPA", "lgpd": "LGPD"}
-_ABBREVIATIONS = {"api": "API", "id": "id", "url": "URL", "gpc": "GPC", "http": "HTTP", "csv": "CSV"}
+_ABBREVIATIONS = {
+    "email": "e-mail",
+    "api": "API",
+    "id": "id",
+    "url": "URL",
+    "gpc": "GPC",
+    "http": "HTTP",
+    "csv": "CSV",
+}
 
 
 def badge(table: dict[str, Badge], value: str | None) -> Badge:

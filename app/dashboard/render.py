@@ -1,4 +1,6 @@
-"""Templates to answers: the Jinja environment, the headers of every page, versioned static files, error pages."""
+"""Templates to answers: the Jinja environment, the headers of every page, versioned static files,
+error pages.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,14 @@ class NavItem(NamedTuple):
 
 
 _NAV = (
-    ("Work", (("/dashboard", "Overview"), ("/dashboard/requests", "Requests"), ("/dashboard/tasks", "Human tasks"))),
+    (
+        "Work",
+        (
+            ("/dashboard", "Overview"),
+            ("/dashboard/requests", "Requests"),
+            ("/dashboard/tasks", "Human tasks"),
+        ),
+    ),
     (
         "Data",
         (
@@ -81,7 +90,11 @@ _NAV = (
     ),
     (
         "Access",
-        (("/dashboard/keys", "API keys"), ("/dashboard/team", "Team"), ("/dashboard/audit", "Audit log")),
+        (
+            ("/dashboard/keys", "API keys"),
+            ("/dashboard/team", "Team"),
+            ("/dashboard/audit", "Audit log"),
+        ),
     ),
 )
 
@@ -91,7 +104,9 @@ def navigation(operator: Operator, path: str) -> list[tuple[str, list[NavItem]]]
     sections = []
     for title, entries in _NAV:
         items = [
-            NavItem(href, text, path == href or (href != "/dashboard" and path.startswith(f"{href}/")))
+            NavItem(
+                href, text, path == href or (href != "/dashboard" and path.startswith(f"{href}/"))
+            )
             for href, text in entries
             if operator.may(RULES[("GET", href)] or Role.VIEWER)
         ]
@@ -101,7 +116,9 @@ def navigation(operator: Operator, path: str) -> list[tuple[str, list[NavItem]]]
 
 
 @jinja2.pass_context
-def _time(context: jinja2.runtime.Context, moment: dt.datetime | None, style: str = "minute") -> Markup:
+def _time(
+    context: jinja2.runtime.Context, moment: dt.datetime | None, style: str = "minute"
+) -> Markup:
     """``<time>`` in the workspace's zone; the exact second is in its title."""
     if moment is None:
         return Markup('<span class="muted">–</span>')
@@ -143,11 +160,15 @@ def page(request: Request, name: str, /, **context: Any) -> HTMLResponse:
     operator: Operator | None = getattr(request.state, "operator", None)
     problem: Problem | None = context.setdefault("problem", None)
     context.setdefault("operator", operator)
-    html = _environment().get_template(name).render(
-        nav=navigation(operator, request.url.path) if operator else [],
-        csrf=operator.csrf if operator else "",
-        notice=NOTICES.get(request.query_params.get("notice", "")),
-        **context,
+    html = (
+        _environment()
+        .get_template(name)
+        .render(
+            nav=navigation(operator, request.url.path) if operator else [],
+            csrf=operator.csrf if operator else "",
+            notice=NOTICES.get(request.query_params.get("notice", "")),
+            **context,
+        )
     )
     return HTMLResponse(html, problem.status if problem else 200, headers=HEADERS)
 
@@ -163,23 +184,33 @@ def render_problem(request: Request, problem: Problem) -> Response | None:
     """An error page where a person is looking: dashboard and public pages, when HTML is accepted."""
     path = request.url.path
     is_dashboard = path == "/dashboard" or path.startswith("/dashboard/")
-    if not (is_dashboard or path.startswith("/privacy/")) or "text/html" not in request.headers.get("accept", ""):
+    if not (is_dashboard or path.startswith("/privacy/")) or "text/html" not in request.headers.get(
+        "accept", ""
+    ):
         return None
     if is_dashboard and isinstance(problem, NotSignedIn):
         return _to_sign_in(request)
     if not is_dashboard:
         request.state.operator = None
     answer = page(request, "error.html", problem=problem, is_dashboard=is_dashboard)
-    answer.headers.update({k: v for k, v in problem.headers.items() if k.lower() in {"retry-after", "allow"}})
+    answer.headers.update(
+        {k: v for k, v in problem.headers.items() if k.lower() in {"retry-after", "allow"}}
+    )
     return answer
 
 
 def _to_sign_in(request: Request) -> Response:
     path = request.url.path if request.method == "GET" else "/dashboard"
-    target = f"/dashboard/sign-in?next={quote(path)}" if path != "/dashboard" else "/dashboard/sign-in"
+    target = (
+        f"/dashboard/sign-in?next={quote(path)}" if path != "/dashboard" else "/dashboard/sign-in"
+    )
     if request.headers.get("hx-request"):
         return Response(status_code=200, headers={**HEADERS, "HX-Redirect": target})
-    if request.method == "GET" and request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
-        # The strict cookie stays away when another site's link leads here; one step from our own page brings it.
+    if request.method == "GET" and request.headers.get("sec-fetch-site") in {
+        "cross-site",
+        "same-site",
+    }:
+        # The strict cookie stays away when another site's link leads here; one step from our own
+        # page brings it.
         return page(request, "bounce.html", target=path)
     return redirect(target)

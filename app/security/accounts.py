@@ -74,13 +74,18 @@ def check_password(password: str, email: str = "") -> None:
         )
     if len(password) > PASSWORD_MAX:
         raise WeakPassword(f"Use at most {PASSWORD_MAX} characters.")
-    local = email.partition("@")[0].casefold()
-    if is_common(password) or (
-        len(local) > 3 and password.casefold().strip("0123456789!?.") in {local, email.casefold()}
-    ):
+    if is_common(password) or _is_the_email(password, email):
         raise WeakPassword(
             "This is among the first passwords that are tried. A sentence of your own is better."
         )
+
+
+def _is_the_email(password: str, email: str) -> bool:
+    """Whether nothing but digits and marks is left beside the address or its local part."""
+    left = password.casefold()
+    for part in (email.casefold(), email.partition("@")[0].casefold()):
+        left = left.replace(part, "") if len(part) > 3 else left
+    return left != password.casefold() and not any(each.isalpha() for each in left)
 
 
 async def hash_password(password: str) -> str:
@@ -137,6 +142,11 @@ def open_enrolment(ring: KeyRing, sealed: str, place: str) -> str:
         return ring.unseal(base64.urlsafe_b64decode(sealed.encode()), f"enrolment|{place}").decode()
     except (ValueError, Unsealable):
         raise Invalid("The form is damaged; open its page again.") from None
+
+
+def seal_factor(ring: KeyRing, admin: Admin, secret: str) -> bytes:
+    """What is stored of a second factor; it opens for this account only."""
+    return ring.seal(secret.encode(), _totp_place(admin.id, admin.workspace_id))
 
 
 def _totp_place(admin_id: str, workspace_id: str) -> str:
@@ -258,9 +268,7 @@ async def accept_invite(
             created_at=now,
         )
         if chosen.totp_secret is not None:
-            admin.totp_sealed = ring.seal(
-                chosen.totp_secret.encode(), _totp_place(admin.id, admin.workspace_id)
-            )
+            admin.totp_sealed = seal_factor(ring, admin, chosen.totp_secret)
         session.add(admin)
         await session.flush()
         audit.record(
@@ -369,7 +377,7 @@ async def set_second_factor(
             "Type the six digits your authenticator app shows now; check the clock of the device."
         )
     admin = await _get(session, admin_id)
-    admin.totp_sealed = ring.seal(secret.encode(), _totp_place(admin.id, admin.workspace_id))
+    admin.totp_sealed = seal_factor(ring, admin, secret)
     admin.totp_last_step = step
     await _end_sessions(session, admin_id, but=keep_session)
     audit.record(

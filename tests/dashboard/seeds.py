@@ -72,14 +72,29 @@ async def seed_workspace(runtime: Runtime, name: str, now: dt.datetime, **more: 
 async def seed_person(
     runtime: Runtime, workspace_id: str, email: str, role: Role, now: dt.datetime
 ) -> Person:
-    """An account made in the only way there is: by an invitation."""
+    """An account with a second factor. All share one password, hashed once: hashing is slow."""
     secret = accounts.new_totp_secret()
+    admin = Admin(
+        id=new_id("adm"), workspace_id=workspace_id, email=email, role=role.value,
+        password_hash=await _hashed(), created_at=now - 30 * DAY,
+    )  # fmt: skip
+    admin.totp_sealed = accounts.seal_factor(runtime.ring, admin, secret)
     async with runtime.database.writing() as session:
-        token = await accounts.create_invite(session, workspace_id, role, now=now)
-    before = now - dt.timedelta(minutes=5)
-    chosen = accounts.NewAccount(email, PASSWORD, secret, pyotp.TOTP(secret).at(before))
-    admin = await accounts.accept_invite(runtime.database, runtime.ring, token, chosen, before)
+        session.add(admin)
+        audit.record(
+            session, workspace_id=workspace_id, actor=f"admin:{admin.id}", verb="create_account",
+            target=admin.id, now=now - 30 * DAY, role=role.value,
+        )  # fmt: skip
     return Person(admin.id, admin.email, secret)
+
+
+_hashes: dict[str, str] = {}
+
+
+async def _hashed() -> str:
+    if PASSWORD not in _hashes:
+        _hashes[PASSWORD] = await accounts.hash_password(PASSWORD)
+    return _hashes[PASSWORD]
 
 
 async def seed(runtime: Runtime, now: dt.datetime, name: str = "Aurora Outfitters") -> Seeded:
@@ -96,14 +111,18 @@ async def seed(runtime: Runtime, now: dt.datetime, name: str = "Aurora Outfitter
         )
     ]
     destinations = await _destinations(runtime, workspace_id, now)
-    requests, archived = await _requests(runtime, workspace_id, destinations, people[1], now, chance)
+    requests, archived = await _requests(
+        runtime, workspace_id, destinations, people[1], now, chance
+    )
     task_id = await _tasks(runtime, workspace_id, destinations["manual"], requests, people[1], now)
     async with runtime.database.writing() as session:
         site = await sites.create_site(
             session, workspace_id=workspace_id, name="Aurora shop",
             origins=["https://shop.aurora.example"], config=SiteConfig(), actor="system", now=now - 40 * DAY,
         )  # fmt: skip
-        version = await sites.publish_site(session, site, actor=f"admin:{people[0].id}", now=now - 40 * DAY)
+        version = await sites.publish_site(
+            session, site, actor=f"admin:{people[0].id}", now=now - 40 * DAY
+        )
         key, _ = await api_keys.create(
             session, workspace_id=workspace_id, name="Shop backend", scopes=["requests:write"],
             created_by=f"admin:{people[0].id}", grantor_scopes=["all"], now=now - 30 * DAY,
@@ -122,7 +141,12 @@ async def seed(runtime: Runtime, now: dt.datetime, name: str = "Aurora Outfitter
 
 async def _destinations(runtime: Runtime, workspace_id: str, now: dt.datetime) -> dict[str, str]:
     wanted: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
-        ("sql", "Customer database", {"url": {"set": True}, "tables": []}, {"is_identity_source": True}),
+        (
+            "sql",
+            "Customer database",
+            {"url": {"set": True}, "tables": []},
+            {"is_identity_source": True},
+        ),
         ("archive", "Event archive", {"url": "events", "match": {"user": "user_id"}}, {}),
         ("webhook", f"Newsletter {HOSTILE}", {"url": "https://mail.example/hook"}, {}),
         ("manual", "Paper files in the cellar", {"instructions": "Look in the folders."}, {}),
@@ -134,15 +158,27 @@ async def _destinations(runtime: Runtime, workspace_id: str, now: dt.datetime) -
             secret = sealed.Sealed({"/url": "sqlite:///x"} if connector == "sql" else {})
             session.add(
                 Destination(
-                    id=destination_id, workspace_id=workspace_id, name=name, connector=connector, settings=settings,
+                    id=destination_id,
+                    workspace_id=workspace_id,
+                    name=name,
+                    connector=connector,
+                    settings=settings,
                     secrets_sealed=sealed.seal(runtime.ring, workspace_id, destination_id, secret),
-                    created_at=now - 60 * DAY, tested_at=now - dt.timedelta(hours=3), **more,
+                    created_at=now - 60 * DAY,
+                    tested_at=now - dt.timedelta(hours=3),
+                    **more,
                 )  # fmt: skip
             )
-            breaker = {"failures": 9, "opened": 3, "until": (now + dt.timedelta(minutes=4)).isoformat()} if connector == "webhook" else {}
+            breaker = (
+                {"failures": 9, "opened": 3, "until": (now + dt.timedelta(minutes=4)).isoformat()}
+                if connector == "webhook"
+                else {}
+            )
             session.add(
                 VirtualQueue(
-                    id=destination_id, workspace_id=workspace_id, breaker=breaker,
+                    id=destination_id,
+                    workspace_id=workspace_id,
+                    breaker=breaker,
                     parked_reason="unauthorized" if connector == "archive" else None,
                     next_due=now + dt.timedelta(minutes=4) if connector == "webhook" else None,
                 )
@@ -182,7 +218,13 @@ async def _requests(
         for index, (case, kind, regime, due, channel) in enumerate(_CASES):
             status = {"answer": "in_progress", "overdue": "in_progress"}.get(case, case)
             received = now - dt.timedelta(hours=6 * (len(_CASES) - index))
-            is_final = status in {"completed", "completed_with_exceptions", "denied", "cancelled", "expired"}
+            is_final = status in {
+                "completed",
+                "completed_with_exceptions",
+                "denied",
+                "cancelled",
+                "expired",
+            }
             request = SubjectRequest(
                 id=ids[case], workspace_id=workspace_id, kind=kind, regime=regime, status=status, channel=channel,
                 verification="email_link" if channel == "form" else "api_key", identifier_kinds=["email", "user_id"],
@@ -198,16 +240,27 @@ async def _requests(
             session.add(request)
             identifiers = await _identify(runtime, session, request, keys[request.id], index, now)
             _events(session, request, operator)
-            if status in {"completed", "completed_with_exceptions", "in_progress"} and kind == "erasure":
+            if (
+                status in {"completed", "completed_with_exceptions", "in_progress"}
+                and kind == "erasure"
+            ):
                 found = _deliveries(session, request, destinations, identifiers, case, now, chance)
                 archived = found or archived
     return ids, archived
 
 
 async def _identify(
-    runtime: Runtime, session: Any, request: SubjectRequest, key: HolderKey, index: int, now: dt.datetime
+    runtime: Runtime,
+    session: Any,
+    request: SubjectRequest,
+    key: HolderKey,
+    index: int,
+    now: dt.datetime,
 ) -> list[str]:
-    pairs = [("email", BOB if index % 3 == 0 else f"person{index}@customer.example"), ("user_id", f"usr-{4711 + index}")]
+    pairs = [
+        ("email", BOB if index % 3 == 0 else f"person{index}@customer.example"),
+        ("user_id", f"usr-{4711 + index}"),
+    ]
     rows = [
         vault.identifier_row(
             runtime.ring, key, workspace_id=request.workspace_id, holder_id=request.id,
@@ -220,18 +273,28 @@ async def _identify(
 
 
 def _events(session: Any, request: SubjectRequest, operator: Person) -> None:
-    steps: list[tuple[str, str, dict[str, Any]]] = [("received", "person", {"channel": request.channel})]
+    steps: list[tuple[str, str, dict[str, Any]]] = [
+        ("received", "person", {"channel": request.channel})
+    ]
     if request.verified_at:
         steps.append(("verified", "person", {"by": request.verification}))
     if request.status == "on_hold":
         steps.append(("held", f"admin:{operator.id}", {"reason": request.hold_reason}))
     if request.outcome:
-        steps += [("planned", "system", {"deliveries": 4}), ("completed", "system", {"outcome": request.outcome})]
+        steps += [
+            ("planned", "system", {"deliveries": 4}),
+            ("completed", "system", {"outcome": request.outcome}),
+        ]
     for index, (kind, actor, data) in enumerate(steps):
         at = request.received_at + dt.timedelta(minutes=7 * index)
         session.add(
             RequestEvent(
-                id=new_id("evt", at.timestamp()), request_id=request.id, at=at, type=kind, actor=actor, data=data
+                id=new_id("evt", at.timestamp()),
+                request_id=request.id,
+                at=at,
+                type=kind,
+                actor=actor,
+                data=data,
             )
         )
 
@@ -270,8 +333,12 @@ def _deliveries(
             state, detail, archived = "archived", "expired", delivery_id
         steps: list[tuple[str, str | None, dict[str, Any]]] = [("awaiting_scheduling", None, {})]
         if connector == "webhook" and state != "succeeded":
-            steps += [("awaiting_retry", None, {"http_status": 503, "reason": "destination_unavailable"})] * 2
-        steps.append((state, detail, {"evidence": {"rows": 3, "tables": 2} if connector == "sql" else None}))
+            steps += [
+                ("awaiting_retry", None, {"http_status": 503, "reason": "destination_unavailable"})
+            ] * 2
+        steps.append(
+            (state, detail, {"evidence": {"rows": 3, "tables": 2} if connector == "sql" else None})
+        )
         for seq, (each, why, more) in enumerate(steps, start=1):
             session.add(
                 DeliveryTransition(
@@ -296,7 +363,9 @@ async def _tasks(
 ) -> str:  # fmt: skip
     async with runtime.database.writing() as session:
         rows = await session.execute(
-            sa.select(Delivery.id, Delivery.request_id).where(Delivery.destination_id == destination_id)  # type: ignore[call-overload]
+            sa.select(Delivery.id, Delivery.request_id).where(
+                Delivery.destination_id == destination_id
+            )  # type: ignore[call-overload]
         )
         by_request = {request_id: delivery_id for delivery_id, request_id in rows}
         open_id = ""
@@ -316,12 +385,19 @@ async def _tasks(
 
 
 async def _consents(
-    session: Any, workspace_id: str, site_id: str, version_id: str, now: dt.datetime, chance: random.Random
+    session: Any,
+    workspace_id: str,
+    site_id: str,
+    version_id: str,
+    now: dt.datetime,
+    chance: random.Random,
 ) -> str:
     rows: list[dict[str, Any]] = []
     for back in range(45):
         for _ in range(chance.randint(6, 26) if back % 7 not in {0, 6} else chance.randint(2, 9)):
-            method = chance.choices(["accept_all", "reject_all", "custom", "gpc", "withdrawal"], [46, 31, 14, 6, 3])[0]
+            method = chance.choices(
+                ["accept_all", "reject_all", "custom", "gpc", "withdrawal"], [46, 31, 14, 6, 3]
+            )[0]
             at = now - dt.timedelta(days=back, minutes=chance.randint(0, 900))
             choices = {name: method == "accept_all" or (method == "custom" and name == "functional")
                        for name in ("functional", "analytics", "advertising")}  # fmt: skip
@@ -339,8 +415,12 @@ async def _consents(
     return str(rows[0]["id"])
 
 
-def _suppressions(session: Any, workspace_id: str, requests: dict[str, str], now: dt.datetime) -> None:
-    for index, scope in enumerate(["all", "purpose:advertising", "all", "purpose:analytics", "all"]):
+def _suppressions(
+    session: Any, workspace_id: str, requests: dict[str, str], now: dt.datetime
+) -> None:
+    for index, scope in enumerate(
+        ["all", "purpose:advertising", "all", "purpose:analytics", "all"]
+    ):
         session.add(
             Suppression(
                 id=new_id("sup"), workspace_id=workspace_id, subject_ref=bytes([index]) * 32,
@@ -348,8 +428,3 @@ def _suppressions(session: Any, workspace_id: str, requests: dict[str, str], now
                 expires_at=now + 1000 * DAY, request_id=requests["completed"] if index == 0 else None,
             )
         )  # fmt: skip
-
-
-async def admin_of(runtime: Runtime, person: Person) -> Admin:
-    async with runtime.database.reading() as session:
-        return await session.get_one(Admin, person.id)

@@ -17,7 +17,11 @@ from app.dashboard.routes import render_problem, router
 
 def make_runtime(directory: Path, main_url: str, keys_url: str, **settings: Any) -> Runtime:
     chosen = Settings(
-        data_dir=directory, database_url=main_url, keystore_url=keys_url, login_per_minute=1000, **settings
+        data_dir=directory,
+        database_url=main_url,
+        keystore_url=keys_url,
+        login_per_minute=1000,
+        **settings,
     )
     if not chosen.key_file.exists():
         keyring.create(chosen.key_file)

@@ -30,7 +30,9 @@ class WrongCredentials(Invalid):
     slug, title = "wrong-credentials", "That did not match"
 
     def __init__(self) -> None:
-        super().__init__("Check e-mail, password and code. Each code works once; wait for the next if needed.")
+        super().__init__(
+            "Check e-mail, password and code. Each code works once; wait for the next if needed."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ class Enrolment:
     is_required: bool
 
 
-def enrolment(ring: KeyRing, place: str, label: str, *, is_required: bool, sealed: str = "") -> Enrolment:
+def enrolment(
+    ring: KeyRing, place: str, label: str, *, is_required: bool, sealed: str = ""
+) -> Enrolment:
     """A fresh secret, or the one already shown when a form comes back with a mistake."""
     secret = accounts.open_enrolment(ring, sealed, place) if sealed else accounts.new_totp_secret()
     image = qrcode.make(accounts.totp_uri(secret, label), image_factory=SvgPathImage, border=2)
@@ -66,17 +70,26 @@ async def sign_in(request: Request) -> Response:
     state = request.app.state
     email = secret_text(form, "email")
     try:
-        sessions.check_form_token(state.ring, _form_cookie(request), secret_text(form, "form_token"))
+        sessions.check_form_token(
+            state.ring, _form_cookie(request), secret_text(form, "form_token")
+        )
         await _spend(request, email)
         now = utc_now()
         admin = await accounts.authenticate(
-            state.database, state.ring, email, forms.secret(form, "password"), forms.secret(form, "code"), now
+            state.database,
+            state.ring,
+            email,
+            forms.secret(form, "password"),
+            forms.secret(form, "code"),
+            now,
         )
         if admin is None:
             raise WrongCredentials
     except Problem as problem:
         return _sign_in_page(request, secret_text(form, "next"), email, problem)
-    return await _signed_in(request, admin.id, admin.workspace_id, local_path(secret_text(form, "next")))
+    return await _signed_in(
+        request, admin.id, admin.workspace_id, local_path(secret_text(form, "next"))
+    )
 
 
 @router.post("/sign-out")
@@ -115,7 +128,12 @@ async def accept_invite(token: str, request: Request) -> Response:
     except Problem as problem:
         async with state.database.reading() as session:
             return await _invite_page(
-                request, session, token, email=secret_text(form, "email"), sealed=sealed, problem=problem
+                request,
+                session,
+                token,
+                email=secret_text(form, "email"),
+                sealed=sealed,
+                problem=problem,
             )
     return await _signed_in(request, admin.id, admin.workspace_id, "/dashboard", "welcome")
 
@@ -136,7 +154,9 @@ async def change_password(request: Request, operator: SignedIn) -> Response:
     except Problem as problem:
         return _account_page(request, operator, problem)
     async with request.app.state.database.writing() as session:
-        await accounts.set_password(session, operator.admin_id, hashed, operator.session_id, utc_now())
+        await accounts.set_password(
+            session, operator.admin_id, hashed, operator.session_id, utc_now()
+        )
     return redirect("/dashboard/account", "password-changed")
 
 
@@ -150,7 +170,13 @@ async def change_second_factor(request: Request, operator: SignedIn) -> Response
         secret = accounts.open_enrolment(ring, sealed, operator.admin_id)
         async with request.app.state.database.writing() as session:
             await accounts.set_second_factor(
-                session, ring, operator.admin_id, secret, forms.secret(form, "code"), operator.session_id, utc_now()
+                session,
+                ring,
+                operator.admin_id,
+                secret,
+                forms.secret(form, "code"),
+                operator.session_id,
+                utc_now(),
             )
     except Problem as problem:
         return _account_page(request, operator, problem, sealed)
@@ -160,7 +186,11 @@ async def change_second_factor(request: Request, operator: SignedIn) -> Response
 def local_path(path: str) -> str:
     """A path of the dashboard, or its first page: no way out to another site."""
     is_ours = path == "/dashboard" or path.startswith("/dashboard/")
-    return path if is_ours and "\\" not in path and path.isprintable() and "//" not in path else "/dashboard"
+    return (
+        path
+        if is_ours and "\\" not in path and path.isprintable() and "//" not in path
+        else "/dashboard"
+    )
 
 
 def secret_text(form: FormData, name: str, limit: int = 320) -> str:
@@ -178,14 +208,18 @@ async def type_password_again(
         return
     await _spend(request, operator.email)
     database: Database = request.app.state.database
-    if not await accounts.is_password_of(database, operator.admin_id, forms.secret(form, "password")):
+    if not await accounts.is_password_of(
+        database, operator.admin_id, forms.secret(form, "password")
+    ):
         raise sessions.PasswordNeeded
     async with database.writing() as session:
         await sessions.refresh(session, operator.session_id, now)
 
 
 async def _spend(request: Request, account: str) -> None:
-    """One try of the address's budget, and one of the account's: slower for guessers, never locked for good."""
+    """One try of the address's budget, and one of the account's: slower for guessers, never locked
+    for good.
+    """
     limits: RateLimits = request.app.state.limits
     await limits.spend("login", client_address(request))
     await limits.spend("login", f"account:{sha256(account.casefold()).hex()}")
@@ -203,11 +237,18 @@ async def _signed_in(
             await sessions.end(session, sha256(old))
         token = await sessions.start(session, admin_id, now)
         audit.record(
-            session, workspace_id=workspace_id, actor=f"admin:{admin_id}", verb="sign_in", target=admin_id, now=now
+            session,
+            workspace_id=workspace_id,
+            actor=f"admin:{admin_id}",
+            verb="sign_in",
+            target=admin_id,
+            now=now,
         )
     answer = redirect(path, notice)
     sessions.set_cookie(answer, settings, token)
-    answer.delete_cookie(sessions.form_cookie_name(settings), path="/", secure=sessions.is_https(settings))
+    answer.delete_cookie(
+        sessions.form_cookie_name(settings), path="/", secure=sessions.is_https(settings)
+    )
     return answer
 
 
@@ -219,9 +260,15 @@ def _with_form_cookie(request: Request, template: str, **context: Any) -> Respon
     """A form for somebody who is not signed in, tied to this browser by a cookie."""
     settings: Settings = request.app.state.settings
     cookie = _form_cookie(request) or secrets.token_urlsafe(24)
-    answer = page(request, template, form_token=sessions.form_token(request.app.state.ring, cookie), **context)
+    answer = page(
+        request, template, form_token=sessions.form_token(request.app.state.ring, cookie), **context
+    )
     answer.set_cookie(
-        sessions.form_cookie_name(settings), cookie, path="/", secure=sessions.is_https(settings), httponly=True,
+        sessions.form_cookie_name(settings),
+        cookie,
+        path="/",
+        secure=sessions.is_https(settings),
+        httponly=True,
         samesite="strict",
     )
     return answer
@@ -230,7 +277,9 @@ def _with_form_cookie(request: Request, template: str, **context: Any) -> Respon
 def _sign_in_page(
     request: Request, next_path: str, email: str = "", problem: Problem | None = None
 ) -> Response:
-    answer = _with_form_cookie(request, "sign_in.html", next=local_path(next_path), email=email, problem=problem)
+    answer = _with_form_cookie(
+        request, "sign_in.html", next=local_path(next_path), email=email, problem=problem
+    )
     answer.headers.update(problem.headers if problem else {})
     return answer
 
@@ -240,19 +289,37 @@ def _place(token: str) -> str:
 
 
 async def _invite_page(
-    request: Request, session: Reading, token: str, email: str = "", sealed: str = "", problem: Problem | None = None
+    request: Request,
+    session: Reading,
+    token: str,
+    email: str = "",
+    sealed: str = "",
+    problem: Problem | None = None,
 ) -> Response:
     invite, workspace = await accounts.find_invite(session, token, utc_now())
     label = invite.email or email or workspace.name
     try:
         enrol = enrolment(
-            request.app.state.ring, _place(token), label, is_required=not workspace.is_demo, sealed=sealed
+            request.app.state.ring,
+            _place(token),
+            label,
+            is_required=not workspace.is_demo,
+            sealed=sealed,
         )
     except Invalid:
-        enrol = enrolment(request.app.state.ring, _place(token), label, is_required=not workspace.is_demo)
+        enrol = enrolment(
+            request.app.state.ring, _place(token), label, is_required=not workspace.is_demo
+        )
     return _with_form_cookie(
-        request, "invite.html", token=token, workspace=workspace.name, role=invite.role,
-        email=invite.email or email, is_email_fixed=invite.email is not None, enrol=enrol, problem=problem,
+        request,
+        "invite.html",
+        token=token,
+        workspace=workspace.name,
+        role=invite.role,
+        email=invite.email or email,
+        is_email_fixed=invite.email is not None,
+        enrol=enrol,
+        problem=problem,
     )
 
 

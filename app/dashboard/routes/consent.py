@@ -27,12 +27,18 @@ async def look_up(request: Request, operator: SignedIn, session: Reading) -> Res
     return await _page(request, operator, session, forms.text(form, "consent_id", limit=60))
 
 
-async def _page(request: Request, operator: Operator, session: AsyncSession, looked_up: str = "") -> Response:
+async def _page(
+    request: Request, operator: Operator, session: AsyncSession, looked_up: str = ""
+) -> Response:
     asked = request.query_params
     days = asked.get("days", "")
     filters = {"site": asked.get("site", "")[:48], "days": days if days in views.PERIODS else "30"}
     position = Position(
-        request.app.state.cursors, "/dashboard/consent", operator.workspace_id, filters, asked.get("cursor")
+        request.app.state.cursors,
+        "/dashboard/consent",
+        operator.workspace_id,
+        filters,
+        asked.get("cursor"),
     )
     view = await views.consent_page(session, operator, position, utc_now(), looked_up)
     return page(request, "consent.html", view=view)

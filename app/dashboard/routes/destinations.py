@@ -71,7 +71,15 @@ async def choose_connector(request: Request, operator: SignedIn) -> Response:
     catalogue: Catalogue = request.app.state.catalogue
     described = await asyncio.to_thread(catalogue.describe)
     found = [
-        Connector(each["name"], each["title"], ", ".join(present.words(op) for op in each["operations"] if op in {"erase", "suppress", "unsuppress", "lookup", "export"}))
+        Connector(
+            each["name"],
+            each["title"],
+            ", ".join(
+                present.words(op)
+                for op in each["operations"]
+                if op in {"erase", "suppress", "unsuppress", "lookup", "export"}
+            ),
+        )
         for each in described
     ]
     return page(request, "destination_new.html", connectors=found, broken=dict(catalogue.broken))
@@ -95,14 +103,18 @@ async def add_destination(connector: str, request: Request, operator: SignedIn) 
             await type_password_again(request, operator, form)
         settings = schema_forms.parse(facts["settings_schema"], form, {}, {})
         wanted = DestinationIn(connector=connector, settings=settings, **_general(form))
-        prepared = await prepare(request.app.state.instances, operator.workspace_id, connector, settings)
+        prepared = await prepare(
+            request.app.state.instances, operator.workspace_id, connector, settings
+        )
         async with request.app.state.database.writing() as session:
             made = await service.create(
                 session, workspace_id=operator.workspace_id, actor=operator.actor, wanted=wanted,
                 prepared=prepared, now=utc_now(),
             )  # fmt: skip
     except (Problem, ValidationError) as error:
-        blank = _form(operator, facts, f"/dashboard/destinations/new/{connector}", "Add destination", "")
+        blank = _form(
+            operator, facts, f"/dashboard/destinations/new/{connector}", "Add destination", ""
+        )
         return page(
             request, "destination_add.html", title=facts["title"], problem=as_problem(error),
             form=_typed(blank, facts, form),
@@ -131,7 +143,11 @@ async def save_destination(destination_id: str, request: Request, operator: Sign
         settings = schema_forms.parse(facts["settings_schema"], form, shown, destination.settings)
         change = DestinationChange(settings=settings, **_general(form))
         prepared = await prepare(
-            request.app.state.instances, operator.workspace_id, destination.connector, settings, destination
+            request.app.state.instances,
+            operator.workspace_id,
+            destination.connector,
+            settings,
+            destination,
         )
         async with database.writing() as session:
             await service.update(
@@ -140,7 +156,9 @@ async def save_destination(destination_id: str, request: Request, operator: Sign
             )  # fmt: skip
     except (Problem, ValidationError) as error:
         async with database.reading() as session:
-            return await _page(request, operator, session, destination_id, as_problem(error), typed=form)
+            return await _page(
+                request, operator, session, destination_id, as_problem(error), typed=form
+            )
     return redirect(f"/dashboard/destinations/{destination_id}", "destination-saved")
 
 
@@ -197,7 +215,10 @@ def as_problem(error: Problem | ValidationError) -> Problem:
     if isinstance(error, Problem):
         return error
     found = [
-        {"at": ".".join(map(str, each["loc"]))[:100], "problem": each["msg"].removeprefix("Value error, ")[:200]}
+        {
+            "at": ".".join(map(str, each["loc"]))[:100],
+            "problem": each["msg"].removeprefix("Value error, ")[:200],
+        }
         for each in error.errors(include_url=False, include_input=False, include_context=False)[:20]
     ]
     return Invalid("Correct what is listed here.", errors=found)
@@ -216,7 +237,11 @@ def _general(form: FormData) -> dict[str, Any]:
         "enabled": forms.text(form, "enabled") == "on",
         "kinds": forms.texts(form, "kinds"),
         "regimes": forms.texts(form, "regimes"),
-        "purposes": [each for line in forms.lines(form, "purposes") for each in line.replace(",", " ").split()],
+        "purposes": [
+            each
+            for line in forms.lines(form, "purposes")
+            for each in line.replace(",", " ").split()
+        ],
     }
 
 
@@ -232,7 +257,10 @@ def _form(
         submit=submit,
         name=name,
         is_enabled=destination.is_enabled if destination else True,
-        kinds=[Option(kind.value, present.REQUEST_KIND[kind.value], kind.value in kinds) for kind in OPERATIONS],
+        kinds=[
+            Option(kind.value, present.REQUEST_KIND[kind.value], kind.value in kinds)
+            for kind in OPERATIONS
+        ],
         regimes=[Option(each.id, each.name, each.id in chosen) for each in regimes.load().values()],
         purposes=", ".join(destination.purposes) if destination else "",
         fields=schema_forms.fields(facts["settings_schema"], shown),
@@ -243,7 +271,10 @@ def _form(
 
 def _typed(blank: DestinationForm, facts: Mapping[str, Any], form: FormData) -> DestinationForm:
     """The form as it was posted, for correcting it."""
-    raw = {key: [each for each in form.getlist(key) if isinstance(each, str)] for key in ("name", "purposes", "kinds", "regimes", "enabled")}
+    raw = {
+        key: [each for each in form.getlist(key) if isinstance(each, str)]
+        for key in ("name", "purposes", "kinds", "regimes", "enabled")
+    }
     return DestinationForm(
         action=blank.action,
         submit=blank.submit,
@@ -269,7 +300,12 @@ async def _page(
         title = facts["title"]
         if operator.may(Role.OPERATOR):
             form = _form(
-                operator, facts, f"/dashboard/destinations/{destination_id}", "Save", destination.name, destination
+                operator,
+                facts,
+                f"/dashboard/destinations/{destination_id}",
+                "Save",
+                destination.name,
+                destination,
             )
             form = _typed(form, facts, typed) if typed is not None else form
     except NotFound as gone:

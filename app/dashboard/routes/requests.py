@@ -59,7 +59,9 @@ async def search(request: Request, operator: SignedIn, session: Reading) -> Resp
     """By identifier: posted, so that it stands in no address or log."""
     form = await forms.read(request)
     try:
-        identifier = normalise(forms.text(form, "kind", limit=32), forms.text(form, "value", limit=2048))
+        identifier = normalise(
+            forms.text(form, "kind", limit=32), forms.text(form, "value", limit=2048)
+        )
     except Problem as problem:
         return await _list(request, operator, session, problem)
     holders = await vault.holders_of(
@@ -70,7 +72,9 @@ async def search(request: Request, operator: SignedIn, session: Reading) -> Resp
 
 
 @router.get("/requests/{request_id}")
-async def request_page(request_id: str, request: Request, operator: SignedIn, session: Reading) -> Response:
+async def request_page(
+    request_id: str, request: Request, operator: SignedIn, session: Reading
+) -> Response:
     return await _page(request, operator, session, request_id)
 
 
@@ -108,7 +112,14 @@ async def deny(request_id: str, request: Request, operator: SignedIn) -> Respons
             raise Invalid("Choose a reason; the person is told it.")
         note = forms.text(form, "note", limit=2000) or None
         return await decide.deny(
-            session, _services(request), operator.workspace_id, request_id, operator.actor, reason, note, now
+            session,
+            _services(request),
+            operator.workspace_id,
+            request_id,
+            operator.actor,
+            reason,
+            note,
+            now,
         )
 
     return await _step(request, operator, request_id, "denied", work)
@@ -124,7 +135,13 @@ async def extend(request_id: str, request: Request, operator: SignedIn) -> Respo
         if not (days.isascii() and days.isdigit() and 1 <= int(days) <= 365):
             raise Invalid("Give a number of days from 1 to 365.")
         return await decide.extend(
-            session, operator.workspace_id, request_id, operator.actor, int(days), _reason(form), now
+            session,
+            operator.workspace_id,
+            request_id,
+            operator.actor,
+            int(days),
+            _reason(form),
+            now,
         )
 
     return await _step(request, operator, request_id, "extended", work)
@@ -187,11 +204,18 @@ async def replay(delivery_id: str, request: Request, operator: SignedIn) -> Resp
     async def work(session: AsyncSession) -> object:
         await deliveries.replay(session, operator.workspace_id, delivery_id, now)
         audit.record(
-            session, workspace_id=operator.workspace_id, actor=operator.actor, verb="replay", target=delivery_id, now=now
+            session,
+            workspace_id=operator.workspace_id,
+            actor=operator.actor,
+            verb="replay",
+            target=delivery_id,
+            now=now,
         )
         return None
 
-    return await _step(request, operator, await _request_of(request, operator, delivery_id), "replayed", work)
+    return await _step(
+        request, operator, await _request_of(request, operator, delivery_id), "replayed", work
+    )
 
 
 @router.post("/deliveries/{delivery_id}/waive")
@@ -201,11 +225,19 @@ async def waive(delivery_id: str, request: Request, operator: SignedIn) -> Respo
 
     async def work(session: AsyncSession) -> object:
         await decide.waive(
-            session, _services(request), operator.workspace_id, delivery_id, operator.actor, _reason(form), now
+            session,
+            _services(request),
+            operator.workspace_id,
+            delivery_id,
+            operator.actor,
+            _reason(form),
+            now,
         )
         return None
 
-    return await _step(request, operator, await _request_of(request, operator, delivery_id), "waived", work)
+    return await _step(
+        request, operator, await _request_of(request, operator, delivery_id), "waived", work
+    )
 
 
 async def _request_of(request: Request, operator: Operator, delivery_id: str) -> str:
@@ -243,7 +275,12 @@ async def _page(
     problem: Problem | None = None, *, is_revealed: bool = False,
 ) -> Response:  # fmt: skip
     view = await views.request_page(
-        session, request.app.state.key_store, operator, request_id, utc_now(), is_revealed=is_revealed
+        session,
+        request.app.state.key_store,
+        operator,
+        request_id,
+        utc_now(),
+        is_revealed=is_revealed,
     )
     return page(request, "request.html", view=view, problem=problem)
 

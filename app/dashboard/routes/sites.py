@@ -52,7 +52,9 @@ async def create_site(request: Request, operator: SignedIn) -> Response:
 
 
 @router.get("/sites/{site_id}")
-async def site_page(site_id: str, request: Request, operator: SignedIn, session: Reading) -> Response:
+async def site_page(
+    site_id: str, request: Request, operator: SignedIn, session: Reading
+) -> Response:
     return await _page(request, operator, session, site_id)
 
 
@@ -91,10 +93,14 @@ async def publish(site_id: str, request: Request, operator: SignedIn) -> Respons
 
 @router.get("/sites/{site_id}/preview")
 async def preview(site_id: str, request: Request, operator: SignedIn, session: Reading) -> Response:
-    """A page for the frame: the draft in the real widget, cut off from cookies, storage and network."""
+    """A page for the frame: the draft in the real widget, cut off from cookies, storage and
+    network.
+    """
     site = await views.find(session, operator.workspace_id, site_id)
     asked = request.query_params
-    token = _signer(request).dumps([site.id, asked.get("lang", "")[:20], asked.get("region", "")[:8]])
+    token = _signer(request).dumps(
+        [site.id, asked.get("lang", "")[:20], asked.get("region", "")[:8]]
+    )
     html = template("preview.html").render(name=site.name, token=token)
     headers = {**HEADERS, "Content-Security-Policy": _PREVIEW_CSP}
     return HTMLResponse(html, headers=headers)
@@ -102,7 +108,9 @@ async def preview(site_id: str, request: Request, operator: SignedIn, session: R
 
 @router.get("/preview/{token}.js")
 async def preview_script(token: str, request: Request, session: Reading) -> Response:
-    """The widget with the draft. The frame has no origin and so no cookie: its signed token stands in."""
+    """The widget with the draft. The frame has no origin and so no cookie: its signed token stands
+    in.
+    """
     try:
         site_id, language, region = _signer(request).loads(token, max_age=_PREVIEW_SECONDS)
     except BadData:
@@ -134,11 +142,17 @@ async def _list(
     request: Request, operator: Operator, session: AsyncSession, problem: Problem | None = None
 ) -> Response:
     rows = await views.site_list(session, operator)
-    return page(request, "sites.html", rows=rows, problem=problem, may_edit=operator.may(Role.OPERATOR))
+    return page(
+        request, "sites.html", rows=rows, problem=problem, may_edit=operator.may(Role.OPERATOR)
+    )
 
 
 async def _page(
-    request: Request, operator: Operator, session: AsyncSession, site_id: str, problem: Problem | None = None
+    request: Request,
+    operator: Operator,
+    session: AsyncSession,
+    site_id: str,
+    problem: Problem | None = None,
 ) -> Response:
     site = await views.find(session, operator.workspace_id, site_id)
     public_url = request.app.state.settings.public_url

@@ -50,7 +50,9 @@ async def create_key(request: Request, operator: SignedIn) -> Response:
     except Problem as found:
         problem = found
     async with database.reading() as session:
-        return await _keys(request, operator, session, secret, problem, forms.text(form, "name", limit=500))
+        return await _keys(
+            request, operator, session, secret, problem, forms.text(form, "name", limit=500)
+        )
 
 
 @router.post("/keys/{key_id}/revoke")
@@ -96,18 +98,24 @@ async def change_role(admin_id: str, request: Request, operator: SignedIn) -> Re
     try:
         async with request.app.state.database.writing() as session:
             role = _role(forms.text(form, "role"))
-            await accounts.set_role(session, operator.workspace_id, admin_id, role, operator.actor, utc_now())
+            await accounts.set_role(
+                session, operator.workspace_id, admin_id, role, operator.actor, utc_now()
+            )
     except Problem as problem:
         async with request.app.state.database.reading() as session:
             return await _team(request, operator, session, problem=problem)
-    return redirect("/dashboard/team" if admin_id != operator.admin_id else "/dashboard", "role-changed")
+    return redirect(
+        "/dashboard/team" if admin_id != operator.admin_id else "/dashboard", "role-changed"
+    )
 
 
 @router.post("/team/{admin_id}/disable")
 async def disable(admin_id: str, request: Request, operator: SignedIn) -> Response:
     try:
         async with request.app.state.database.writing() as session:
-            await accounts.disable(session, operator.workspace_id, admin_id, operator.actor, utc_now())
+            await accounts.disable(
+                session, operator.workspace_id, admin_id, operator.actor, utc_now()
+            )
     except Problem as problem:
         async with request.app.state.database.reading() as session:
             return await _team(request, operator, session, problem=problem)
@@ -133,7 +141,11 @@ async def _keys(
 
 
 async def _team(
-    request: Request, operator: Operator, session: AsyncSession, link: str = "", problem: Problem | None = None
+    request: Request,
+    operator: Operator,
+    session: AsyncSession,
+    link: str = "",
+    problem: Problem | None = None,
 ) -> Response:
     view = await views.team(session, operator, utc_now())
     return page(

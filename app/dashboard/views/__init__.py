@@ -1,1 +1,3 @@
-"""View models: what each page shows, read from the database and put into words; templates add no policy."""
+"""View models: what each page shows, read from the database and put into words; templates add no
+policy.
+"""

@@ -81,7 +81,9 @@ def stacked_bars(
 
 def _stride(count: int) -> int:
     """Days per label: the smallest divisor that leaves at most five labels."""
-    return next((each for each in range(1, count + 1) if count % each == 0 and count // each <= 5), 1)
+    return next(
+        (each for each in range(1, count + 1) if count % each == 0 and count // each <= 5), 1
+    )
 
 
 def nice_top(value: int) -> int:
@@ -108,6 +110,8 @@ def shares(counts: Mapping[str, int], order: Sequence[str]) -> list[Share]:
     found, x = [], 0.0
     for series, name in enumerate(order, start=1):
         width = 100 * counts.get(name, 0) / total
-        found.append(Share(name, counts.get(name, 0), round(width), series, round(x, 3), round(width, 3)))
+        found.append(
+            Share(name, counts.get(name, 0), round(width), series, round(x, 3), round(width, 3))
+        )
         x += width
     return found

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.consent import queries
+from app.consent.models import ConsentRecord
 from app.dashboard import present
 from app.dashboard.views.charts import Share, StackedBars, shares, stacked_bars
 from app.dashboard.views.paging import SIZE, Pager, Position
 from app.dashboard.views.requests import Option, options
-from app.consent import queries
-from app.consent.models import ConsentRecord
 from app.security.sessions import Operator
 from app.sites.models import NoticeVersion, Site
 
@@ -77,7 +77,11 @@ _FAR = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
 
 
 async def consent_page(
-    session: AsyncSession, operator: Operator, position: Position, now: dt.datetime, looked_up: str = ""
+    session: AsyncSession,
+    operator: Operator,
+    position: Position,
+    now: dt.datetime,
+    looked_up: str = "",
 ) -> ConsentPage:
     sites = await _sites(session, operator.workspace_id)
     site_id = position.filters["site"] if position.filters["site"] in sites else ""
@@ -111,13 +115,19 @@ async def consent_page(
 
 async def _sites(session: AsyncSession, workspace_id: str) -> dict[str, str]:
     rows = await session.execute(
-        sa.select(col(Site.id), col(Site.name)).where(col(Site.workspace_id) == workspace_id).order_by(col(Site.name))
+        sa.select(col(Site.id), col(Site.name))
+        .where(col(Site.workspace_id) == workspace_id)
+        .order_by(col(Site.name))
     )
     return {site_id: name for site_id, name in rows}
 
 
 async def _records(
-    session: AsyncSession, workspace_id: str, site_id: str, position: Position, sites: dict[str, str]
+    session: AsyncSession,
+    workspace_id: str,
+    site_id: str,
+    position: Position,
+    sites: dict[str, str],
 ) -> tuple[list[RecordRow], Pager]:
     wanted = queries.Filter(workspace_id, site_id or None)
     pairs = await queries.records(session, wanted, limit=SIZE + 1, after=position.after)
@@ -127,7 +137,9 @@ async def _records(
     return [_row(each, sites) for each in found], pager
 
 
-async def _lookup(session: AsyncSession, workspace_id: str, consent_id: str) -> ConsentRecord | None:
+async def _lookup(
+    session: AsyncSession, workspace_id: str, consent_id: str
+) -> ConsentRecord | None:
     record = await session.get(ConsentRecord, consent_id) if consent_id else None
     return record if record and record.workspace_id == workspace_id else None
 

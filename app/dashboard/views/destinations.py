@@ -50,7 +50,9 @@ async def healths(session: AsyncSession, workspace_id: str, now: dt.datetime) ->
         .where(col(Destination.workspace_id) == workspace_id, col(Destination.deleted_at).is_(None))
         .order_by(sa.func.lower(col(Destination.name)), col(Destination.id))
     )
-    queues = {each["destination_id"]: each for each in await deliveries.queues(session, workspace_id, now)}
+    queues = {
+        each["destination_id"]: each for each in await deliveries.queues(session, workspace_id, now)
+    }
     return [health_of(each, queues.get(each.id)) for each in rows.scalars()]
 
 
@@ -111,4 +113,6 @@ async def find(session: AsyncSession, operator: Operator, destination_id: str) -
 
 async def health(session: AsyncSession, destination: Destination, now: dt.datetime) -> Health:
     queues = await deliveries.queues(session, destination.workspace_id, now)
-    return health_of(destination, next((q for q in queues if q["destination_id"] == destination.id), None))
+    return health_of(
+        destination, next((q for q in queues if q["destination_id"] == destination.id), None)
+    )

@@ -44,7 +44,9 @@ async def suppressions(
     session: AsyncSession, operator: Operator, position: Position, now: dt.datetime
 ) -> tuple[list[SuppressionRow], Pager, int]:
     """Live entries, newest first, and how many there are."""
-    rows = await service.page(session, operator.workspace_id, now, limit=SIZE + 1, after=position.after)
+    rows = await service.page(
+        session, operator.workspace_id, now, limit=SIZE + 1, after=position.after
+    )
     found, pager = position.page(rows, rows[min(len(rows), SIZE) - 1].id if rows else "")
     names = await _destination_names(session, operator.workspace_id, {each.scope for each in found})
     total = sa.select(sa.func.count()).where(
@@ -53,7 +55,12 @@ async def suppressions(
     count = int((await session.execute(total)).scalar_one())
     views = [
         SuppressionRow(
-            each.id, present.words(each.kind), _scope(each.scope, names), each.since, each.expires_at, each.request_id
+            each.id,
+            present.words(each.kind),
+            _scope(each.scope, names),
+            each.since,
+            each.expires_at,
+            each.request_id,
         )
         for each in found
     ]
@@ -69,7 +76,9 @@ def _scope(scope: str, names: dict[str, str]) -> str:
     return "Everything"
 
 
-async def _destination_names(session: AsyncSession, workspace_id: str, scopes: set[str]) -> dict[str, str]:
+async def _destination_names(
+    session: AsyncSession, workspace_id: str, scopes: set[str]
+) -> dict[str, str]:
     ids = {scope.partition(":")[2] for scope in scopes if scope.startswith("destination:")}
     if not ids:
         return {}
@@ -81,7 +90,11 @@ async def _destination_names(session: AsyncSession, workspace_id: str, scopes: s
     return {destination_id: name for destination_id, name in rows}
 
 
-_PAGES = {"req": "/dashboard/requests/", "dst": "/dashboard/destinations/", "sit": "/dashboard/sites/"}
+_PAGES = {
+    "req": "/dashboard/requests/",
+    "dst": "/dashboard/destinations/",
+    "sit": "/dashboard/sites/",
+}
 
 
 async def audit_log(
@@ -91,11 +104,22 @@ async def audit_log(
     query = sa.select(AuditEntry).where(col(AuditEntry.workspace_id) == operator.workspace_id)
     if after := position.after:
         query = query.where(col(AuditEntry.id) < after)
-    rows = (await session.execute(query.order_by(col(AuditEntry.id).desc()).limit(SIZE + 1))).scalars().all()
+    rows = (
+        (await session.execute(query.order_by(col(AuditEntry.id).desc()).limit(SIZE + 1)))
+        .scalars()
+        .all()
+    )
     found, pager = position.page(rows, rows[min(len(rows), SIZE) - 1].id if rows else "")
     names = await names_of(session, operator.workspace_id, {each.actor for each in found})
     return [
-        AuditRow(each.at, names[each.actor], _verb(each.verb), each.target, _href(each.target), flat(each.data))
+        AuditRow(
+            each.at,
+            names[each.actor],
+            _verb(each.verb),
+            each.target,
+            _href(each.target),
+            flat(each.data),
+        )
         for each in found
     ], pager
 

@@ -70,11 +70,13 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
     """Everything on the page, in a dozen bounded queries."""
     workspace_id = operator.workspace_id
     mine = col(SubjectRequest.workspace_id) == workspace_id
-    overdue = mine & IS_OPEN & (DUE_AT < now)
-    soon = mine & IS_OPEN & (DUE_AT >= now) & (DUE_AT < now + SOON)
+    overdue = mine & IS_OPEN & (now > DUE_AT)
+    soon = mine & IS_OPEN & (now <= DUE_AT) & (now + SOON > DUE_AT)
     approval = mine & (col(SubjectRequest.status) == "awaiting_approval")
     answer = mine & WAITS_FOR_ANSWER
-    counts = [await _count(session, each) for each in (overdue, soon, approval, answer, mine & IS_OPEN)]
+    counts = [
+        await _count(session, each) for each in (overdue, soon, approval, answer, mine & IS_OPEN)
+    ]
     tasks = await _open_tasks(session, workspace_id)
     task_count = await _task_count(session, workspace_id)
     troubled = [each for each in await healths(session, workspace_id, now) if each.is_trouble]
@@ -82,11 +84,15 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
     tiles = [
         _tile("Overdue", counts[0], "/dashboard/requests?status=overdue", "bad"),
         _tile("Due within 72 hours", counts[1], "/dashboard/requests?status=soon", "warn"),
-        _tile("Awaiting approval", counts[2], "/dashboard/requests?status=awaiting_approval", "warn"),
+        _tile(
+            "Awaiting approval", counts[2], "/dashboard/requests?status=awaiting_approval", "warn"
+        ),
         _tile("Waiting for your answer", counts[3], "/dashboard/requests?status=answer", "warn"),
         _tile("Open human tasks", task_count, "/dashboard/tasks", "warn"),
         _tile("Destinations in trouble", len(troubled), "/dashboard/destinations", "bad"),
-        _tile("Archived deliveries", archived_count, "/dashboard/requests?status=in_progress", "bad"),
+        _tile(
+            "Archived deliveries", archived_count, "/dashboard/requests?status=in_progress", "bad"
+        ),
         _tile("Open requests", counts[4], "/dashboard/requests?status=open", ""),
     ]
     values = await _consent_per_day(session, workspace_id, now)
@@ -97,14 +103,20 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
         tiles=tiles,
         late=[
             _request_item(each, now)
-            for each in await _requests(session, mine & IS_OPEN & (DUE_AT < now + SOON), DUE_AT)
+            for each in await _requests(session, mine & IS_OPEN & (now + SOON > DUE_AT), DUE_AT)
         ],
         waiting=[
-            *(_request_item(each, now) for each in await _requests(session, approval | answer, DUE_AT)),
+            *(
+                _request_item(each, now)
+                for each in await _requests(session, approval | answer, DUE_AT)
+            ),
             *tasks,
         ][:_LISTED],
         failing=[*(_health_item(each) for each in troubled), *archived][:_LISTED],
-        recent=[row_of(each, now) for each in await _requests(session, mine, col(SubjectRequest.id).desc(), 8)],
+        recent=[
+            row_of(each, now)
+            for each in await _requests(session, mine, col(SubjectRequest.id).desc(), 8)
+        ],
         consent=sparkline(values),
         consent_total=sum(values),
         consent_days=len(values),
@@ -139,13 +151,24 @@ def _n(count: int, word: str) -> str:
 
 
 async def _count(session: AsyncSession, condition: sa.ColumnElement[bool]) -> int:
-    return int((await session.execute(sa.select(sa.func.count()).select_from(SubjectRequest).where(condition))).scalar_one())
+    return int(
+        (
+            await session.execute(
+                sa.select(sa.func.count()).select_from(SubjectRequest).where(condition)
+            )
+        ).scalar_one()
+    )
 
 
 async def _requests(
-    session: AsyncSession, condition: sa.ColumnElement[bool], order: sa.ColumnElement[Any], limit: int = _LISTED
+    session: AsyncSession,
+    condition: sa.ColumnElement[bool],
+    order: sa.ColumnElement[Any],
+    limit: int = _LISTED,
 ) -> list[SubjectRequest]:
-    rows = await session.execute(sa.select(SubjectRequest).where(condition).order_by(order).limit(limit))
+    rows = await session.execute(
+        sa.select(SubjectRequest).where(condition).order_by(order).limit(limit)
+    )
     return list(rows.scalars())
 
 
@@ -154,7 +177,9 @@ def _request_item(request: SubjectRequest, now: dt.datetime) -> Item:
     badge = row.status
     if row.due.tone == "bad":
         badge = Badge("Overdue", "bad")
-    return Item(f"{row.kind} {row.short_id}", f"/dashboard/requests/{row.id}", badge, "due", row.due.at)
+    return Item(
+        f"{row.kind} {row.short_id}", f"/dashboard/requests/{row.id}", badge, "due", row.due.at
+    )
 
 
 def _health_item(health: Health) -> Item:
@@ -177,7 +202,13 @@ async def _open_tasks(session: AsyncSession, workspace_id: str) -> list[Item]:
         .limit(_LISTED)
     )
     return [
-        Item(f"{present.words(task.operation)} in {name}", f"/dashboard/tasks#{task.id}", Badge("Human task", "warn"), "due", task.due_at)
+        Item(
+            f"{present.words(task.operation)} in {name}",
+            f"/dashboard/tasks#{task.id}",
+            Badge("Human task", "warn"),
+            "due",
+            task.due_at,
+        )
         for task, name in rows
     ]
 
@@ -190,7 +221,8 @@ async def _archived(session: AsyncSession, workspace_id: str) -> tuple[list[Item
         & (col(SubjectRequest.status) == "in_progress")
         & (col(DeliveryTransition.state) == "archived")
         & ~sa.exists().where(
-            col(later.delivery_id) == col(DeliveryTransition.delivery_id), col(later.seq) > col(DeliveryTransition.seq)
+            col(later.delivery_id) == col(DeliveryTransition.delivery_id),
+            col(later.seq) > col(DeliveryTransition.seq),
         )
     )
     source = (
@@ -200,10 +232,18 @@ async def _archived(session: AsyncSession, workspace_id: str) -> tuple[list[Item
         .join(Destination, col(Destination.id) == col(Delivery.destination_id))
         .where(condition)
     )
-    count = (await session.execute(sa.select(sa.func.count()).select_from(source.subquery()))).scalar_one()
+    count = (
+        await session.execute(sa.select(sa.func.count()).select_from(source.subquery()))
+    ).scalar_one()
     rows = await session.execute(source.order_by(col(DeliveryTransition.at)).limit(_LISTED))
     items = [
-        Item(f"Delivery to {name}", f"/dashboard/requests/{request_id}", Badge("Archived", "bad"), "gave up", at)
+        Item(
+            f"Delivery to {name}",
+            f"/dashboard/requests/{request_id}",
+            Badge("Archived", "bad"),
+            "gave up",
+            at,
+        )
         for request_id, name, at in rows
     ]
     return items, int(count)

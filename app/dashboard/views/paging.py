@@ -34,7 +34,11 @@ class Position:
 
     @property
     def _scope(self) -> Sequence[str]:
-        return (self.path, self.workspace_id, *(f"{k}={v}" for k, v in sorted(self.filters.items())))
+        return (
+            self.path,
+            self.workspace_id,
+            *(f"{k}={v}" for k, v in sorted(self.filters.items())),
+        )
 
     @property
     def after(self) -> str | None:

@@ -38,7 +38,9 @@ DUE_AT = sa.func.coalesce(col(SubjectRequest.extended_until), col(SubjectRequest
 """The deadline that counts."""
 IS_OPEN = col(SubjectRequest.status).in_(present.OPEN_STATUSES)
 MANUAL_KINDS = tuple(kind.value for kind in Kind if kind not in OPERATIONS)
-WAITS_FOR_ANSWER = (col(SubjectRequest.status) == "in_progress") & col(SubjectRequest.kind).in_(MANUAL_KINDS)
+WAITS_FOR_ANSWER = (col(SubjectRequest.status) == "in_progress") & col(SubjectRequest.kind).in_(
+    MANUAL_KINDS
+)
 
 DENY_REASONS = {
     "identity_not_proven": "Identity not proven",
@@ -169,8 +171,8 @@ def filtered(
     status = filters.get("status", "")
     special = {
         "open": IS_OPEN,
-        "overdue": IS_OPEN & (DUE_AT < now),
-        "soon": IS_OPEN & (DUE_AT >= now) & (DUE_AT < now + SOON),
+        "overdue": IS_OPEN & (now > DUE_AT),
+        "soon": IS_OPEN & (now <= DUE_AT) & (now + SOON > DUE_AT),
         "answer": WAITS_FOR_ANSWER,
     }
     if status in special:
@@ -190,7 +192,9 @@ async def of_holders(
     """The requests among holders of personal values, newest first."""
     query = (
         sa.select(SubjectRequest)
-        .where(col(SubjectRequest.workspace_id) == workspace_id, col(SubjectRequest.id).in_(holder_ids))
+        .where(
+            col(SubjectRequest.workspace_id) == workspace_id, col(SubjectRequest.id).in_(holder_ids)
+        )
         .order_by(col(SubjectRequest.id).desc())
         .limit(100)
     )
@@ -295,7 +299,9 @@ class RequestPage:
     duplicate_ids: list[str]
     answer_count: int
     can: frozenset[str]
-    """Steps this operator may take now: approve, deny, extend, hold, release, cancel, answer, reveal."""
+    """Steps this operator may take now: approve, deny, extend, hold, release, cancel, answer,
+    reveal.
+    """
     may_decide: bool
     deny_reasons: Mapping[str, str]
     is_moving: bool
@@ -321,7 +327,9 @@ async def request_page(
         ]
     can = steps(request, operator)
     duplicates = await session.execute(
-        sa.select(col(SubjectRequest.id)).where(col(SubjectRequest.duplicate_of) == request_id).limit(20)
+        sa.select(col(SubjectRequest.id))
+        .where(col(SubjectRequest.duplicate_of) == request_id)
+        .limit(20)
     )
     return RequestPage(
         id=request.id,
@@ -420,7 +428,13 @@ async def _deliveries(
     )
     waiting = {delivery_id: due_at for delivery_id, due_at in rows}
     return [
-        _delivery(each, places.get(each.destination_id), steps_of.get(each.id, []), waiting.get(each.id), operator)
+        _delivery(
+            each,
+            places.get(each.destination_id),
+            steps_of.get(each.id, []),
+            waiting.get(each.id),
+            operator,
+        )
         for each in planned
     ]
 
@@ -473,7 +487,9 @@ def _step(transition: DeliveryTransition) -> Step:
         attempt=transition.attempt,
         duration="" if transition.duration_ms is None else f"{transition.duration_ms} ms",
         http_status=transition.http_status,
-        reason=" · ".join(present.words(each) for each in (transition.detail, transition.reason) if each),
+        reason=" · ".join(
+            present.words(each) for each in (transition.detail, transition.reason) if each
+        ),
         retry_at=transition.retry_at,
         evidence=flat(evidence),
     )
@@ -486,7 +502,9 @@ def flat(data: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping):
             parts.append(f"{present.words(name)}: {flat(value)}")
         elif isinstance(value, list):
-            inner = "; ".join(flat(each) if isinstance(each, Mapping) else str(each) for each in value)
+            inner = "; ".join(
+                flat(each) if isinstance(each, Mapping) else str(each) for each in value
+            )
             parts.append(f"{present.words(name)}: {inner or 'none'}")
         elif value is not None:
             parts.append(f"{present.words(name)}: {_said(value)}")
@@ -506,7 +524,9 @@ def _said(value: Any) -> str:
     return f"{text[:12]}…" if len(text) > 40 and " " not in text else text
 
 
-async def _by_id(session: AsyncSession, model: type[Destination], ids: set[str]) -> dict[str, Destination]:
+async def _by_id(
+    session: AsyncSession, model: type[Destination], ids: set[str]
+) -> dict[str, Destination]:
     rows = await session.execute(sa.select(model).where(col(model.id).in_(ids)))
     return {each.id: each for each in rows.scalars()}
 
@@ -521,7 +541,10 @@ async def _events(session: AsyncSession, workspace_id: str, request_id: str) -> 
         )
     ).scalars().all()  # fmt: skip
     names = await names_of(session, workspace_id, {each.actor for each in rows})
-    return [Event(each.at, present.words(each.type), names[each.actor], flat(each.data)) for each in rows]
+    return [
+        Event(each.at, present.words(each.type), names[each.actor], flat(each.data))
+        for each in rows
+    ]
 
 
 async def _answer_count(session: AsyncSession, request_id: str) -> int:

@@ -1,7 +1,8 @@
 """Forms from a connector's JSON schema, and settings from the posted form.
 
-Simple members get typed fields; maps of text to text are lines ``name = value``; anything deeper is JSON
-in a text area, with an example of its shape. A secret's field is always empty: left empty, it keeps.
+Simple members get typed fields; maps of text to text are lines ``name = value``; anything deeper is
+JSON in a text area, with an example of its shape. A secret's field is always empty: left empty, it
+keeps.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One member of the settings. ``control``: text, long, number, bool, choice, lines, pairs, json, secret."""
+    """One member of the settings. ``control``: text, long, number, bool, choice, lines, pairs,
+    json, secret.
+    """
 
     name: str
     label: str
@@ -53,8 +56,12 @@ def fields(schema: Schema, settings: Mapping[str, Any]) -> list[Field]:
     ]
 
 
-def parse(schema: Schema, form: FormData, shown: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings from the posted form. A member that comes back as it was shown stays what it is kept as."""
+def parse(
+    schema: Schema, form: FormData, shown: Mapping[str, Any], kept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings from the posted form. A member that comes back as it was shown stays what it is kept
+    as.
+    """
     settings: dict[str, Any] = {}
     problems = []
     for name, member in schema.get("properties", {}).items():
@@ -214,7 +221,10 @@ def _example(schema: Schema, member: Schema, depth: int = 0) -> Any:
         case "array":
             return [_example(schema, member.get("items", {}), depth + 1)]
         case "object" if "properties" in member and depth < 6:
-            return {name: _example(schema, each, depth + 1) for name, each in member["properties"].items()}
+            return {
+                name: _example(schema, each, depth + 1)
+                for name, each in member["properties"].items()
+            }
         case "object":
             return {"name": "value"}
         case "integer" | "number":

@@ -1,4 +1,6 @@
-"""Sites: the list, the editor's form in one language, its versions, and the draft back from the form."""
+"""Sites: the list, the editor's form in one language, its versions, and the draft back from the
+form.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,13 @@ class SitePage:
     may_edit: bool
 
 
-REGIONS = {"DE": "Germany (GDPR)", "GB": "United Kingdom", "US-CA": "California (CCPA)", "BR": "Brazil (LGPD)", "": "Unknown region"}
+REGIONS = {
+    "DE": "Germany (GDPR)",
+    "GB": "United Kingdom",
+    "US-CA": "California (CCPA)",
+    "BR": "Brazil (LGPD)",
+    "": "Unknown region",
+}
 
 
 async def site_list(session: AsyncSession, operator: Operator) -> list[SiteRow]:
@@ -146,17 +154,30 @@ async def site_page(
         is_intake_open=site.is_intake_open,
         draft=draft,
         language=language,
-        languages=[Option(tag, str(titles.get(tag, tag)), tag == language) for tag in draft["languages"]],
+        languages=[
+            Option(tag, str(titles.get(tag, tag)), tag == language) for tag in draft["languages"]
+        ],
         offered=[
             Option(tag, str(titles.get(tag, tag)), tag in draft["languages"])
             for tag in dict.fromkeys([*titles, *draft["languages"]])
         ],
-        regimes=[Option(each.id, each.name, each.id in draft["regimes"]) for each in regimes.load().values()],
+        regimes=[
+            Option(each.id, each.name, each.id in draft["regimes"])
+            for each in regimes.load().values()
+        ],
         purposes=_purposes(draft, language),
         texts=_texts(draft, language),
-        mapping="\n".join(f"{tracker} = {purpose}" for tracker, purpose in draft["mapping"].items()),
+        mapping="\n".join(
+            f"{tracker} = {purpose}" for tracker, purpose in draft["mapping"].items()
+        ),
         versions=[
-            Version(each.number, each.sha256, each.published_at, names[each.published_by], each is published)
+            Version(
+                each.number,
+                each.sha256,
+                each.published_at,
+                names[each.published_by],
+                each is published,
+            )
             for each in history
         ],
         snippet=f'<script src="{public_url}/b/{site.site_key}.js" async></script>',
@@ -184,7 +205,9 @@ def _texts(draft: Mapping[str, Any], language: str) -> list[TextRow]:
     ours = shipped().get(language, {}).get("texts", {})
     own = draft["texts"].get(language, {})
     return [
-        TextRow(key, present.words(key), own.get(key, ""), str(ours.get(key, "")), key in _LONG_TEXTS)
+        TextRow(
+            key, present.words(key), own.get(key, ""), str(ours.get(key, "")), key in _LONG_TEXTS
+        )
         for key in TEXT_KEYS
     ]
 
@@ -212,14 +235,20 @@ def draft_from(form: FormData, present_draft: Mapping[str, Any]) -> dict[str, An
     draft["purposes"] = _purposes_from(form, draft, language)
     texts = {key: forms.text(form, f"t.{key}", limit=2000) for key in TEXT_KEYS}
     own = {key: text for key, text in texts.items() if text}
-    draft["texts"] = {tag: said for tag, said in draft["texts"].items() if tag != language and tag in draft["languages"]}
+    draft["texts"] = {
+        tag: said
+        for tag, said in draft["texts"].items()
+        if tag != language and tag in draft["languages"]
+    }
     if own and language in draft["languages"]:
         draft["texts"][language] = own
     return draft
 
 
 def _purposes_from(form: FormData, draft: Mapping[str, Any], language: str) -> list[dict[str, Any]]:
-    """Rows of the form; an emptied id takes the purpose away, an unchanged text of ours is not copied."""
+    """Rows of the form; an emptied id takes the purpose away, an unchanged text of ours is not
+    copied.
+    """
     ours = shipped().get(language, {}).get("purposes", {})
     known = {each["id"]: each for each in draft["purposes"]}
     found = []

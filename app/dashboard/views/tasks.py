@@ -48,13 +48,27 @@ class TaskList:
 
 
 async def task_list(
-    session: AsyncSession, keys: KeyStore, operator: Operator, now: dt.datetime, revealed_id: str = ""
+    session: AsyncSession,
+    keys: KeyStore,
+    operator: Operator,
+    now: dt.datetime,
+    revealed_id: str = "",
 ) -> TaskList:
     """Open ones by deadline, then the last closed ones. One task's person may be shown in clear."""
     is_open = col(HumanTask.state) == "open"
-    waiting = await _load(session, operator.workspace_id, is_open, (col(HumanTask.due_at).asc(), col(HumanTask.id).asc()), 200)
-    closed = await _load(session, operator.workspace_id, ~is_open, (col(HumanTask.closed_at).desc(),), 20)
-    names = await names_of(session, operator.workspace_id, {task.closed_by or "" for task, _, _ in closed})
+    waiting = await _load(
+        session,
+        operator.workspace_id,
+        is_open,
+        (col(HumanTask.due_at).asc(), col(HumanTask.id).asc()),
+        200,
+    )
+    closed = await _load(
+        session, operator.workspace_id, ~is_open, (col(HumanTask.closed_at).desc(),), 20
+    )
+    names = await names_of(
+        session, operator.workspace_id, {task.closed_by or "" for task, _, _ in closed}
+    )
     shown = await _identifiers(session, keys, waiting, revealed_id)
 
     def view(task: HumanTask, destination: str, request_id: str) -> Task:
@@ -105,7 +119,9 @@ async def _load(
     return [(task, name, request_id) for task, name, request_id in rows]
 
 
-async def _identifiers(session: AsyncSession, keys: KeyStore, rows: list[Row], task_id: str) -> list[Shown]:
+async def _identifiers(
+    session: AsyncSession, keys: KeyStore, rows: list[Row], task_id: str
+) -> list[Shown]:
     """The identifiers that the task's delivery names: what the human needs to find the person."""
     task = next((task for task, _, _ in rows if task.id == task_id), None)
     delivery = await session.get(Delivery, task.delivery_id) if task else None

@@ -118,7 +118,9 @@ async def team(session: AsyncSession, operator: Operator, now: dt.datetime) -> T
     )
     return Team(
         members=[_member(each, operator) for each in admins.scalars()],
-        invites=[Invite(each.role, each.email or "", each.expires_at) for each in invites.scalars()],
+        invites=[
+            Invite(each.role, each.email or "", each.expires_at) for each in invites.scalars()
+        ],
     )
 
 
@@ -129,7 +131,9 @@ def _member(admin: Admin, operator: Operator) -> Member:
     return Member(
         id=admin.id,
         email=admin.email,
-        roles=[Option(role.value, role.value.capitalize(), role.value == admin.role) for role in Role],
+        roles=[
+            Option(role.value, role.value.capitalize(), role.value == admin.role) for role in Role
+        ],
         role=admin.role.capitalize(),
         state=state,
         is_me=admin.id == operator.admin_id,
