@@ -1,8 +1,9 @@
-"""From an accepted request to a completed one, on the embedded form, beside the same work done by hand.
+"""From an accepted request to a completed one, on the embedded form, beside the same work done by
+hand.
 
-Prints one line per figure: what, ours, the reference of the same run, the ratio, and the bar. The reference for
-one person is a bare script that deletes from two tables and posts one webhook, durably; for intake it is the same
-server's ``/healthz``, which touches no database.
+Prints one line per figure: what, ours, the reference of the same run, the ratio, and the bar. The
+reference for one person is a bare script that deletes from two tables and posts one webhook,
+durably; for intake it is the same server's ``/healthz``, which touches no database.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Sink(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:  # noqa: N802 (the name is the base class's)
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.send_header("Content-Length", "0")
@@ -50,7 +51,9 @@ def make_shop(path: Path) -> str:
             CREATE TABLE customer (id INTEGER PRIMARY KEY, email TEXT NOT NULL, name TEXT);
             CREATE INDEX customer_email ON customer (lower(email));
             CREATE TABLE purchase (
-                id INTEGER PRIMARY KEY, customer_id INTEGER NOT NULL REFERENCES customer, cents INTEGER
+                id INTEGER PRIMARY KEY,
+                customer_id INTEGER NOT NULL REFERENCES customer,
+                cents INTEGER
             );
             CREATE INDEX purchase_customer ON purchase (customer_id);
         """)

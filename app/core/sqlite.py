@@ -1,7 +1,8 @@
 """SQLite connections that cross to their thread once per statement.
 
-aiosqlite hands every single call to the connection's thread: making a cursor, executing, fetching and closing are
-four trips for one SELECT. A trip costs more than the statement, so this connection makes one of them.
+aiosqlite hands every single call to the connection's thread: making a cursor, executing, fetching
+and closing are four trips for one SELECT. A trip costs more than the statement, so this connection
+makes one of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import aiosqlite
 
 
 class OneTripConnection(aiosqlite.Connection):
-    """Works with SQLAlchemy's adapter, which asks a cursor for execute, description and fetchall."""
+    """For SQLAlchemy's adapter, which asks a cursor for execute, description and fetchall."""
 
     def cursor(self) -> OneTripCursor:  # type: ignore[override]
         return OneTripCursor(self)
@@ -61,7 +62,7 @@ class OneTripCursor:
             finally:
                 cursor.close()
 
-        await self._connection._execute(trip)
+        await self._connection._execute(trip)  # type: ignore[no-untyped-call]
         return self
 
 
@@ -69,7 +70,8 @@ def connect(database: str | Path, **options: Any) -> OneTripConnection:
     """An unstarted connection, for SQLAlchemy's ``async_creator_fn``."""
 
     def connector() -> sqlite3.Connection:
-        return sqlite3.connect(database, **options)
+        opened: sqlite3.Connection = sqlite3.connect(database, **options)
+        return opened
 
     connection = OneTripConnection(connector, iter_chunk_size=64)
     connection._thread.daemon = True  # a process must be able to end without closing every one
