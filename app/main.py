@@ -18,6 +18,7 @@ from sqlmodel import col
 import app.consent.routes
 import app.dashboard.routes
 import app.delivery.routes
+import app.demo.shop
 import app.destinations.routes
 import app.notifications.routes
 import app.receipts.routes
@@ -68,8 +69,8 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
         ),
     )
     for module in (
-        app.sites.routes,
         app.consent.routes,
+        app.sites.routes,
         app.suppression.routes,
         app.destinations.routes,
         app.delivery.routes,
@@ -79,6 +80,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
         app.subject_requests.pages,
         app.notifications.routes,
         app.dashboard.routes,
+        app.demo.shop,
     ):
         application.include_router(module.router)
     application.include_router(ops.router)

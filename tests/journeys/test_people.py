@@ -202,7 +202,7 @@ def test_a_demo_customer_is_erased_by_form_and_holds_a_verified_receipt(
 
     assert email not in demo.visitor.get("/demo/customers").text
     assert "outcome" not in receipt_mail["subject"]
-    opening = re.search(r"[A-Za-z0-9_-]{43}", receipt_mail["text"])
+    opening = re.search(r"email: ([A-Za-z0-9_-]{43})", receipt_mail["text"])
     assert opening
     request_id = next(
         each["id"]
@@ -218,7 +218,7 @@ def test_a_demo_customer_is_erased_by_form_and_holds_a_verified_receipt(
         "--jwks",
         f"{demo.base_url}/.well-known/jwks.json",
         "--opening",
-        opening[0],
+        opening[1],
         "--identifier",
         f"email:{email}",
         check=False,
