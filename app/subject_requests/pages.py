@@ -159,9 +159,9 @@ def _words(request: Request, default: str = "en") -> Words:
     )
 
 
-def _words_for(request: Request, about: SubjectRequest) -> Words:
+def _words_for(request: Request, language: str) -> Words:
     """``?lang=``, else the language the person asked in."""
-    return choose([request.query_params.get("lang", "")[:35]], words_of(about.language).tag)
+    return choose([request.query_params.get("lang", "")[:35]], words_of(language).tag)
 
 
 def _switch(path: str, words: Words, **query: str | None) -> list[dict[str, Any]]:
@@ -201,8 +201,8 @@ _ERRORS = {
 async def _problem_page(request: Request, problem: Problem) -> Response:
     words, home = _words(request), None
     if isinstance(problem, people.LinkEnded):
-        words = _words_for(request, problem.request)
-        home = await _home_of(request, problem.request)
+        words = _words_for(request, problem.language)
+        home = await _home_of(request, problem.site_id)
     elif (site_key := request.path_params.get("site_key")) and problem.slug != "unknown-site":
         home = _with_query(f"/privacy/{quote(site_key)}", lang=words.tag)
     key = f"error.{_ERRORS.get(problem.slug, 'other')}"
@@ -221,10 +221,10 @@ async def _problem_page(request: Request, problem: Problem) -> Response:
     return answer
 
 
-async def _home_of(request: Request, about: SubjectRequest) -> str | None:
+async def _home_of(request: Request, site_id: str | None) -> str | None:
     """The form a request came from."""
     async with _services(request).database.reading() as session:
-        site = await session.get(Site, about.site_id) if about.site_id else None
+        site = await session.get(Site, site_id) if site_id else None
     return f"/privacy/{site.site_key}" if site and site.deleted_at is None else None
 
 
@@ -395,7 +395,7 @@ async def confirm_page(token: str, request: Request) -> Response:
         has_cooling_off = await people.has_cooling_off(session, services, about, workspace)
         labels = await people.places(session, services, about)
         notes = await vault.open_holder(session, services.keys, [about.id], ("note",))
-    words = _words_for(request, about)
+    words = _words_for(request, about.language)
     zone, name = workspace.timezone, site.name if site else workspace.name
     kind = about.kind if Kind(about.kind) in people.FORM_KINDS else "other"
     return _page(
@@ -459,7 +459,7 @@ async def status_page(token: str, request: Request) -> Response:
             gone = Gone("The person is forgotten; what is left names nobody.").as_dict()
             return JSONResponse({**answer, **gone, "status": answer["status"]}, 410, _HEADERS)
         return JSONResponse(answer, headers=_HEADERS)
-    words = _words_for(request, seen.request)
+    words = _words_for(request, seen.request.language)
     zone, now = seen.workspace.timezone, utc_now()
     is_still = request.query_params.get("still") == "1"
     lang = request.query_params.get("lang")

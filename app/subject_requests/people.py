@@ -61,11 +61,11 @@ class LinkUnknown(NotFound):
 
 
 class LinkEnded(Gone):
-    """A link that was one of ours; ``request`` is what it belonged to."""
+    """A link that was one of ours, with what its page needs of the request it belonged to."""
 
     def __init__(self, request: SubjectRequest, detail: str) -> None:
         super().__init__(detail)
-        self.request = request
+        self.site_id, self.language = request.site_id, request.language
 
 
 class LinkUsed(LinkEnded):
