@@ -1,0 +1,1 @@
+"""The demo: an invented shop with customers, destinations, a past, and pages to try it on."""
