@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -136,7 +135,8 @@ def _kind(field: FieldInfo) -> str:
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         return {int: "numbers", Path: "paths"}.get(item, "networks")
-    return {int: "number", bool: "true or false", Path: "path", str: "text"}.get(kind, "text")  # type: ignore[call-overload]
+    words: dict[Any, str] = {int: "number", bool: "true or false", Path: "path"}
+    return words.get(kind, "text")
 
 
 # CLI
@@ -217,21 +217,15 @@ def _option_help(option: Any) -> str:
 
 
 def api_page(application: FastAPI) -> str:
-    with (
-        warnings.catch_warnings()
-    ):  # a page that answers GET and HEAD has one operation id for both
-        warnings.filterwarnings("ignore", "Duplicate Operation ID", UserWarning)
-        schema = application.openapi()
+    schema = application.openapi()
     scopes = {
         (method, route.path): scope_of(route)
         for route in routes_of(application)
-        for method in route.methods
+        for method in route.methods or ()
     }
     by_tag: dict[str, list[str]] = {}
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            if method == "head":
-                continue
             tag = operation["tags"][0]
             scope = scopes[method.upper(), path]
             by_tag.setdefault(tag, []).append(
@@ -293,18 +287,19 @@ def _operation(
     parts = [f"### {_code(f'{method} {path}')}", " ".join(filter(None, shown))]
     query = [each for each in operation.get("parameters", []) if each["in"] == "query"]
     if query:
-        rows = [(_code(each["name"]), _type(schema, each["schema"])) for each in query]
-        parts.append(_table(("query", "takes"), rows))
+        takes = [_type(schema, each["schema"]).removesuffix(" or null") for each in query]
+        names = [_code(each["name"]) for each in query]
+        parts.append(_table(("query", "takes"), zip(names, takes, strict=True)))
     body = operation.get("requestBody", {}).get("content", {})
     for content_type, content in body.items():
         model = _resolved(schema, content["schema"])
         required = set(model.get("required", []))
-        rows = [
+        members = [
             (_code(name), "yes" if name in required else "", _type(schema, member))
             for name, member in model.get("properties", {}).items()
         ]
-        if content_type == "application/json" and rows:
-            parts.append(_table(("body", "required", "takes"), rows))
+        if content_type == "application/json" and members:
+            parts.append(_table(("body", "required", "takes"), members))
     success = [status for status in operation["responses"] if status.startswith(("2", "3"))]
     parts.append("Answers " + ", ".join(_code(each) for each in success) + ".")
     return "\n\n".join(filter(None, parts))

@@ -1,0 +1,50 @@
+"""The README's story by curl, pasted into a shell beside a running demo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import BASH, ROOT, blocks
+from tests.journeys.instance import Embedded
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_readmes_story_by_curl_is_true(tmp_path: Path) -> None:
+    story = [each.text for each in blocks("sh") if each.mark == "tested: curl"]
+    assert len(story) == 4
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    instance = Embedded(tmp_path / "data", {})
+    process = instance.launch("up", "--port", "0", "--json")
+    try:
+        assert process.stdout
+        shown = json.loads(process.stdout.readline())
+        done = subprocess.run(
+            [BASH, "-euo", "pipefail", "-c", "\n".join(story)],
+            cwd=tmp_path,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "BASE": shown["base_url"],
+                "KEY": shown["api_key"],
+                "PYTHONPATH": str(ROOT),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        instance.kill()
+        instance.disconnect()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"status": "completed"' in done.stdout
+    assert "VALID: signed by" in done.stdout
+    assert "It speaks of the identifier you named." in done.stdout
+    assert '"suppressed":true' in done.stdout
