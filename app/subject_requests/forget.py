@@ -29,19 +29,24 @@ from app.subject_requests.states import FINAL, Kind, Status
 from app.subject_requests.timeline import note
 
 BATCH = 200
+LEASE = dt.timedelta(minutes=1)
 ORPHAN_AGE = dt.timedelta(hours=1)
 
 
 async def step_due(services: Services, now: dt.datetime) -> bool:
-    """Take the next step of requests whose time has come (all but resolving); True when there were
-    some.
+    """Take the next step of requests whose time has come; True when there were some.
+
+    Resolving is a step of its own, but the hard cap ends that, too.
     """
     async with services.database.writing() as session:
         rows = await session.execute(
             sa.select(SubjectRequest)
             .where(
                 col(SubjectRequest.next_step_at) <= now,
-                col(SubjectRequest.status) != Status.RESOLVING,
+                sa.or_(
+                    col(SubjectRequest.status) != Status.RESOLVING,
+                    col(SubjectRequest.received_at) <= now - services.settings.identifier_cap,
+                ),
             )
             .order_by(col(SubjectRequest.next_step_at))
             .limit(BATCH)
@@ -57,7 +62,7 @@ async def _step(
     session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime
 ) -> bool:
     """One request's step; True when the person is to be forgotten now."""
-    request.next_step_at = None
+    request.next_step_at = now + LEASE  # should we die before the person is forgotten
     if request.status == Status.COOLING_OFF:
         request.status, request.next_step_at = Status.RESOLVING, now
         note(session, request.id, "cooled_off", "service", now)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.consent import links
+from app.core.db import hint_after_commit
 from app.core.logging import get_logger
 from app.delivery.models import Call, Delivery, DeliveryTransition
 from app.notifications.postmen import FilePostman
@@ -36,6 +38,7 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
         await suppression.sweep(session, now)
         await sessions.sweep(session, now)
         await links.forget(session, unlinked)
+        await _end_waiting(session, services, now)
         oldest = now - dt.timedelta(days=services.settings.request_record_days)
         await session.execute(sa.delete(AuditEntry).where(col(AuditEntry.at) < oldest))
     if isinstance(postman, FilePostman):
@@ -44,6 +47,24 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
     if orphans or removed:
         log.info("maintained", count=orphans + removed)
     return removed == BITE
+
+
+async def _end_waiting(session: AsyncSession, services: Services, now: dt.datetime) -> None:
+    """The hard cap: whatever a request waits for, it takes its last step now."""
+    await session.execute(
+        sa.update(SubjectRequest)
+        .where(
+            col(SubjectRequest.forgotten_at).is_(None),
+            col(SubjectRequest.received_at) <= now - services.settings.identifier_cap,
+            sa.or_(
+                col(SubjectRequest.next_step_at).is_(None),
+                col(SubjectRequest.next_step_at) > now,
+            ),
+        )
+        .values(next_step_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    hint_after_commit(session, "advance")
 
 
 async def _remove_old(services: Services, oldest: dt.datetime) -> int:

@@ -53,11 +53,12 @@ async def on_settled(
     for request in rows.scalars():
         request.open_count -= counts[request.id]
         request.phase_open_count -= counts[request.id]
-        if request.status in FINAL:
-            if request.open_count <= 0:
-                done.append(request)
-        elif request.open_count <= 0:
+        if request.completed_at is not None:
+            continue  # closed before its last call came home
+        if request.open_count <= 0:
             done.append(request)
+        elif request.status in FINAL:
+            continue  # cancelled or denied: nothing new starts
         elif request.phase_open_count <= 0 and request.phase == 1:
             request.phase, request.phase_open_count = 2, request.open_count
             next_phase.append(request.id)
