@@ -44,7 +44,7 @@ from connectors.contract import (
 
 BOB = "bob.subject@customer.example"
 CAROL = "carol.subject@customer.example"
-PATIENCE = 5.0
+PATIENCE = 15.0
 
 
 @dataclass(frozen=True)
@@ -312,15 +312,16 @@ class Service:
     async def work(self, until: Callable[[], bool] | None = None) -> None:
         """Do what is due until nothing is (or ``until`` says so), in every worker."""
         end = asyncio.get_running_loop().time() + PATIENCE
+        quiet = 0
         while asyncio.get_running_loop().time() < end:
-            more = False
+            more = any(not runtime.engine.is_idle for runtime in self.workers)
             for runtime in self.workers:
                 for pump in runtime.pumps:
                     more = await pump.step() or more
-                more = more or not runtime.engine.is_idle
             if until is not None and until():
                 return
-            if not more:
+            quiet = 0 if more else quiet + 1
+            if quiet == 2:  # twice: what the last pump changed, the first one must have seen
                 assert until is None, "all is done, but not what was waited for"
                 return
             await asyncio.sleep(0.001)
@@ -344,6 +345,7 @@ class Service:
         """The only worker dies at once; another one takes over, its leases still running."""
         (dead,) = self.workers
         await dead.engine.stop(patience=0)
+        dead.engine._held.clear()
         self.workers.remove(dead)
         if dead is not self.runtime:
             self._crashed.append(dead)

@@ -96,6 +96,10 @@ class Lease:
     next_window: dt.datetime | None = None
     parked: str | None = None
 
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.queue_id, self.token
+
 
 async def claim(
     session: AsyncSession,

@@ -224,14 +224,13 @@ class Engine:
                     answered = []
                 await asyncio.sleep(min(0.1 * 2**attempt, 5.0))
         else:
-            fenced = {each.lease.queue_id for each in answered} | {
-                lease.queue_id for lease in released
-            }
-        for lease in released:
-            self._held.pop(lease.queue_id, None)
-        for queue_id in fenced:
-            self._held.pop(queue_id, None)
-            log.warning("fenced_out", queue_id=queue_id)
+            fenced = {each.lease.key for each in answered} | {lease.key for lease in released}
+        for queue_id, token in fenced:
+            log.warning("fenced_out", queue_id=queue_id, token_number=token)
+        for queue_id, token in fenced | {lease.key for lease in released}:
+            held = self._held.get(queue_id)
+            if held is not None and held.token == token:
+                del self._held[queue_id]
 
     async def _renew_forever(self) -> None:
         while True:

@@ -49,11 +49,9 @@ async def record(
     on_settled: OnSettled,
     now: dt.datetime,
     chance: random.Random,
-) -> set[str]:
-    """Write down what came back; returns the ids of queues that were fenced out."""
-    leases = {each.lease.queue_id: each.lease for each in answered} | {
-        lease.queue_id: lease for lease in released
-    }
+) -> set[tuple[str, int]]:
+    """Write down what came back; returns the leases (queue and token) that were fenced out."""
+    leases = {each.lease.key for each in answered} | {lease.key for lease in released}
     valid = await _still_held(session, leases)
     transitions: list[dict[str, Any]] = []
     gone: list[dict[str, Any]] = []
@@ -61,7 +59,7 @@ async def record(
     closed: list[dict[str, Any]] = []
     settled: list[Settled] = []
     for each in answered:
-        if each.lease.queue_id not in valid:
+        if each.lease.key not in valid:
             continue
         closed.append({"b_queue_id": each.lease.queue_id, "b_call_id": each.call.id})
         for member in each.call.members:
@@ -79,20 +77,23 @@ async def record(
     if settled:
         await on_settled(session, settled, now)
     for lease in released:
-        if lease.queue_id in valid:
+        if lease.key in valid:
             await _release(session, lease, now, chance)
     hint_after_commit(session, "dispatch")
-    return set(leases) - valid
+    return leases - valid
 
 
-async def _still_held(session: AsyncSession, leases: dict[str, Lease]) -> set[str]:
+async def _still_held(session: AsyncSession, leases: set[tuple[str, int]]) -> set[tuple[str, int]]:
+    """The leases whose token is still their queue's. One process may hold two on the same queue:
+    one that ran out under it, and the one it took after that.
+    """
     rows = await session.execute(
         sa.select(col(VirtualQueue.id), col(VirtualQueue.token))
-        .where(col(VirtualQueue.id).in_(sorted(leases)))
+        .where(col(VirtualQueue.id).in_(sorted({queue_id for queue_id, _ in leases})))
         .order_by(col(VirtualQueue.id))
         .with_for_update()
     )
-    return {queue_id for queue_id, token in rows if leases[queue_id].token == token}
+    return leases & {(queue_id, token) for queue_id, token in rows}
 
 
 def _situation(each: Answered, member: Member, now: dt.datetime) -> Situation:

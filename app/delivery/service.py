@@ -270,7 +270,10 @@ async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: d
     head = await next_due(session, queue_id)
     await session.execute(
         sa.update(VirtualQueue)
-        .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.lease_until).is_(None))
+        .where(
+            col(VirtualQueue.id) == queue_id,
+            sa.or_(col(VirtualQueue.lease_until).is_(None), col(VirtualQueue.lease_until) <= now),
+        )
         .values(next_due=max(head, now) if head else None)
         .execution_options(synchronize_session=False)
     )

@@ -21,7 +21,7 @@ log = get_logger(__name__)
 async def sweep(session: AsyncSession, now: dt.datetime) -> int:
     """One bounded pass; returns how many deliveries were archived."""
     await _unpark_mended(session, now)
-    await _repair(session)
+    await _repair(session, now)
     await _drop_empty_calls(session)
     return await _archive_expired(session, now)
 
@@ -48,9 +48,9 @@ async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
     )
 
 
-async def _repair(session: AsyncSession) -> None:
+async def _repair(session: AsyncSession, now: dt.datetime) -> None:
     """A queue with work looks at its head, whatever its ``next_due`` says (a lost update, a
-    hand-made change).
+    hand-made change, a worker that died while the queue was paused).
     """
     heads = (
         sa.select(col(Ready.queue_id), sa.func.min(col(Ready.due_at)).label("head"))
@@ -62,7 +62,7 @@ async def _repair(session: AsyncSession) -> None:
         .join(VirtualQueue, col(VirtualQueue.id) == heads.c.queue_id)
         .where(
             col(VirtualQueue.next_due).is_(None),
-            col(VirtualQueue.lease_until).is_(None),
+            sa.or_(col(VirtualQueue.lease_until).is_(None), col(VirtualQueue.lease_until) <= now),
             ~col(VirtualQueue.is_paused),
             col(VirtualQueue.parked_reason).is_(None),
         )

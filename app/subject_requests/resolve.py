@@ -28,7 +28,7 @@ from app.identity.vault import Opened
 from app.receipts.claims import NO_IDENTIFIER
 from app.security.models import Workspace
 from app.subject_requests import settle, visitors
-from app.subject_requests.models import SubjectRequest
+from app.subject_requests.models import RequestEvent, SubjectRequest
 from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
 from app.subject_requests.timeline import note
@@ -157,6 +157,7 @@ async def _store(
     """Seal what was found beside what was given; more than the cap needs an operator's eyes."""
     keys = await services.keys.load([each.id for each in batch if found.get(each.id)])
     async with services.database.writing() as session:
+        approved = await _approved(session, list(keys))
         given = await vault.open_holder(session, services.keys, list(keys))
         have: dict[str, set[Identifier]] = defaultdict(set)
         for value in given:
@@ -169,7 +170,8 @@ async def _store(
                 each for each in _normalised(found[request.id]) if each not in have[request.id]
             ]
             counts = Counter(each.kind for each in fresh)
-            if counts and max(counts.values()) > MAX_PER_KIND:
+            is_too_many = bool(counts) and max(counts.values()) > MAX_PER_KIND
+            if is_too_many and request.id not in approved:
                 await _needs_approval(session, request.id, now)
                 continue
             rows += [
@@ -187,6 +189,16 @@ async def _store(
             if fresh:
                 note(session, request.id, "resolved", "service", now, found=dict(counts))
         await vault.add(session, rows)
+
+
+async def _approved(session: AsyncSession, request_ids: Sequence[str]) -> set[str]:
+    """Requests that an operator has looked at already."""
+    rows = await session.execute(
+        sa.select(col(RequestEvent.request_id)).where(
+            col(RequestEvent.request_id).in_(request_ids), col(RequestEvent.type) == "approved"
+        )
+    )
+    return set(rows.scalars())
 
 
 def _normalised(identifiers: Sequence[Identifier]) -> list[Identifier]:

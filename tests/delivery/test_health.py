@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -82,7 +83,7 @@ def test_no_window_ever_grants_more_than_it_holds(
             assert start <= now.timestamp() < start + limit.seconds
     for limit in limits:
         starts = sorted(start for seconds, start in spent if seconds == limit.seconds)
-        gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(starts)]
         assert all(gap >= limit.seconds * 0.999999 for gap in gaps)
 
 
