@@ -27,7 +27,8 @@ from app.security.sessions import NotSignedIn, Operator
 
 _HERE = Path(__file__).parent
 CSP = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; frame-src 'self'; base-uri 'none'"
 )
 HEADERS = {
@@ -60,7 +61,7 @@ def assets() -> dict[str, Asset]:
 
 
 def asset_url(name: str) -> str:
-    """The address of a static file; it changes with the content, so browsers may keep it for good."""
+    """The address of a static file; it changes with the content, so it may be kept for good."""
     return f"/dashboard/static/{name}?v={assets()[name].version}"
 
 
@@ -121,7 +122,7 @@ def _time(
 ) -> Markup:
     """``<time>`` in the workspace's zone; the exact second is in its title."""
     if moment is None:
-        return Markup('<span class="muted">–</span>')
+        return Markup('<span class="muted">&ndash;</span>')
     operator: Operator | None = context.get("operator")
     tz = present.zone(operator.workspace.timezone) if operator else dt.UTC
     text = {
@@ -156,7 +157,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def page(request: Request, name: str, /, **context: Any) -> HTMLResponse:
-    """A whole page. ``problem`` in the context is shown above it, and its status is the answer's."""
+    """A whole page. A ``problem`` in the context is shown above it and gives the status."""
     operator: Operator | None = getattr(request.state, "operator", None)
     problem: Problem | None = context.setdefault("problem", None)
     context.setdefault("operator", operator)
@@ -181,7 +182,7 @@ def redirect(path: str, notice: str | None = None) -> Response:
 
 
 def render_problem(request: Request, problem: Problem) -> Response | None:
-    """An error page where a person is looking: dashboard and public pages, when HTML is accepted."""
+    """An error page where a person is looking: dashboard and public pages, asked for as HTML."""
     path = request.url.path
     is_dashboard = path == "/dashboard" or path.startswith("/dashboard/")
     if not (is_dashboard or path.startswith("/privacy/")) or "text/html" not in request.headers.get(

@@ -35,9 +35,12 @@ class Browser:
         return await self.http.get(path, headers=sent)
 
     async def post(
-        self, path: str, data: dict[str, Any] | None = None, headers: dict[str, str] | None = None,
+        self,
+        path: str,
+        data: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
         files: Any = None,
-    ) -> httpx.Response:  # fmt: skip
+    ) -> httpx.Response:
         sent = {
             "accept": "text/html",
             "sec-fetch-site": "same-origin",

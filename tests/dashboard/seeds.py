@@ -10,6 +10,7 @@ from typing import Any
 
 import pyotp
 import sqlalchemy as sa
+from sqlmodel import col
 
 from app.compose import Runtime
 from app.consent.models import ConsentRecord
@@ -75,16 +76,25 @@ async def seed_person(
     """An account with a second factor. All share one password, hashed once: hashing is slow."""
     secret = accounts.new_totp_secret()
     admin = Admin(
-        id=new_id("adm"), workspace_id=workspace_id, email=email, role=role.value,
-        password_hash=await _hashed(), created_at=now - 30 * DAY,
-    )  # fmt: skip
+        id=new_id("adm"),
+        workspace_id=workspace_id,
+        email=email,
+        role=role.value,
+        password_hash=await _hashed(),
+        created_at=now - 30 * DAY,
+    )
     admin.totp_sealed = accounts.seal_factor(runtime.ring, admin, secret)
     async with runtime.database.writing() as session:
         session.add(admin)
         audit.record(
-            session, workspace_id=workspace_id, actor=f"admin:{admin.id}", verb="create_account",
-            target=admin.id, now=now - 30 * DAY, role=role.value,
-        )  # fmt: skip
+            session,
+            workspace_id=workspace_id,
+            actor=f"admin:{admin.id}",
+            verb="create_account",
+            target=admin.id,
+            now=now - 30 * DAY,
+            role=role.value,
+        )
     return Person(admin.id, admin.email, secret)
 
 
@@ -117,26 +127,50 @@ async def seed(runtime: Runtime, now: dt.datetime, name: str = "Aurora Outfitter
     task_id = await _tasks(runtime, workspace_id, destinations["manual"], requests, people[1], now)
     async with runtime.database.writing() as session:
         site = await sites.create_site(
-            session, workspace_id=workspace_id, name="Aurora shop",
-            origins=["https://shop.aurora.example"], config=SiteConfig(), actor="system", now=now - 40 * DAY,
-        )  # fmt: skip
+            session,
+            workspace_id=workspace_id,
+            name="Aurora shop",
+            origins=["https://shop.aurora.example"],
+            config=SiteConfig(),
+            actor="system",
+            now=now - 40 * DAY,
+        )
         version = await sites.publish_site(
             session, site, actor=f"admin:{people[0].id}", now=now - 40 * DAY
         )
         key, _ = await api_keys.create(
-            session, workspace_id=workspace_id, name="Shop backend", scopes=["requests:write"],
-            created_by=f"admin:{people[0].id}", grantor_scopes=["all"], now=now - 30 * DAY,
-        )  # fmt: skip
+            session,
+            workspace_id=workspace_id,
+            name="Shop backend",
+            scopes=["requests:write"],
+            created_by=f"admin:{people[0].id}",
+            grantor_scopes=["all"],
+            now=now - 30 * DAY,
+        )
         consent_id = await _consents(session, workspace_id, site.id, version.id, now, chance)
         _suppressions(session, workspace_id, requests, now)
         audit.record(
-            session, workspace_id=workspace_id, actor=f"admin:{people[1].id}", verb="queue_pause",
-            target=destinations["webhook"], now=now - DAY,
-        )  # fmt: skip
+            session,
+            workspace_id=workspace_id,
+            actor=f"admin:{people[1].id}",
+            verb="queue_pause",
+            target=destinations["webhook"],
+            now=now - DAY,
+        )
+    owner, operator, viewer = people
     return Seeded(
-        workspace_id, *people, requests=requests, archived_delivery_id=archived,
-        destinations=destinations, site_id=site.id, task_id=task_id, key_id=key.id, consent_id=consent_id,
-    )  # fmt: skip
+        workspace_id=workspace_id,
+        owner=owner,
+        operator=operator,
+        viewer=viewer,
+        requests=requests,
+        archived_delivery_id=archived,
+        destinations=destinations,
+        site_id=site.id,
+        task_id=task_id,
+        key_id=key.id,
+        consent_id=consent_id,
+    )
 
 
 async def _destinations(runtime: Runtime, workspace_id: str, now: dt.datetime) -> dict[str, str]:
@@ -167,7 +201,7 @@ async def _destinations(runtime: Runtime, workspace_id: str, now: dt.datetime) -
                     created_at=now - 60 * DAY,
                     tested_at=now - dt.timedelta(hours=3),
                     **more,
-                )  # fmt: skip
+                )
             )
             breaker = (
                 {"failures": 9, "opened": 3, "until": (now + dt.timedelta(minutes=4)).isoformat()}
@@ -205,9 +239,13 @@ _CASES: tuple[tuple[str, str, str, float, str], ...] = (
 
 
 async def _requests(
-    runtime: Runtime, workspace_id: str, destinations: dict[str, str], operator: Person, now: dt.datetime,
+    runtime: Runtime,
+    workspace_id: str,
+    destinations: dict[str, str],
+    operator: Person,
+    now: dt.datetime,
     chance: random.Random,
-) -> tuple[dict[str, str], str]:  # fmt: skip
+) -> tuple[dict[str, str], str]:
     ids = {
         case[0]: new_id("req", (now - dt.timedelta(hours=6 * (len(_CASES) - index))).timestamp())
         for index, case in enumerate(_CASES)
@@ -226,17 +264,31 @@ async def _requests(
                 "expired",
             }
             request = SubjectRequest(
-                id=ids[case], workspace_id=workspace_id, kind=kind, regime=regime, status=status, channel=channel,
-                verification="email_link" if channel == "form" else "api_key", identifier_kinds=["email", "user_id"],
-                received_at=received, due_at=now + dt.timedelta(days=due), has_contact=channel == "form",
-                verified_at=None if status == "awaiting_verification" else received + dt.timedelta(minutes=9),
+                id=ids[case],
+                workspace_id=workspace_id,
+                kind=kind,
+                regime=regime,
+                status=status,
+                channel=channel,
+                verification="email_link" if channel == "form" else "api_key",
+                identifier_kinds=["email", "user_id"],
+                received_at=received,
+                due_at=now + dt.timedelta(days=due),
+                has_contact=channel == "form",
+                verified_at=None
+                if status == "awaiting_verification"
+                else received + dt.timedelta(minutes=9),
                 completed_at=received + dt.timedelta(hours=2) if is_final else None,
-                outcome={"completed": "complete_with_residuals", "completed_with_exceptions": "partial"}.get(status),
-                hold_reason="Legal hold: case 14/26" if status == "on_hold" else None, held_status="resolving",
+                outcome={
+                    "completed": "complete_with_residuals",
+                    "completed_with_exceptions": "partial",
+                }.get(status),
+                hold_reason="Legal hold: case 14/26" if status == "on_hold" else None,
+                held_status="resolving",
                 denial_reason="manifestly_unfounded" if status == "denied" else None,
                 denial_note=f"=cmd {HOSTILE}" if status == "denied" else None,
                 forget_at=now + 20 * DAY if status == "completed" else None,
-            )  # fmt: skip
+            )
             session.add(request)
             identifiers = await _identify(runtime, session, request, keys[request.id], index, now)
             _events(session, request, operator)
@@ -263,11 +315,16 @@ async def _identify(
     ]
     rows = [
         vault.identifier_row(
-            runtime.ring, key, workspace_id=request.workspace_id, holder_id=request.id,
-            identifier=normalise(kind, value), now=now, origin="given" if kind == "email" else "resolved",
+            runtime.ring,
+            key,
+            workspace_id=request.workspace_id,
+            holder_id=request.id,
+            identifier=normalise(kind, value),
+            now=now,
+            origin="given" if kind == "email" else "resolved",
         )
         for kind, value in pairs
-    ]  # fmt: skip
+    ]
     await vault.add(session, rows)
     return [row["id"] for row in rows]
 
@@ -308,9 +365,14 @@ _OUTCOMES = {
 
 
 def _deliveries(
-    session: Any, request: SubjectRequest, destinations: dict[str, str], identifiers: list[str], case: str,
-    now: dt.datetime, chance: random.Random,
-) -> str:  # fmt: skip
+    session: Any,
+    request: SubjectRequest,
+    destinations: dict[str, str],
+    identifiers: list[str],
+    case: str,
+    now: dt.datetime,
+    chance: random.Random,
+) -> str:
     """One delivery per destination; returns the archived one, if there is one."""
     archived = ""
     for connector, destination_id in destinations.items():
@@ -318,12 +380,18 @@ def _deliveries(
         start = request.received_at + dt.timedelta(minutes=12)
         session.add(
             Delivery(
-                id=delivery_id, workspace_id=request.workspace_id, request_id=request.id,
-                destination_id=destination_id, operation="erase", identifier_ids=identifiers,
-                phase=2 if connector == "sql" else 1, due_at=request.due_at, created_at=start,
+                id=delivery_id,
+                workspace_id=request.workspace_id,
+                request_id=request.id,
+                destination_id=destination_id,
+                operation="erase",
+                identifier_ids=identifiers,
+                phase=2 if connector == "sql" else 1,
+                due_at=request.due_at,
+                created_at=start,
                 expires_at=start + 30 * DAY,
             )
-        )  # fmt: skip
+        )
         state, detail, assurance = _OUTCOMES[connector]
         if case.startswith("completed") and state.startswith("awaiting"):
             state, detail, assurance = "succeeded", "done", "confirmed"
@@ -342,43 +410,66 @@ def _deliveries(
         for seq, (each, why, more) in enumerate(steps, start=1):
             session.add(
                 DeliveryTransition(
-                    delivery_id=delivery_id, seq=seq, at=start + dt.timedelta(minutes=3 * seq), state=each,
-                    detail=why, assurance=assurance if seq == len(steps) else "requested", attempt=seq - 1,
-                    duration_ms=chance.randint(4, 900) if seq > 1 else None, **more,
+                    delivery_id=delivery_id,
+                    seq=seq,
+                    at=start + dt.timedelta(minutes=3 * seq),
+                    state=each,
+                    detail=why,
+                    assurance=assurance if seq == len(steps) else "requested",
+                    attempt=seq - 1,
+                    duration_ms=chance.randint(4, 900) if seq > 1 else None,
+                    **more,
                 )
-            )  # fmt: skip
+            )
         if state.startswith("awaiting"):
             session.add(
                 Ready(
-                    queue_id=destination_id, rank=3, due_at=now + dt.timedelta(minutes=4), delivery_id=delivery_id,
-                    operation="erase", attempt=2, seq=len(steps), expires_at=start + 30 * DAY,
+                    queue_id=destination_id,
+                    rank=3,
+                    due_at=now + dt.timedelta(minutes=4),
+                    delivery_id=delivery_id,
+                    operation="erase",
+                    attempt=2,
+                    seq=len(steps),
+                    expires_at=start + 30 * DAY,
                 )
-            )  # fmt: skip
+            )
     return archived
 
 
 async def _tasks(
-    runtime: Runtime, workspace_id: str, destination_id: str, requests: dict[str, str], operator: Person,
+    runtime: Runtime,
+    workspace_id: str,
+    destination_id: str,
+    requests: dict[str, str],
+    operator: Person,
     now: dt.datetime,
-) -> str:  # fmt: skip
+) -> str:
     async with runtime.database.writing() as session:
         rows = await session.execute(
-            sa.select(Delivery.id, Delivery.request_id).where(
-                Delivery.destination_id == destination_id
-            )  # type: ignore[call-overload]
+            sa.select(col(Delivery.id), col(Delivery.request_id)).where(
+                col(Delivery.destination_id) == destination_id
+            )
         )
         by_request = {request_id: delivery_id for delivery_id, request_id in rows}
         open_id = ""
         for case in ("in_progress", "overdue", "completed"):
             is_open = case != "completed"
             task = HumanTask(
-                id=new_id("tsk"), workspace_id=workspace_id, destination_id=destination_id,
-                delivery_id=by_request[requests[case]], operation="erase", assignee="the archive team",
-                instructions="Look for the person in folders A to Z in the cellar.\nShred what you find.",
-                due_at=now + dt.timedelta(days=21 if case == "in_progress" else -1.2), created_at=now - DAY,
-                state="open" if is_open else "done", closed_by=None if is_open else f"admin:{operator.id}",
-                closed_at=None if is_open else now - DAY, note=None if is_open else "Two folders shredded",
-            )  # fmt: skip
+                id=new_id("tsk"),
+                workspace_id=workspace_id,
+                destination_id=destination_id,
+                delivery_id=by_request[requests[case]],
+                operation="erase",
+                assignee="the archive team",
+                instructions="Look for the person in folders A to Z in the cellar.\nShred them.",
+                due_at=now + dt.timedelta(days=21 if case == "in_progress" else -1.2),
+                created_at=now - DAY,
+                state="open" if is_open else "done",
+                closed_by=None if is_open else f"admin:{operator.id}",
+                closed_at=None if is_open else now - DAY,
+                note=None if is_open else "Two folders shredded",
+            )
             session.add(task)
             open_id = task.id if case == "in_progress" else open_id
     return open_id
@@ -399,18 +490,32 @@ async def _consents(
                 ["accept_all", "reject_all", "custom", "gpc", "withdrawal"], [46, 31, 14, 6, 3]
             )[0]
             at = now - dt.timedelta(days=back, minutes=chance.randint(0, 900))
-            choices = {name: method == "accept_all" or (method == "custom" and name == "functional")
-                       for name in ("functional", "analytics", "advertising")}  # fmt: skip
+            choices = {
+                name: method == "accept_all" or (method == "custom" and name == "functional")
+                for name in ("functional", "analytics", "advertising")
+            }
             rows.append(
                 {
-                    "id": new_id("con", at.timestamp()), "workspace_id": workspace_id, "site_id": site_id,
-                    "notice_version_id": version_id, "visitor_id": str(uuid.UUID(int=chance.getrandbits(128), version=4)),
-                    "event_id": str(uuid.UUID(int=chance.getrandbits(128), version=4)), "choices": choices,
-                    "method": method, "language": chance.choice(["en", "de", "fr"]), "region": "DE", "regime": "gdpr",
-                    "gpc": method == "gpc", "is_gpc_applied": method == "gpc", "page": None, "fingerprint": b"x",
-                    "decided_at": at, "recorded_at": at, "expires_at": at + 180 * DAY,
+                    "id": new_id("con", at.timestamp()),
+                    "workspace_id": workspace_id,
+                    "site_id": site_id,
+                    "notice_version_id": version_id,
+                    "visitor_id": str(uuid.UUID(int=chance.getrandbits(128), version=4)),
+                    "event_id": str(uuid.UUID(int=chance.getrandbits(128), version=4)),
+                    "choices": choices,
+                    "method": method,
+                    "language": chance.choice(["en", "de", "fr"]),
+                    "region": "DE",
+                    "regime": "gdpr",
+                    "gpc": method == "gpc",
+                    "is_gpc_applied": method == "gpc",
+                    "page": None,
+                    "fingerprint": b"x",
+                    "decided_at": at,
+                    "recorded_at": at,
+                    "expires_at": at + 180 * DAY,
                 }
-            )  # fmt: skip
+            )
     await session.execute(sa.insert(ConsentRecord), rows)
     return str(rows[0]["id"])
 
@@ -423,8 +528,13 @@ def _suppressions(
     ):
         session.add(
             Suppression(
-                id=new_id("sup"), workspace_id=workspace_id, subject_ref=bytes([index]) * 32,
-                kind="email" if index % 2 else "user_id", scope=scope, since=now - index * DAY,
-                expires_at=now + 1000 * DAY, request_id=requests["completed"] if index == 0 else None,
+                id=new_id("sup"),
+                workspace_id=workspace_id,
+                subject_ref=bytes([index]) * 32,
+                kind="email" if index % 2 else "user_id",
+                scope=scope,
+                since=now - index * DAY,
+                expires_at=now + 1000 * DAY,
+                request_id=requests["completed"] if index == 0 else None,
             )
-        )  # fmt: skip
+        )

@@ -68,7 +68,7 @@ async def test_every_page_opens_for_those_who_may_and_for_nobody_else(stage: Sta
 
 
 async def test_every_step_is_refused_to_smaller_roles(stage: Stage):
-    """With ids that nothing has, so that those who may are told so (never 403) and nothing happens."""
+    """With ids that nothing has, so that for those who may nothing happens either."""
     people = {
         Role.OWNER: stage.seeded.owner,
         Role.OPERATOR: stage.seeded.operator,

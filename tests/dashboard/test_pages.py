@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlmodel import col
 from starlette.datastructures import FormData
 
 from app.core.ids import new_id
@@ -36,7 +37,9 @@ async def request_of(stage: Stage, case: str) -> SubjectRequest:
 
 async def verbs(stage: Stage, target: str) -> set[str]:
     async with stage.runtime.database.reading() as session:
-        rows = await session.execute(sa.select(AuditEntry.verb).where(AuditEntry.target == target))  # type: ignore[call-overload]
+        rows = await session.execute(
+            sa.select(col(AuditEntry.verb)).where(col(AuditEntry.target) == target)
+        )
         return {verb for (verb,) in rows}
 
 
@@ -56,17 +59,33 @@ async def test_an_empty_workspace_says_what_to_do_next(stage: Stage):
     browser = await stage.signed_in(person)
     assert "Nothing is late, failing or waiting for you." in (await browser.get("/dashboard")).text
     for page, words in {
-        "requests": "No requests yet", "destinations": "No destinations yet", "sites": "No sites yet",
-        "tasks": "Nothing waits for a hand", "consent": "No choices in this period", "keys": "No keys yet",
+        "requests": "No requests yet",
+        "destinations": "No destinations yet",
+        "sites": "No sites yet",
+        "tasks": "Nothing waits for a hand",
+        "consent": "No choices in this period",
+        "keys": "No keys yet",
         "suppressions": "Nobody is suppressed",
-    }.items():  # fmt: skip
+    }.items():
         assert words in (await browser.get(f"/dashboard/{page}")).text
 
 
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [
-        ("status=open", {"overdue", "answer", "on_hold", "awaiting_approval", "in_progress", "resolving", "cooling_off", "awaiting_verification"}),
+        (
+            "status=open",
+            {
+                "overdue",
+                "answer",
+                "on_hold",
+                "awaiting_approval",
+                "in_progress",
+                "resolving",
+                "cooling_off",
+                "awaiting_verification",
+            },
+        ),
         ("status=overdue", {"overdue"}),
         ("status=soon", {"answer", "awaiting_approval"}),
         ("status=answer", {"answer"}),
@@ -76,7 +95,7 @@ async def test_an_empty_workspace_says_what_to_do_next(stage: Stage):
         ("regime=ccpa&status=open", {"overdue"}),
         ("kind=opt_out", set()),
     ],
-)  # fmt: skip
+)
 async def test_filters(stage: Stage, query: str, wanted: set[str]):
     browser = await stage.signed_in(stage.seeded.viewer)
     text = (await browser.get(f"/dashboard/requests?{query}")).text
@@ -86,8 +105,14 @@ async def test_filters(stage: Stage, query: str, wanted: set[str]):
 async def test_dash_001_hostile_names_are_text(stage: Stage):
     browser = await stage.signed_in(stage.seeded.owner)
     await browser.post("/dashboard/sites", {"name": HOSTILE, "origins": "https://x.example"})
-    for path in ("", "/destinations", "/sites", f"/destinations/{stage.seeded.destinations['webhook']}",
-                 f"/requests/{stage.seeded.requests['denied']}", f"/requests/{stage.seeded.requests['overdue']}"):  # fmt: skip
+    for path in (
+        "",
+        "/destinations",
+        "/sites",
+        f"/destinations/{stage.seeded.destinations['webhook']}",
+        f"/requests/{stage.seeded.requests['denied']}",
+        f"/requests/{stage.seeded.requests['overdue']}",
+    ):
         text = (await browser.get(f"/dashboard{path}")).text
         assert HOSTILE not in text
         assert "&lt;img src=x onerror=alert(1)&gt;" in text
@@ -378,8 +403,8 @@ async def test_a_site_is_edited_published_and_previewed(stage: Stage):
     assert (await browser.post(f"{path}/publish")).status_code == 303
     async with stage.runtime.database.reading() as session:
         versions = await session.execute(
-            sa.select(NoticeVersion.number).where(NoticeVersion.site_id == site.id)
-        )  # type: ignore[call-overload]
+            sa.select(col(NoticeVersion.number)).where(col(NoticeVersion.site_id) == site.id)
+        )
         assert {number for (number,) in versions} == {1, 2}
     wrong = await browser.post(path, {**fields, "policy_url": "javascript:alert(1)"})
     assert wrong.status_code == 422

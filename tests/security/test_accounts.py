@@ -62,12 +62,28 @@ async def alice(
 @pytest.mark.parametrize(
     "password",
     [
-        "short", "eleven char", "x" * 257, "password1234", "Password!2026", "P@ssw0rd1234", "qwertyuiop123",
-        "123456789012", "correct horse battery staple", "abcabcabcabc", "1q2w3e4r5t6y", "aaaaaaaaaaaaa",
-        "sunshinesunshine", "letmein123456", "1qaz2wsx3edc", "admin1234567", "Quittance2026!", "098765432109",
-        "alicealice12", "alice@aurora.example",
+        "short",
+        "eleven char",
+        "x" * 257,
+        "password1234",
+        "Password!2026",
+        "P@ssw0rd1234",
+        "qwertyuiop123",
+        "123456789012",
+        "correct horse battery staple",
+        "abcabcabcabc",
+        "1q2w3e4r5t6y",
+        "aaaaaaaaaaaaa",
+        "sunshinesunshine",
+        "letmein123456",
+        "1qaz2wsx3edc",
+        "admin1234567",
+        "Quittance2026!",
+        "098765432109",
+        "alicealice12",
+        "alice@aurora.example",
     ],
-)  # fmt: skip
+)
 def test_passwords_that_are_tried_first_are_refused(password: str):
     with pytest.raises(accounts.WeakPassword):
         accounts.check_password(password, "alice@aurora.example")
@@ -211,7 +227,9 @@ async def test_of_parallel_uses_of_a_code_one_wins(database: Database, ring: Key
     assert sum(each is not None for each in found) == 1
 
 
-@pytest.mark.parametrize("code", ["", "000000", "12345", "abcdef", "１２３４５６", "1234567"])
+@pytest.mark.parametrize(
+    "code", ["", "000000", "12345", "abcdef", "\uff11\uff12\uff13\uff14\uff15\uff16", "1234567"]
+)
 async def test_a_wrong_code_does_not_open(database: Database, ring: KeyRing, code: str):
     admin, _ = await alice(database, ring)
     assert await accounts.authenticate(database, ring, admin.email, PASSWORD, code, NOW) is None

@@ -89,9 +89,17 @@ async def choose_connector(request: Request, operator: SignedIn) -> Response:
 async def new_destination(connector: str, request: Request, operator: SignedIn) -> Response:
     facts = _describe(request, connector)
     return page(
-        request, "destination_add.html", title=facts["title"],
-        form=_form(operator, facts, f"/dashboard/destinations/new/{connector}", "Add destination", facts["title"]),
-    )  # fmt: skip
+        request,
+        "destination_add.html",
+        title=facts["title"],
+        form=_form(
+            operator,
+            facts,
+            f"/dashboard/destinations/new/{connector}",
+            "Add destination",
+            facts["title"],
+        ),
+    )
 
 
 @router.post("/destinations/new/{connector}")
@@ -108,17 +116,24 @@ async def add_destination(connector: str, request: Request, operator: SignedIn) 
         )
         async with request.app.state.database.writing() as session:
             made = await service.create(
-                session, workspace_id=operator.workspace_id, actor=operator.actor, wanted=wanted,
-                prepared=prepared, now=utc_now(),
-            )  # fmt: skip
+                session,
+                workspace_id=operator.workspace_id,
+                actor=operator.actor,
+                wanted=wanted,
+                prepared=prepared,
+                now=utc_now(),
+            )
     except (Problem, ValidationError) as error:
         blank = _form(
             operator, facts, f"/dashboard/destinations/new/{connector}", "Add destination", ""
         )
         return page(
-            request, "destination_add.html", title=facts["title"], problem=as_problem(error),
+            request,
+            "destination_add.html",
+            title=facts["title"],
+            problem=as_problem(error),
             form=_typed(blank, facts, form),
-        )  # fmt: skip
+        )
     return redirect(f"/dashboard/destinations/{made.id}", "destination-added")
 
 
@@ -151,9 +166,14 @@ async def save_destination(destination_id: str, request: Request, operator: Sign
         )
         async with database.writing() as session:
             await service.update(
-                session, workspace_id=operator.workspace_id, destination_id=destination_id,
-                actor=operator.actor, change=change, prepared=prepared, now=utc_now(),
-            )  # fmt: skip
+                session,
+                workspace_id=operator.workspace_id,
+                destination_id=destination_id,
+                actor=operator.actor,
+                change=change,
+                prepared=prepared,
+                now=utc_now(),
+            )
     except (Problem, ValidationError) as error:
         async with database.reading() as session:
             return await _page(
@@ -191,9 +211,13 @@ async def change_queue(destination_id: str, request: Request, operator: SignedIn
                 session, operator.workspace_id, destination_id, deliveries.QueueAction(action), now
             )
             audit.record(
-                session, workspace_id=operator.workspace_id, actor=operator.actor, verb=f"queue_{action}",
-                target=destination_id, now=now,
-            )  # fmt: skip
+                session,
+                workspace_id=operator.workspace_id,
+                actor=operator.actor,
+                verb=f"queue_{action}",
+                target=destination_id,
+                now=now,
+            )
     except Problem as problem:
         async with database.reading() as session:
             return await _page(request, operator, session, destination_id, problem)
@@ -204,9 +228,13 @@ async def change_queue(destination_id: str, request: Request, operator: SignedIn
 async def delete_destination(destination_id: str, request: Request, operator: SignedIn) -> Response:
     async with request.app.state.database.writing() as session:
         await service.delete(
-            session, workspace_id=operator.workspace_id, destination_id=destination_id,
-            actor=operator.actor, ring=request.app.state.ring, now=utc_now(),
-        )  # fmt: skip
+            session,
+            workspace_id=operator.workspace_id,
+            destination_id=destination_id,
+            actor=operator.actor,
+            ring=request.app.state.ring,
+            now=utc_now(),
+        )
     return redirect("/dashboard/destinations", "destination-deleted")
 
 
@@ -246,9 +274,13 @@ def _general(form: FormData) -> dict[str, Any]:
 
 
 def _form(
-    operator: Operator, facts: Mapping[str, Any], action: str, submit: str, name: str,
+    operator: Operator,
+    facts: Mapping[str, Any],
+    action: str,
+    submit: str,
+    name: str,
     destination: Destination | None = None,
-) -> DestinationForm:  # fmt: skip
+) -> DestinationForm:
     shown = service.view(destination)["settings"] if destination else {}
     kinds = destination.kinds if destination else []
     chosen = destination.regimes if destination else []
@@ -290,9 +322,15 @@ def _typed(blank: DestinationForm, facts: Mapping[str, Any], form: FormData) -> 
 
 
 async def _page(
-    request: Request, operator: Operator, session: AsyncSession, destination_id: str, problem: Problem | None = None,
-    *, typed: FormData | None = None, tested: service.TestResult | None = None,
-) -> Response:  # fmt: skip
+    request: Request,
+    operator: Operator,
+    session: AsyncSession,
+    destination_id: str,
+    problem: Problem | None = None,
+    *,
+    typed: FormData | None = None,
+    tested: service.TestResult | None = None,
+) -> Response:
     destination = await views.find(session, operator, destination_id)
     form, title = None, destination.connector
     try:
@@ -311,6 +349,12 @@ async def _page(
     except NotFound as gone:
         problem = problem or gone
     return page(
-        request, "destination.html", view=await views.health(session, destination, utc_now()), connector=title,
-        form=form, problem=problem, tested=tested, created_at=destination.created_at,
-    )  # fmt: skip
+        request,
+        "destination.html",
+        view=await views.health(session, destination, utc_now()),
+        connector=title,
+        form=form,
+        problem=problem,
+        tested=tested,
+        created_at=destination.created_at,
+    )

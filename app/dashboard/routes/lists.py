@@ -15,9 +15,12 @@ from app.dashboard.views.paging import Position
 @router.get("/suppressions")
 async def suppressions(request: Request, operator: SignedIn, session: Reading) -> Response:
     position = Position(
-        request.app.state.cursors, "/dashboard/suppressions", operator.workspace_id, {},
+        request.app.state.cursors,
+        "/dashboard/suppressions",
+        operator.workspace_id,
+        {},
         request.query_params.get("cursor"),
-    )  # fmt: skip
+    )
     rows, pager, total = await views.suppressions(session, operator, position, utc_now())
     return page(request, "suppressions.html", rows=rows, pager=pager, total=total)
 
@@ -25,8 +28,11 @@ async def suppressions(request: Request, operator: SignedIn, session: Reading) -
 @router.get("/audit")
 async def audit_log(request: Request, operator: SignedIn, session: Reading) -> Response:
     position = Position(
-        request.app.state.cursors, "/dashboard/audit", operator.workspace_id, {},
+        request.app.state.cursors,
+        "/dashboard/audit",
+        operator.workspace_id,
+        {},
         request.query_params.get("cursor"),
-    )  # fmt: skip
+    )
     rows, pager = await views.audit_log(session, operator, position)
     return page(request, "audit.html", rows=rows, pager=pager)

@@ -85,9 +85,13 @@ async def reveal(request_id: str, request: Request, operator: SignedIn) -> Respo
     async with request.app.state.database.writing() as session:
         await views.find(session, operator.workspace_id, request_id)
         audit.record(
-            session, workspace_id=operator.workspace_id, actor=operator.actor, verb="reveal_identifiers",
-            target=request_id, now=now,
-        )  # fmt: skip
+            session,
+            workspace_id=operator.workspace_id,
+            actor=operator.actor,
+            verb="reveal_identifiers",
+            target=request_id,
+            now=now,
+        )
     async with request.app.state.database.reading() as session:
         return await _page(request, operator, session, request_id, is_revealed=True)
 
@@ -96,9 +100,14 @@ async def reveal(request_id: str, request: Request, operator: SignedIn) -> Respo
 async def approve(request_id: str, request: Request, operator: SignedIn) -> Response:
     now = utc_now()
     return await _step(
-        request, operator, request_id, "approved",
-        lambda session: decide.approve(session, operator.workspace_id, request_id, operator.actor, now),
-    )  # fmt: skip
+        request,
+        operator,
+        request_id,
+        "approved",
+        lambda session: decide.approve(
+            session, operator.workspace_id, request_id, operator.actor, now
+        ),
+    )
 
 
 @router.post("/requests/{request_id}/deny")
@@ -164,9 +173,14 @@ async def hold(request_id: str, request: Request, operator: SignedIn) -> Respons
 async def release(request_id: str, request: Request, operator: SignedIn) -> Response:
     now = utc_now()
     return await _step(
-        request, operator, request_id, "released",
-        lambda session: decide.release(session, operator.workspace_id, request_id, operator.actor, now),
-    )  # fmt: skip
+        request,
+        operator,
+        request_id,
+        "released",
+        lambda session: decide.release(
+            session, operator.workspace_id, request_id, operator.actor, now
+        ),
+    )
 
 
 @router.post("/requests/{request_id}/cancel")
@@ -174,9 +188,14 @@ async def cancel(request_id: str, request: Request, operator: SignedIn) -> Respo
     now = utc_now()
     services = _services(request)
     return await _step(
-        request, operator, request_id, "cancelled",
-        lambda session: decide.cancel(session, services, operator.workspace_id, request_id, operator.actor, now),
-    )  # fmt: skip
+        request,
+        operator,
+        request_id,
+        "cancelled",
+        lambda session: decide.cancel(
+            session, services, operator.workspace_id, request_id, operator.actor, now
+        ),
+    )
 
 
 @router.post("/requests/{request_id}/answer")
@@ -190,9 +209,16 @@ async def answer(request_id: str, request: Request, operator: SignedIn) -> Respo
 
     async def work(session: AsyncSession) -> object:
         return await decide.answer(
-            session, _services(request), operator.workspace_id, request_id, operator.actor,
-            forms.text(form, "text", limit=20_000), name, content or None, now,
-        )  # fmt: skip
+            session,
+            _services(request),
+            operator.workspace_id,
+            request_id,
+            operator.actor,
+            forms.text(form, "text", limit=20_000),
+            name,
+            content or None,
+            now,
+        )
 
     return await _step(request, operator, request_id, "answered", work)
 
@@ -271,9 +297,14 @@ async def _step(
 
 
 async def _page(
-    request: Request, operator: Operator, session: AsyncSession, request_id: str,
-    problem: Problem | None = None, *, is_revealed: bool = False,
-) -> Response:  # fmt: skip
+    request: Request,
+    operator: Operator,
+    session: AsyncSession,
+    request_id: str,
+    problem: Problem | None = None,
+    *,
+    is_revealed: bool = False,
+) -> Response:
     view = await views.request_page(
         session,
         request.app.state.key_store,
@@ -290,9 +321,12 @@ async def _list(
 ) -> Response:
     filters = _filters(request)
     position = Position(
-        request.app.state.cursors, "/dashboard/requests", operator.workspace_id, filters,
+        request.app.state.cursors,
+        "/dashboard/requests",
+        operator.workspace_id,
+        filters,
         request.query_params.get("cursor"),
-    )  # fmt: skip
+    )
     query = urlencode({name: value for name, value in filters.items() if value})
     view = await views.request_list(session, operator, position, _regimes(), utc_now(), query)
     return page(request, "requests.html", view=view, problem=problem)

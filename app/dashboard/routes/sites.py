@@ -42,9 +42,13 @@ async def create_site(request: Request, operator: SignedIn) -> Response:
     try:
         async with request.app.state.database.writing() as session:
             site = await service.create_site(
-                session, workspace_id=operator.workspace_id, name=forms.text(form, "name", limit=200),
-                origins=forms.lines(form, "origins"), actor=operator.actor, now=utc_now(),
-            )  # fmt: skip
+                session,
+                workspace_id=operator.workspace_id,
+                name=forms.text(form, "name", limit=200),
+                origins=forms.lines(form, "origins"),
+                actor=operator.actor,
+                now=utc_now(),
+            )
     except (Problem, ValidationError) as error:
         async with request.app.state.database.reading() as session:
             return await _list(request, operator, session, as_problem(error))
@@ -67,10 +71,15 @@ async def save_site(site_id: str, request: Request, operator: SignedIn) -> Respo
             site = await views.find(session, operator.workspace_id, site_id)
             config = SiteConfig.model_validate(views.draft_from(form, site.draft))
             await service.update_site(
-                session, site, name=forms.text(form, "name", limit=200), origins=forms.lines(form, "origins"),
-                config=config, is_intake_open=forms.text(form, "is_intake_open") == "on", actor=operator.actor,
+                session,
+                site,
+                name=forms.text(form, "name", limit=200),
+                origins=forms.lines(form, "origins"),
+                config=config,
+                is_intake_open=forms.text(form, "is_intake_open") == "on",
+                actor=operator.actor,
                 now=utc_now(),
-            )  # fmt: skip
+            )
     except (Problem, ValidationError) as error:
         async with request.app.state.database.reading() as session:
             return await _page(request, operator, session, site_id, as_problem(error))
@@ -133,9 +142,10 @@ async def preview_script(token: str, request: Request, session: Reading) -> Resp
 
 def _signer(request: Request) -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(
-        request.app.state.ring.derive("preview"), salt="preview",
+        request.app.state.ring.derive("preview"),
+        salt="preview",
         signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
-    )  # fmt: skip
+    )
 
 
 async def _list(

@@ -39,9 +39,14 @@ async def close_task(task_id: str, request: Request, operator: SignedIn) -> Resp
         note = forms.text(form, "note", limit=1000) or None
         async with request.app.state.database.writing() as session:
             task = await human_tasks.close(
-                session, workspace_id=operator.workspace_id, task_id=task_id,
-                answer=cast(human_tasks.Answer, answer), actor=operator.actor, now=now, note=note,
-            )  # fmt: skip
+                session,
+                workspace_id=operator.workspace_id,
+                task_id=task_id,
+                answer=cast(human_tasks.Answer, answer),
+                actor=operator.actor,
+                now=now,
+                note=note,
+            )
             await deliveries.wake_job(session, [task.delivery_id], now)
     except Problem as problem:
         return await _with_problem(request, operator, problem)
@@ -55,9 +60,13 @@ async def reveal_person(task_id: str, request: Request, operator: SignedIn) -> R
     async with request.app.state.database.writing() as session:
         await views.find(session, operator.workspace_id, task_id)
         audit.record(
-            session, workspace_id=operator.workspace_id, actor=operator.actor, verb="reveal_identifiers",
-            target=task_id, now=now,
-        )  # fmt: skip
+            session,
+            workspace_id=operator.workspace_id,
+            actor=operator.actor,
+            verb="reveal_identifiers",
+            target=task_id,
+            now=now,
+        )
     async with request.app.state.database.reading() as session:
         view = await views.task_list(session, request.app.state.key_store, operator, now, task_id)
     return page(request, "tasks.html", view=view)

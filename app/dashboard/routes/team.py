@@ -39,14 +39,24 @@ async def create_key(request: Request, operator: SignedIn) -> Response:
         days = _LIFETIMES.get(forms.text(form, "lifetime"))
         async with database.writing() as session:
             key, secret = await api_keys.create(
-                session, workspace_id=operator.workspace_id, name=forms.text(form, "name", limit=100),
-                scopes=forms.texts(form, "scopes"), created_by=operator.actor, grantor_scopes=operator.scopes,
-                now=now, expires_at=now + dt.timedelta(days=days) if days else None,
-            )  # fmt: skip
+                session,
+                workspace_id=operator.workspace_id,
+                name=forms.text(form, "name", limit=100),
+                scopes=forms.texts(form, "scopes"),
+                created_by=operator.actor,
+                grantor_scopes=operator.scopes,
+                now=now,
+                expires_at=now + dt.timedelta(days=days) if days else None,
+            )
             audit.record(
-                session, workspace_id=operator.workspace_id, actor=operator.actor, verb="create_key",
-                target=key.id, now=now, scopes=key.scopes,
-            )  # fmt: skip
+                session,
+                workspace_id=operator.workspace_id,
+                actor=operator.actor,
+                verb="create_key",
+                target=key.id,
+                now=now,
+                scopes=key.scopes,
+            )
     except Problem as found:
         problem = found
     async with database.reading() as session:
@@ -61,9 +71,13 @@ async def revoke_key(key_id: str, request: Request, operator: SignedIn) -> Respo
     async with request.app.state.database.writing() as session:
         await api_keys.revoke(session, operator.workspace_id, key_id, now)
         audit.record(
-            session, workspace_id=operator.workspace_id, actor=operator.actor, verb="revoke_key", target=key_id,
+            session,
+            workspace_id=operator.workspace_id,
+            actor=operator.actor,
+            verb="revoke_key",
+            target=key_id,
             now=now,
-        )  # fmt: skip
+        )
     return redirect("/dashboard/keys", "key-revoked")
 
 
@@ -82,9 +96,13 @@ async def invite(request: Request, operator: SignedIn) -> Response:
         await type_password_again(request, operator, form)
         async with database.writing() as session:
             token = await accounts.create_invite(
-                session, operator.workspace_id, _role(forms.text(form, "role")), now=utc_now(),
-                actor=operator.actor, email=forms.text(form, "email", limit=320) or None,
-            )  # fmt: skip
+                session,
+                operator.workspace_id,
+                _role(forms.text(form, "role")),
+                now=utc_now(),
+                actor=operator.actor,
+                email=forms.text(form, "email", limit=320) or None,
+            )
         link = f"{request.app.state.settings.public_url}/dashboard/invite/{token}"
     except Problem as found:
         problem = found
@@ -130,14 +148,24 @@ def _role(name: str) -> Role:
 
 
 async def _keys(
-    request: Request, operator: Operator, session: AsyncSession, secret: str = "", problem: Problem | None = None,
+    request: Request,
+    operator: Operator,
+    session: AsyncSession,
+    secret: str = "",
+    problem: Problem | None = None,
     name: str = "",
-) -> Response:  # fmt: skip
+) -> Response:
     rows = await views.keys(session, operator, utc_now())
     return page(
-        request, "keys.html", rows=rows, scopes=views.SCOPES, secret=secret, problem=problem,
-        name=name if problem else "", is_fresh=operator.is_fresh(utc_now()),
-    )  # fmt: skip
+        request,
+        "keys.html",
+        rows=rows,
+        scopes=views.SCOPES,
+        secret=secret,
+        problem=problem,
+        name=name if problem else "",
+        is_fresh=operator.is_fresh(utc_now()),
+    )
 
 
 async def _team(
@@ -149,6 +177,11 @@ async def _team(
 ) -> Response:
     view = await views.team(session, operator, utc_now())
     return page(
-        request, "team.html", view=view, link=link, problem=problem, roles=views.ROLES,
+        request,
+        "team.html",
+        view=view,
+        link=link,
+        problem=problem,
+        roles=views.ROLES,
         is_fresh=operator.is_fresh(utc_now()),
-    )  # fmt: skip
+    )

@@ -119,7 +119,7 @@ async def _sites(session: AsyncSession, workspace_id: str) -> dict[str, str]:
         .where(col(Site.workspace_id) == workspace_id)
         .order_by(col(Site.name))
     )
-    return {site_id: name for site_id, name in rows}
+    return dict(rows.all())
 
 
 async def _records(

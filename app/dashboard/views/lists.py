@@ -87,7 +87,7 @@ async def _destination_names(
             col(Destination.id).in_(ids), col(Destination.workspace_id) == workspace_id
         )
     )
-    return {destination_id: name for destination_id, name in rows}
+    return dict(rows.all())
 
 
 _PAGES = {

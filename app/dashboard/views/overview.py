@@ -214,7 +214,7 @@ async def _open_tasks(session: AsyncSession, workspace_id: str) -> list[Item]:
 
 
 async def _archived(session: AsyncSession, workspace_id: str) -> tuple[list[Item], int]:
-    """Deliveries that ran out of time and were neither replayed nor waived, of requests still open."""
+    """Deliveries of open requests that ran out of time and were neither replayed nor waived."""
     later = sa.orm.aliased(DeliveryTransition)
     condition = (
         (col(SubjectRequest.workspace_id) == workspace_id)

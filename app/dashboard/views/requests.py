@@ -141,9 +141,13 @@ def known(choices: Mapping[str, str], value: str) -> str:
 
 
 async def request_list(
-    session: AsyncSession, operator: Operator, position: Position, regimes: Mapping[str, str], now: dt.datetime,
+    session: AsyncSession,
+    operator: Operator,
+    position: Position,
+    regimes: Mapping[str, str],
+    now: dt.datetime,
     export_query: str,
-) -> RequestList:  # fmt: skip
+) -> RequestList:
     """One page, newest first."""
     query = filtered(operator.workspace_id, position.filters, now)
     if after := position.after:
@@ -208,9 +212,21 @@ async def as_csv(
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     names = (
-        "id", "kind", "regime", "status", "channel", "received_at", "due_at", "extended_until", "verified_at",
-        "completed_at", "outcome", "hold_reason", "denial_reason", "denial_note",
-    )  # fmt: skip
+        "id",
+        "kind",
+        "regime",
+        "status",
+        "channel",
+        "received_at",
+        "due_at",
+        "extended_until",
+        "verified_at",
+        "completed_at",
+        "outcome",
+        "hold_reason",
+        "denial_reason",
+        "denial_note",
+    )
     writer.writerow(names)
     rows = await session.execute(filtered(workspace_id, filters, now).limit(EXPORT_LIMIT))
     for request in rows.scalars():
@@ -309,9 +325,14 @@ class RequestPage:
 
 
 async def request_page(
-    session: AsyncSession, keys: KeyStore, operator: Operator, request_id: str, now: dt.datetime,
-    *, is_revealed: bool = False,
-) -> RequestPage:  # fmt: skip
+    session: AsyncSession,
+    keys: KeyStore,
+    operator: Operator,
+    request_id: str,
+    now: dt.datetime,
+    *,
+    is_revealed: bool = False,
+) -> RequestPage:
     request = await find(session, operator.workspace_id, request_id)
     events = await _events(session, operator.workspace_id, request_id)
     identifiers = []
@@ -426,7 +447,7 @@ async def _deliveries(
     rows = await session.execute(
         sa.select(col(Ready.delivery_id), col(Ready.due_at)).where(col(Ready.delivery_id).in_(ids))
     )
-    waiting = {delivery_id: due_at for delivery_id, due_at in rows}
+    waiting = dict(rows.all())
     return [
         _delivery(
             each,
@@ -452,9 +473,12 @@ async def _steps(session: AsyncSession, ids: Iterable[str]) -> dict[str, list[De
 
 
 def _delivery(
-    delivery: Delivery, destination: Destination | None, transitions: list[DeliveryTransition],
-    next_at: dt.datetime | None, operator: Operator,
-) -> DeliveryView:  # fmt: skip
+    delivery: Delivery,
+    destination: Destination | None,
+    transitions: list[DeliveryTransition],
+    next_at: dt.datetime | None,
+    operator: Operator,
+) -> DeliveryView:
     last = transitions[-1] if transitions else None
     state = last.state if last else "awaiting_scheduling"
     is_settled = state in {"succeeded", "discarded"}
@@ -533,13 +557,17 @@ async def _by_id(
 
 async def _events(session: AsyncSession, workspace_id: str, request_id: str) -> list[Event]:
     rows = (
-        await session.execute(
-            sa.select(RequestEvent)
-            .where(col(RequestEvent.request_id) == request_id)
-            .order_by(col(RequestEvent.id).desc())
-            .limit(200)
+        (
+            await session.execute(
+                sa.select(RequestEvent)
+                .where(col(RequestEvent.request_id) == request_id)
+                .order_by(col(RequestEvent.id).desc())
+                .limit(200)
+            )
         )
-    ).scalars().all()  # fmt: skip
+        .scalars()
+        .all()
+    )
     names = await names_of(session, workspace_id, {each.actor for each in rows})
     return [
         Event(each.at, present.words(each.type), names[each.actor], flat(each.data))

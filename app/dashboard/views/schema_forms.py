@@ -97,9 +97,19 @@ def as_typed(schema: Schema, form: FormData, listed: list[Field]) -> list[Field]
             value = ""
         options = tuple(Option(o.value, o.text, o.value == value) for o in each.options)
         typed.append(
-            Field(each.name, each.label, each.control, value, each.help, each.is_required, each.is_set,
-                  each.is_whole, options, each.example)
-        )  # fmt: skip
+            Field(
+                each.name,
+                each.label,
+                each.control,
+                value,
+                each.help,
+                each.is_required,
+                each.is_set,
+                each.is_whole,
+                options,
+                each.example,
+            )
+        )
     return typed
 
 

@@ -195,9 +195,15 @@ def _purposes(draft: Mapping[str, Any], language: str) -> list[PurposeRow]:
     for index, each in enumerate(draft["purposes"]):
         said = each["texts"].get(language) or ours.get(each["id"], {})
         rows.append(
-            PurposeRow(index, each["id"], each["required"], each["denied_by_gpc"], said.get("name", ""),
-                       said.get("description", ""))
-        )  # fmt: skip
+            PurposeRow(
+                index,
+                each["id"],
+                each["required"],
+                each["denied_by_gpc"],
+                said.get("name", ""),
+                said.get("description", ""),
+            )
+        )
     return [*rows, PurposeRow(len(rows), "", False, False, "", "")]
 
 

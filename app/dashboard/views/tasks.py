@@ -105,9 +105,12 @@ Row = tuple[HumanTask, str, str]
 
 
 async def _load(
-    session: AsyncSession, workspace_id: str, condition: sa.ColumnElement[bool],
-    order: Sequence[sa.ColumnElement[Any]], limit: int,
-) -> list[Row]:  # fmt: skip
+    session: AsyncSession,
+    workspace_id: str,
+    condition: sa.ColumnElement[bool],
+    order: Sequence[sa.ColumnElement[Any]],
+    limit: int,
+) -> list[Row]:
     rows = await session.execute(
         sa.select(HumanTask, col(Destination.name), sa.func.coalesce(col(Delivery.request_id), ""))
         .join(Destination, col(Destination.id) == col(HumanTask.destination_id))

@@ -77,13 +77,17 @@ class Team:
 async def keys(session: AsyncSession, operator: Operator, now: dt.datetime) -> list[KeyRow]:
     """Live keys first, newest first."""
     rows = (
-        await session.execute(
-            sa.select(ApiKey)
-            .where(col(ApiKey.workspace_id) == operator.workspace_id)
-            .order_by(col(ApiKey.revoked_at).is_not(None), col(ApiKey.id).desc())
-            .limit(200)
+        (
+            await session.execute(
+                sa.select(ApiKey)
+                .where(col(ApiKey.workspace_id) == operator.workspace_id)
+                .order_by(col(ApiKey.revoked_at).is_not(None), col(ApiKey.id).desc())
+                .limit(200)
+            )
         )
-    ).scalars().all()  # fmt: skip
+        .scalars()
+        .all()
+    )
     names = await names_of(session, operator.workspace_id, {each.created_by for each in rows})
     return [_key(each, names[each.created_by], now) for each in rows]
 
@@ -95,10 +99,17 @@ def _key(key: ApiKey, created_by: str, now: dt.datetime) -> KeyRow:
     elif key.expires_at is not None and key.expires_at <= now:
         state = Badge("Expired", "neutral")
     return KeyRow(
-        id=key.id, name=key.name, hint=f"{key.hint}…", scopes=list(key.scopes), state=state,
-        is_live=state.tone == "good", created_at=key.created_at, created_by=created_by,
-        last_used_at=key.last_used_at, expires_at=key.expires_at,
-    )  # fmt: skip
+        id=key.id,
+        name=key.name,
+        hint=f"{key.hint}…",
+        scopes=list(key.scopes),
+        state=state,
+        is_live=state.tone == "good",
+        created_at=key.created_at,
+        created_by=created_by,
+        last_used_at=key.last_used_at,
+        expires_at=key.expires_at,
+    )
 
 
 async def team(session: AsyncSession, operator: Operator, now: dt.datetime) -> Team:
