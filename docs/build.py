@@ -246,8 +246,8 @@ def api_page(application: FastAPI) -> str:
         [problems](problems.md). Lists answer `{"items": [...], "next_cursor": ...}`; give the
         cursor back as `?cursor=`. Times are RFC 3339 in UTC.
 
-        The service draws the same description as OpenAPI at `/openapi.json` and as a page at
-        `/docs`: open while it is bound to loopback, elsewhere with a key that holds `ops:read`.
+        The running service gives the same as OpenAPI at `/openapi.json`: open while it is bound to
+        loopback, elsewhere with a key that holds `ops:read`.
         """,
         "Scopes: " + ", ".join(map(_code, sorted(api_keys.SCOPES))) + ".",
         *parts,
