@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +144,7 @@ def _place(delivery: Delivery, now: DeliveryTransition, destination: Destination
     return Place(
         label=destination.name,
         state=told.state,
-        wording=_wording(told, now.state, destination.connector),
+        wording=_wording(told, now, destination.connector),
         counts_as="open" if now.state == "archived" else told.counts_as,
         kept=tuple(evidence.get("residuals", ())),
     )
@@ -161,11 +160,13 @@ _UNDER_WAY = {
 }
 
 
-def _wording(told: claims.Told, state: str, connector: str) -> str:
-    if state == "awaiting_confirmation" and connector == MANUAL:
+def _wording(told: claims.Told, now: DeliveryTransition, connector: str) -> str:
+    if now.state == "awaiting_confirmation" and connector == MANUAL:
         return "place.person"
-    if state in _UNDER_WAY:
-        return _UNDER_WAY[state]
+    if now.state in _UNDER_WAY:
+        return _UNDER_WAY[now.state]
+    if told.state == "not_applicable" and now.reason == claims.NO_IDENTIFIER:
+        return "place.no_identifier"
     if told.assurance == "verified_absent" and told.state in {"deleted", "anonymised"}:
         return f"place.{told.state}.checked"
     return f"place.{told.state}"
@@ -235,10 +236,18 @@ def tell(seen: Seen, words: Words) -> Told:
 
 
 def _headline(seen: Seen, words: Words) -> tuple[str, str]:
+    title, lead = _outcome(seen, words)
+    request = seen.request
+    if request.forgotten_at is None or request.status == Status.EXPIRED:
+        return title, lead
+    if request.status == Status.COMPLETED:
+        title = words("status.forgotten")
+    return title, f"{lead} {words('status.forgotten.text')}"
+
+
+def _outcome(seen: Seen, words: Words) -> tuple[str, str]:
     request, status = seen.request, seen.request.status
     is_manual = Kind(request.kind) not in OPERATIONS
-    if request.forgotten_at is not None and status != Status.EXPIRED:
-        return words("status.forgotten"), words("status.forgotten.text")
     if status == Status.COMPLETED and request.outcome == "complete_with_residuals":
         return words("status.completed"), words("status.completed.residuals")
     if status == Status.COMPLETED:
@@ -280,15 +289,16 @@ def _line(place: Place, words: Words) -> Line:
 
 
 def _steps(seen: Seen, words: Words) -> tuple[Step, ...]:
-    """The timeline in plain words; what happened inside the engine is told by the places."""
+    """The timeline in plain words; what happened inside the engine is told by the places.
+
+    A decision is noted when it is made and again when the request closes: told once.
+    """
     zone = seen.workspace.timezone
-    steps: Sequence[Step] = [
-        Step(
-            words.minute(event.at, zone),
-            rfc3339(event.at) or "",
-            words(f"step.{event.type}", reason=event.data.get("reason", "")),
-        )
-        for event in seen.events
-        if f"step.{event.type}" in words.texts
-    ]
+    steps: list[Step] = []
+    previous = ""
+    for event in seen.events:
+        if f"step.{event.type}" in words.texts and event.type != previous:
+            text = words(f"step.{event.type}", reason=event.data.get("reason", ""))
+            steps.append(Step(words.minute(event.at, zone), rfc3339(event.at) or "", text))
+            previous = event.type
     return tuple(steps)
