@@ -141,6 +141,14 @@ class Settings(BaseSettings):
     login_per_minute: int = Field(
         10, ge=1, description="Sign-in attempts from one address, or for one account, in a minute."
     )
+    bulk_approval_above: int = Field(
+        0,
+        ge=0,
+        description=(
+            "A bulk erasure of more people than this waits for the approval of somebody else "
+            "than who asked. 0: never."
+        ),
+    )
     body_limit: int = Field(
         1 << 20,
         ge=1 << 14,

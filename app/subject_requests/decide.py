@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import hint_after_commit
-from app.core.errors import Invalid, NotFound
+from app.core.errors import Forbidden, Invalid, NotFound
 from app.crypto.keystore import HolderKey
 from app.delivery import service as deliveries
 from app.identity import vault
@@ -21,12 +21,18 @@ from app.security.models import Workspace
 from app.sites import regimes
 from app.subject_requests import settle
 from app.subject_requests.models import SubjectRequest
+from app.subject_requests.people import COOLING_OFF
 from app.subject_requests.services import Services
 from app.subject_requests.states import BEFORE_FAN_OUT, OPERATIONS, Kind, Status, WrongState, move
 from app.subject_requests.timeline import note
 
 PERSON = "person"
+BULK = "bulk_needs_second_person"
 MAX_ANSWER = 10 << 20
+
+
+class SecondPerson(Forbidden):
+    slug, title = "second-person-needed", "Who asked for many cannot approve them alone"
 
 
 async def find(session: AsyncSession, workspace_id: str, request_id: str) -> SubjectRequest:
@@ -51,6 +57,8 @@ async def approve(
 ) -> SubjectRequest:
     """Let a request go on that waits for an operator's eyes."""
     request = await find(session, workspace_id, request_id)
+    if request.hold_reason == BULK and request.asked_by == actor:
+        raise SecondPerson("Ask a colleague to approve it, with another key or account.")
     request.status = move(request.status, "approve")
     request.hold_reason = None
     request.next_step_at = now
@@ -136,6 +144,8 @@ async def release(
     request.status = Status(request.held_status or Status.RESOLVING)
     request.held_status = request.hold_reason = None
     request.next_step_at = now
+    if request.status == Status.COOLING_OFF and request.verified_at is not None:
+        request.next_step_at = max(now, request.verified_at + COOLING_OFF)
     _log(session, request, "released", actor, now)
     hint_after_commit(session, "advance")
     return request

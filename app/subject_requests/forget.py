@@ -63,6 +63,15 @@ async def _step(
 ) -> bool:
     """One request's step; True when the person is to be forgotten now."""
     request.next_step_at = now + LEASE  # should we die before the person is forgotten
+    is_over = request.received_at + services.settings.identifier_cap <= now
+    if request.forget_at is not None and request.forget_at <= now:
+        return True
+    if is_over and request.status in FINAL:
+        request.delivered_at, request.forget_at = request.delivered_at or now, now
+        return True
+    if is_over and request.status != Status.AWAITING_VERIFICATION:
+        await _give_up(session, services, request, now)
+        return True
     if request.status == Status.COOLING_OFF:
         request.status, request.next_step_at = Status.RESOLVING, now
         note(session, request.id, "cooled_off", "service", now)
@@ -76,10 +85,8 @@ async def _step(
             settle.delivered(
                 request, await session.get_one(Workspace, request.workspace_id), services, now
             )
+        request.next_step_at = request.forget_at
         return request.forget_at is not None and request.forget_at <= now
-    elif request.received_at + services.settings.identifier_cap <= now:
-        await _give_up(session, services, request, now)
-        return True
     else:
         request.next_step_at = request.received_at + services.settings.identifier_cap
     return False
@@ -97,7 +104,7 @@ async def _give_up(
     request.open_count -= len(stopped)
     note(session, request.id, "gave_up", "service", now, deliveries=len(stopped))
     await session.flush()
-    await settle.finalise(session, services, [request], now)
+    await settle.finalise(session, services, [request], now, gave_up=True)
     request.delivered_at = request.forget_at = now
 
 

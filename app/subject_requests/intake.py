@@ -53,6 +53,9 @@ class Ask:
     purposes: Sequence[str] = ()
     destination_ids: Sequence[str] | None = None
     note: str | None = None
+    asked_by: str = ""
+    approval_reason: str | None = None
+    """Set: an operator must approve it first, for this reason."""
     id: str = field(default_factory=lambda: new_id("req"))
 
 
@@ -139,6 +142,8 @@ def _request(ask: Ask, services: Services, now: dt.datetime) -> dict[str, Any]:
         "due_at": clocks.due_at,
         "verified_at": now if ask.is_verified else None,
         "has_contact": ask.contact_email is not None,
+        "asked_by": ask.asked_by or ask.channel,
+        "hold_reason": ask.approval_reason,
         "open_count": 0,
         "phase": 0,
         "phase_open_count": 0,
@@ -151,7 +156,9 @@ def _request(ask: Ask, services: Services, now: dt.datetime) -> dict[str, Any]:
 def first_status(ask: Ask) -> Status:
     if not ask.is_verified:
         return Status.AWAITING_VERIFICATION
-    return Status.RESOLVING if ask.kind in OPERATIONS else Status.IN_PROGRESS
+    if ask.kind not in OPERATIONS:
+        return Status.IN_PROGRESS
+    return Status.AWAITING_APPROVAL if ask.approval_reason else Status.RESOLVING
 
 
 def _values(services: Services, ask: Ask, key: HolderKey, now: dt.datetime) -> list[dict[str, Any]]:

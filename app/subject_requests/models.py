@@ -68,6 +68,8 @@ class SubjectRequest(Main, table=True):
     forgotten_at: dt.datetime | None = Field(default=None, sa_type=Moment)
     outcome: str | None = None
     duplicate_of: str | None = Field(default=None, sa_type=Id, index=True)
+    asked_by: str = ""
+    """The key, operator or channel it came from; who asked for many cannot approve them alone."""
     hold_reason: str | None = None
     held_status: str | None = None
     """The status to return to on release."""

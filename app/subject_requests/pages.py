@@ -35,7 +35,7 @@ from app.security.models import Workspace
 from app.sites import regimes
 from app.sites.banner import regime_of, show
 from app.sites.directory import Notice, PublishedSite, directory_of
-from app.sites.languages import accepted
+from app.sites.languages import accepted, best
 from app.sites.models import Site
 from app.sites.visitor import Visitor, visitor_of
 from app.subject_requests import decide, mails, people, proof, status
@@ -602,7 +602,7 @@ async def _desk(
         visitor,
         regime_of(notice, visitor.region),
         _words(request, choose([notice.content["default_language"]]).tag),
-        words_of(lang).tag if lang else None,
+        best(LANGUAGES, [lang]) if lang else None,
         regimes.clean_region(region),
     )
 

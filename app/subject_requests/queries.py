@@ -19,6 +19,7 @@ from app.delivery.states import SETTLED
 from app.destinations.models import Destination
 from app.identity import vault
 from app.subject_requests.models import Batch, RequestEvent, SubjectRequest
+from app.subject_requests.states import Status
 from connectors.contract import Identifier
 
 
@@ -189,6 +190,20 @@ def _moment(item: tuple[dt.datetime, dict[str, Any]]) -> tuple[dt.datetime, int]
     at, event = item
     order = {"received": 0, "verified": 0, "resolved": 0, "planned": 1}
     return at, order.get(event["type"], 2 if event["delivery_id"] else 3)
+
+
+async def waiting_in_batch(session: AsyncSession, batch_id: str, *, limit: int) -> list[str]:
+    """Requests of a batch that wait for approval, oldest first."""
+    rows = await session.execute(
+        sa.select(col(SubjectRequest.id))
+        .where(
+            col(SubjectRequest.batch_id) == batch_id,
+            col(SubjectRequest.status) == Status.AWAITING_APPROVAL,
+        )
+        .order_by(col(SubjectRequest.id))
+        .limit(limit)
+    )
+    return list(rows.scalars())
 
 
 async def batch_json(session: AsyncSession, workspace_id: str, batch_id: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -32,7 +33,7 @@ from app.subject_requests.schemas import (
     SubjectIn,
 )
 from app.subject_requests.services import Services
-from app.subject_requests.states import Status
+from app.subject_requests.states import Kind, Status
 
 router = APIRouter(prefix="/v1", tags=["requests"], route_class=StrictRoute)
 
@@ -70,6 +71,7 @@ async def create_request(
         contact_email=normalise("email", body.contact_email).value if body.contact_email else None,
         external_id=body.external_id,
         destination_ids=body.destinations,
+        asked_by=caller.actor,
     )
     keys = await intake.take_in(services, [ask], now)
 
@@ -94,6 +96,10 @@ async def create_bulk(
         workspace = await session.get_one(Workspace, caller.workspace_id)
     batch_id = new_id("bat")
     asks, rejected = _asks(body, workspace, batch_id, now)
+    threshold = services.settings.bulk_approval_above
+    if body.kind is Kind.ERASURE and 0 < threshold < len(asks):
+        asks = [replace(ask, approval_reason=decide.BULK) for ask in asks]
+    asks = [replace(ask, asked_by=caller.actor) for ask in asks]
     keys = await intake.take_in(services, asks, now)
 
     async def work(session: AsyncSession) -> tuple[int, dict[str, Any]]:
@@ -147,6 +153,21 @@ def _why(error: ValidationError | Problem) -> tuple[str, str]:
 async def get_batch(batch_id: str, caller: Reader, session: Reading) -> dict[str, Any]:
     """How far a bulk intake is."""
     return await queries.batch_json(session, caller.workspace_id, batch_id)
+
+
+@router.post("/batches/{batch_id}/approve")
+async def approve_batch(batch_id: str, caller: Writer, services: Shared) -> dict[str, Any]:
+    """Let the requests of a bulk intake go on that wait for approval, a hundred at a time."""
+    while True:
+        async with services.database.writing() as session:
+            batch = await queries.batch_json(session, caller.workspace_id, batch_id)
+            waiting = await queries.waiting_in_batch(session, batch_id, limit=100)
+            if not waiting:
+                return batch
+            for request_id in waiting:
+                await decide.approve(
+                    session, caller.workspace_id, request_id, caller.actor, utc_now()
+                )
 
 
 @router.get("/requests")

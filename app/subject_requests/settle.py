@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -69,10 +69,29 @@ async def on_settled(
         await finalise(session, services, done, now)
 
 
+async def stopped(session: AsyncSession, request_ids: Collection[str]) -> set[str]:
+    """Which of these were cancelled or denied; all are locked, in the order of ``on_settled``."""
+    rows = await session.execute(
+        sa.select(col(SubjectRequest.id), col(SubjectRequest.status))
+        .where(col(SubjectRequest.id).in_(sorted(request_ids)))
+        .order_by(col(SubjectRequest.id))
+        .with_for_update()
+    )
+    return {request_id for request_id, status in rows if status in FINAL}
+
+
 async def finalise(
-    session: AsyncSession, services: Services, requests: Sequence[SubjectRequest], now: dt.datetime
+    session: AsyncSession,
+    services: Services,
+    requests: Sequence[SubjectRequest],
+    now: dt.datetime,
+    *,
+    gave_up: bool = False,
 ) -> None:
-    """Close requests whose deliveries are all settled, and their duplicates with them."""
+    """Close requests whose deliveries are all settled, and their duplicates with them.
+
+    ``gave_up``: not because all is done, but because their time is over.
+    """
     duplicates = (
         (
             await session.execute(
@@ -87,7 +106,7 @@ async def finalise(
     )
     by_id = {each.id: each for each in requests}
     for duplicate in duplicates:
-        if by_id[duplicate.duplicate_of or ""].status == Status.CANCELLED:
+        if by_id[duplicate.duplicate_of or ""].status in {Status.CANCELLED, Status.DENIED}:
             duplicate.status, duplicate.duplicate_of, duplicate.next_step_at = (
                 Status.RESOLVING,
                 None,
@@ -97,7 +116,7 @@ async def finalise(
     closing = [*requests, *(each for each in duplicates if each.duplicate_of)]
     facts = await gather(session, closing)
     for request in closing:
-        _close(session, services, request, facts, now)
+        _close(session, services, request, facts, now, gave_up=gave_up)
     await session.flush()
     hint_after_commit(session, "sign", "mail", "advance")
 
@@ -108,8 +127,12 @@ def _close(
     request: SubjectRequest,
     facts: Facts,
     now: dt.datetime,
+    *,
+    gave_up: bool,
 ) -> None:
     claims = receipt_claims(services, request, facts, new_id("rcp"), now, is_final=True)
+    if gave_up:
+        claims["outcome"] = "partial"
     request.outcome = claims["outcome"]
     if request.status not in FINAL:
         is_partial = request.outcome == "partial"

@@ -372,6 +372,7 @@ def upgrade() -> None:
         sa.Column("forgotten_at", Moment(), nullable=True),
         sa.Column("outcome", sa.String(), nullable=True),
         sa.Column("duplicate_of", Id, nullable=True),
+        sa.Column("asked_by", sa.String(), nullable=False),
         sa.Column("hold_reason", sa.String(), nullable=True),
         sa.Column("held_status", sa.String(), nullable=True),
         sa.Column("denial_reason", sa.String(), nullable=True),
