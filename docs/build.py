@@ -7,6 +7,8 @@ introductions; ``tests/docs/test_reference.py`` fails when a page is stale.
 from __future__ import annotations
 
 import datetime as dt
+import importlib
+import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -560,6 +562,8 @@ def _period(period: regimes.Period) -> str:
 
 
 def problems_page() -> str:
+    for module in pkgutil.walk_packages(app.__path__, "app."):  # a class not imported is not listed
+        importlib.import_module(module.name)
     found = {
         (each.status, each.slug): each.title
         for each in _kinds(Problem)

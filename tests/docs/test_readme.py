@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jwt
 import pytest
 
 from tests.docs.markdown import BASH, ROOT, blocks
@@ -48,3 +50,22 @@ def test_the_readmes_story_by_curl_is_true(tmp_path: Path) -> None:
     assert "VALID: signed by" in done.stdout
     assert "It speaks of the identifier you named." in done.stdout
     assert '"suppressed":true' in done.stdout
+    _check_with_other_software(tmp_path)
+
+
+def _check_with_other_software(directory: Path) -> None:
+    """The how-to page's code, which shares nothing with ours."""
+    (code,) = [each.text for each in blocks("python") if each.page.name == "check-a-receipt.md"]
+    example: dict[str, Any] = {}
+    exec(code, example)  # noqa: S102 (our own page)
+    receipt = (directory / "receipt.jws").read_text().strip()
+    key_set = (directory / "jwks.json").read_text()
+    opening = json.loads((directory / "receipt.json").read_text())["openings"][0]["opening"]
+    claims = example["claims_of"](receipt, key_set)
+    assert claims["outcome"] == "complete_with_residuals"
+    assert example["speaks_of"](claims, "email", "ingrid.solberg@example.net", opening)
+    assert not example["speaks_of"](claims, "email", "somebody@example.net", opening)
+    header, payload, signature = receipt.split(".")
+    changed = payload[:40] + ("A" if payload[40] != "A" else "B") + payload[41:]
+    with pytest.raises(jwt.InvalidTokenError):
+        example["claims_of"](f"{header}.{changed}.{signature}", key_set)
