@@ -1,1 +1,1 @@
-"""Code that knows one kind of destination each: a library of its own that never imports the service."""
+"""Code that knows one kind of destination each: a library that never imports the service."""
