@@ -6,13 +6,20 @@ import asyncio
 import datetime as dt
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    async_playwright,
+    expect,
+)
 
 from app.sites.script import WIDGET
 from app.subject_requests import decide, pages
@@ -68,15 +75,16 @@ async def visit(browser: Browser) -> AsyncIterator[Open]:
     contexts: list[BrowserContext] = []
     faults: list[str] = []
 
+    def listen(said: ConsoleMessage) -> None:
+        if "Content Security Policy" in said.text:
+            faults.append(said.text)
+
     async def open_page(url: str, **options: Any) -> Page:
         context = await browser.new_context(locale="en-GB", **options)
         contexts.append(context)
         page = await context.new_page()
         page.on("dialog", lambda dialog: faults.append(dialog.message))
-        page.on(
-            "console",
-            lambda said: faults.append(said.text) if "Content Security Policy" in said.text else 0,
-        )
+        page.on("console", listen)
         await page.goto(url)
         return page
 
@@ -258,33 +266,43 @@ _LOOK = """() => {
 }"""
 
 
+@asynccontextmanager
+async def other_sites(body: str) -> AsyncIterator[int]:
+    """A port where every ``*.localhost`` shows this page: sites other than the service."""
+    answer = f"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n{body}".encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
 async def test_form_023_a_strange_page_cannot_frame_the_form_and_the_site_can(
     service: Stage, visit: Open
 ) -> None:
-    service.site_key = await service.add_site("http://shop.localhost")
-    frame = f'<!doctype html><iframe src="{form_of(service)}" width="600" height="900"></iframe>'
-    page = await visit("about:blank")
-    for host in ("shop", "evil"):
-        await page.route(
-            f"http://{host}.localhost/",
-            lambda route: route.fulfill(body=frame, content_type="text/html"),
-        )
+    async with other_sites('<!doctype html><iframe width="600" height="900"></iframe>') as port:
+        service.site_key = await service.add_site(f"http://shop.localhost:{port}")
+        show = f"document.querySelector('iframe').src = '{form_of(service)}'"
 
-    await page.goto("http://shop.localhost/")
-    inside = page.frame_locator("iframe")
-    await inside.get_by_label("Erase my data").check()
-    await inside.get_by_label("Your e-mail address").fill(BOB)
-    await inside.get_by_role("button", name="Send request").click()
-    await expect(inside.get_by_role("heading", name="Now look at your mailbox")).to_be_visible()
-    assert await service.count("subject_request") == 1
+        page = await visit(f"http://shop.localhost:{port}/")
+        await page.evaluate(show)
+        inside = page.frame_locator("iframe")
+        await inside.get_by_label("Erase my data").check()
+        await inside.get_by_label("Your e-mail address").fill(BOB)
+        await inside.get_by_role("button", name="Send request").click()
+        await expect(inside.get_by_role("heading", name="Now look at")).to_be_visible()
+        assert await service.count("subject_request") == 1
 
-    strange = await page.context.browser.new_page()  # type: ignore[union-attr]
-    await strange.route(
-        "http://evil.localhost/", lambda route: route.fulfill(body=frame, content_type="text/html")
-    )
-    await strange.goto("http://evil.localhost/")
-    await expect(strange.frame_locator("iframe").get_by_label("Erase my data")).to_have_count(0)
-    await strange.close()
+        strange = await page.context.new_page()
+        await strange.goto(f"http://evil.localhost:{port}/")
+        async with strange.expect_console_message(lambda said: "frame-ancestors" in said.text):
+            await strange.evaluate(show)
+        await expect(strange.frame_locator("iframe").get_by_label("Erase my data")).to_have_count(0)
 
 
 @pytest.mark.skipif(not WIDGET.exists(), reason="the widget is not built")
