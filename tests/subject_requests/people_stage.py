@@ -153,7 +153,7 @@ def _has(mail: dict[str, Any], part: str) -> bool:
 
 def path_of(mail: dict[str, Any], part: str) -> str:
     """The path of the mail's link of that kind."""
-    return next(urlsplit(link).path for link in mail["links"] if part in link)
+    return next(str(urlsplit(link).path) for link in mail["links"] if part in link)
 
 
 def fields_of(html: str) -> dict[str, str]:
