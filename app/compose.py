@@ -82,6 +82,7 @@ class Runtime:
             class_of=self.class_of,
             ask=self.ask,
             on_settled=partial(settle.on_settled, self.services),
+            stopped=settle.stopped,
             in_flight=settings.worker_in_flight,
             lease=dt.timedelta(seconds=settings.lease_seconds),
         )

@@ -78,6 +78,8 @@ class Double:
         self.gate = asyncio.Event()
         """Closed, it lets nobody out: calls arrive and wait."""
         self.gate.set()
+        self.reached = asyncio.Event()
+        """Set by the first call."""
 
     @property
     def call_ids(self) -> list[str]:
@@ -85,6 +87,7 @@ class Double:
 
     async def answer(self, asked: Asked) -> Any:
         self.asked.append(asked)
+        self.reached.set()
         await self.gate.wait()
         given = self.answers.pop(0) if self.answers else self.default
         if isinstance(given, Exception):
@@ -187,6 +190,7 @@ class Service:
     destinations: dict[str, str] = field(default_factory=dict)
     workers: list[Runtime] = field(default_factory=list)
     _crashed: list[Runtime] = field(default_factory=list)
+    _maintain: Any = None
 
     # --- the API
 
@@ -334,6 +338,11 @@ class Service:
             if pump.name in names:
                 await pump.step()
 
+    async def maintain(self) -> None:
+        """What happens once an hour."""
+        await self._maintain.step()
+        await self.work()
+
     async def add_worker(self) -> Runtime:
         """One more process on the same databases."""
         made = Runtime(self.settings, self.connectors)
@@ -357,7 +366,9 @@ class Service:
     async def _start(self, runtime: Runtime) -> None:
         await runtime.start(with_pumps=False, with_worker=False)
         for pump in runtime._make_pumps():
-            if pump.name != "maintain":
+            if pump.name == "maintain":
+                self._maintain = pump
+            else:
                 runtime.pumps.add(pump)
         runtime.engine.start()
 

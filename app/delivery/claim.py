@@ -272,7 +272,10 @@ async def _take(session: AsyncSession, held: Lease, share: int, now: dt.datetime
 
 
 def _due(queue_id: str, limit: int, now: dt.datetime) -> Any:
-    """The first ``limit`` due rows, one index range per rank: rows that wait are never walked."""
+    """The first ``limit`` due rows, one index range per rank: rows that wait are never walked.
+
+    They are locked: a row that is being moved or taken out at this moment is left alone.
+    """
     table = table_of(Ready)
     parts = [
         sa.select(table)
@@ -284,6 +287,7 @@ def _due(queue_id: str, limit: int, now: dt.datetime) -> Any:
         )
         .order_by(table.c.due_at, table.c.delivery_id)
         .limit(limit)
+        .with_for_update(skip_locked=True)
         .subquery()
         for rank in range(4)
     ]

@@ -48,6 +48,7 @@ class Engine:
         class_of: ClassOf,
         ask: Ask,
         on_settled: finish.OnSettled,
+        stopped: finish.Stopped,
         in_flight: int,
         lease: dt.timedelta,
         chance: random.Random | None = None,
@@ -58,6 +59,7 @@ class Engine:
         self._class_of = class_of
         self._ask = ask
         self._on_settled = on_settled
+        self._stopped = stopped
         self._capacity = in_flight
         self._lease = lease
         self._chance = chance or random.Random()  # noqa: S311 (jitter, not a secret)
@@ -209,7 +211,13 @@ class Engine:
             try:
                 async with self._database.writing() as session:
                     fenced = await finish.record(
-                        session, answered, released, self._on_settled, utc_now(), self._chance
+                        session,
+                        answered,
+                        released,
+                        self._on_settled,
+                        self._stopped,
+                        utc_now(),
+                        self._chance,
                     )
                 break
             except (

@@ -13,8 +13,8 @@ import hashlib
 import json
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,7 +26,7 @@ from app.delivery import health
 from app.delivery.carry import Answered
 from app.delivery.claim import READY_KEY, Lease, Member, ready_key
 from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
-from app.delivery.states import Situation, Step, judge
+from app.delivery.states import Situation, State, Step, judge
 from connectors.contract import Outcome
 
 
@@ -40,6 +40,9 @@ class Settled:
 
 
 OnSettled = Callable[[AsyncSession, Sequence[Settled], dt.datetime], Awaitable[None]]
+Stopped = Callable[[AsyncSession, Collection[str]], Awaitable[set[str]]]
+"""Which of these requests were stopped; it locks them all, so that none can be stopped meanwhile.
+"""
 
 
 async def record(
@@ -47,6 +50,7 @@ async def record(
     answered: Sequence[Answered],
     released: Sequence[Lease],
     on_settled: OnSettled,
+    stopped: Stopped,
     now: dt.datetime,
     chance: random.Random,
 ) -> set[tuple[str, int]]:
@@ -56,23 +60,19 @@ async def record(
     transitions: list[dict[str, Any]] = []
     gone: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
-    closed: list[dict[str, Any]] = []
     settled: list[Settled] = []
-    for each in answered:
-        if each.lease.key not in valid:
-            continue
-        closed.append({"b_queue_id": each.lease.queue_id, "b_call_id": each.call.id})
-        for member in each.call.members:
-            outcome = each.outcomes[member.delivery_id]
-            step = judge(outcome, _situation(each, member, now), chance)
-            transitions.append(_transition(each, member, outcome, step, now))
-            key = ready_key(each.lease.queue_id, member)
-            if step.due_at is None:
-                gone.append(key)
-            else:
-                moved.append(key | _moved(member, step, now))
-            if step.is_settled:
-                settled.append(Settled(member.delivery_id, member.request_id, member.workspace_id))
+    answered = [each for each in answered if each.lease.key in valid]
+    closed = [{"b_queue_id": each.lease.queue_id, "b_call_id": each.call.id} for each in answered]
+    for each, member, step in await _steps(session, answered, stopped, now, chance):
+        outcome = each.outcomes[member.delivery_id]
+        transitions.append(_transition(each, member, outcome, step, now))
+        key = ready_key(each.lease.queue_id, member)
+        if step.due_at is None:
+            gone.append(key)
+        else:
+            moved.append(key | _moved(member, step, now))
+        if step.is_settled:
+            settled.append(Settled(member.delivery_id, member.request_id, member.workspace_id))
     await _write(session, transitions, gone, moved, closed)
     if settled:
         await on_settled(session, settled, now)
@@ -81,6 +81,40 @@ async def record(
             await _release(session, lease, now, chance)
     hint_after_commit(session, "dispatch")
     return leases - valid
+
+
+async def _steps(
+    session: AsyncSession,
+    answered: Sequence[Answered],
+    stopped: Stopped,
+    now: dt.datetime,
+    chance: random.Random,
+) -> list[tuple[Answered, Member, Step]]:
+    """Everybody's next step. Who would be tried again, though the request was stopped while the
+    call was under way, is not.
+    """
+    steps = [
+        (
+            each,
+            member,
+            judge(each.outcomes[member.delivery_id], _situation(each, member, now), chance),
+        )
+        for each in answered
+        for member in each.call.members
+    ]
+    if all(step.is_settled for _, _, step in steps):
+        return steps
+    ended = await stopped(session, {member.request_id for _, member, _ in steps})
+    return [
+        (each, member, step)
+        if step.is_settled or member.request_id not in ended
+        else (
+            each,
+            member,
+            replace(step, state=State.DISCARDED, detail="cancelled", due_at=None, job=None),
+        )
+        for each, member, step in steps
+    ]
 
 
 async def _still_held(session: AsyncSession, leases: set[tuple[str, int]]) -> set[tuple[str, int]]:

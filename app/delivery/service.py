@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import hint_after_commit
-from app.core.errors import Conflict, NotFound
+from app.core.errors import Conflict, Gone, NotFound
 from app.delivery.finish import OnSettled, Settled, next_due
 from app.delivery.health import Breaker
 from app.delivery.models import Delivery, DeliveryTransition, OpenCall, Ready, VirtualQueue
 from app.delivery.plan import look_at
 from app.delivery.states import SETTLED, Assurance, State
+from app.identity.models import PersonalValue
 
 
 class NotReplayable(Conflict):
@@ -82,6 +83,8 @@ async def replay(
     """Put an archived delivery back into its queue with a fresh expiry."""
     delivery = await get(session, workspace_id, delivery_id)
     present = (await latest(session, [delivery_id]))[delivery_id]
+    if await _is_forgotten(session, delivery):
+        raise Gone("The person was forgotten: there is nobody left to ask for.")
     if present.state != State.ARCHIVED:
         raise NotReplayable("Look at the delivery's `state`: it must be `archived`.")
     lifetime = delivery.expires_at - delivery.created_at
@@ -101,6 +104,14 @@ async def replay(
     await session.flush()
     await look_at(session, [delivery.destination_id], now)
     return delivery
+
+
+async def _is_forgotten(session: AsyncSession, delivery: Delivery) -> bool:
+    """Whether it named identifiers, and none of them is kept any more."""
+    if not delivery.identifier_ids:
+        return False
+    kept = sa.select(sa.literal(1)).where(col(PersonalValue.id).in_(delivery.identifier_ids))
+    return (await session.execute(kept.limit(1))).first() is None
 
 
 async def waive(
@@ -137,16 +148,16 @@ async def stop_all(
     not recalled.
     """
     deliveries = {each.id: each for each in await of_requests(session, request_ids)}
+    # Their places first, locked: from here on nobody can claim one of them.
+    places = await session.execute(
+        sa.select(col(Ready.delivery_id), col(Ready.call_id))
+        .where(col(Ready.delivery_id).in_(list(deliveries)))
+        .order_by(col(Ready.delivery_id))
+        .with_for_update()
+    )
+    in_call = {delivery_id for delivery_id, call_id in places if call_id is not None}
     present = await latest(session, list(deliveries))
     open_ids = [each for each, transition in present.items() if transition.state not in SETTLED]
-    in_call = {
-        row
-        for (row,) in await session.execute(
-            sa.select(col(Ready.delivery_id)).where(
-                col(Ready.delivery_id).in_(open_ids), col(Ready.call_id).is_not(None)
-            )
-        )
-    }
     stopped = [each for each in open_ids if each not in in_call]
     for delivery_id in stopped:
         session.add(_transition(present[delivery_id], State.DISCARDED, detail, now, reason=reason))

@@ -101,6 +101,7 @@ async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
                 sa.select(Ready)
                 .where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None))
                 .limit(500)
+                .with_for_update(skip_locked=True)
             )
         )
         .scalars()

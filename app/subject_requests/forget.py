@@ -30,6 +30,7 @@ from app.subject_requests.timeline import note
 
 BATCH = 200
 LEASE = dt.timedelta(minutes=1)
+LAST_CALLS = dt.timedelta(days=1)
 ORPHAN_AGE = dt.timedelta(hours=1)
 
 
@@ -70,8 +71,7 @@ async def _step(
         request.delivered_at, request.forget_at = request.delivered_at or now, now
         return True
     if is_over and request.status != Status.AWAITING_VERIFICATION:
-        await _give_up(session, services, request, now)
-        return True
+        return await _give_up(session, services, request, now)
     if request.status == Status.COOLING_OFF:
         request.status, request.next_step_at = Status.RESOLVING, now
         note(session, request.id, "cooled_off", "service", now)
@@ -94,9 +94,9 @@ async def _step(
 
 async def _give_up(
     session: AsyncSession, services: Services, request: SubjectRequest, now: dt.datetime
-) -> None:
+) -> bool:
     """The hard cap: what is still open becomes an exception, and the person is forgotten all the
-    same.
+    same. False while a call is under way, for a day at most: its answer belongs in the receipt.
     """
     stopped = await deliveries.stop_all(
         session, [request.id], "gave_up", now, reason="identifier_cap"
@@ -104,8 +104,12 @@ async def _give_up(
     request.open_count -= len(stopped)
     note(session, request.id, "gave_up", "service", now, deliveries=len(stopped))
     await session.flush()
+    cap = request.received_at + services.settings.identifier_cap
+    if request.open_count > 0 and now < cap + LAST_CALLS:
+        return False
     await settle.finalise(session, services, [request], now, gave_up=True)
     request.delivered_at = request.forget_at = now
+    return True
 
 
 async def forget(services: Services, request_ids: Sequence[str], now: dt.datetime) -> None:
