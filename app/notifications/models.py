@@ -10,7 +10,9 @@ from app.core.db import Id, Main, Moment
 
 
 class OutgoingMail(Main, table=True):
-    """A mail to the holder's contact address; what it says beyond the template is sealed under the holder's data key."""
+    """A mail to the holder's contact address; what it says beyond the template is sealed
+    under the holder's data key.
+    """
 
     __tablename__ = "outgoing_mail"
 

@@ -34,6 +34,8 @@ class FilePostman:
             "html": letter.html,
             "links": list(letter.links),
             "at": rfc3339(at),
+            "attachment": letter.attachment
+            and dict(zip(("name", "text"), letter.attachment, strict=True)),
         }
         await asyncio.to_thread(self._write, mail_id, content)
 
