@@ -7,6 +7,7 @@ then for a POST the proof that the form is our own.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -88,10 +89,17 @@ class NotAllowed(Forbidden):
     slug, title = "role-too-small", "Your role does not include this"
 
 
-async def guard(request: Request) -> None:
-    """Let the request through, with ``request.state.operator`` set where somebody must be signed
-    in.
-    """
+async def guard(request: Request) -> AsyncIterator[None]:
+    """Let the request through, or refuse it; uploaded files are closed afterwards."""
+    try:
+        await _admit(request)
+        yield
+    finally:
+        await request.close()
+
+
+async def _admit(request: Request) -> None:
+    """Set ``request.state.operator`` where somebody must be signed in."""
     request.state.operator = None
     rule = RULES.get((request.method, request.scope["route"].path), Ellipsis)
     if rule is Ellipsis:

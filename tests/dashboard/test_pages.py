@@ -23,6 +23,7 @@ from app.dashboard.views.requests import cell, masked
 from app.delivery.models import VirtualQueue
 from app.destinations.catalogue import Catalogue, description
 from app.destinations.models import Destination, HumanTask
+from app.identity.models import PersonalValue
 from app.security.models import AdminSession, AuditEntry, Role
 from app.sites.models import NoticeVersion, Site
 from app.subject_requests.models import SubjectRequest
@@ -267,6 +268,35 @@ async def test_only_steps_that_fit_are_offered(stage: Stage):
         assert 'class="card stacked' not in (await viewer.get(path)).text
     done = await operator.get(f"/dashboard/requests/{stage.seeded.requests['completed']}")
     assert "Decide" not in done.text
+
+
+async def test_an_answer_is_sealed_and_completes_the_request(stage: Stage):
+    browser = await stage.signed_in(stage.seeded.operator)
+    path = f"/dashboard/requests/{stage.seeded.requests['answer']}/answer"
+    assert (await browser.post(path, {"text": " "})).status_code == 422
+    copy = {"file": ("copy.json", b'{"orders": 3}', "application/json")}
+    assert (await browser.post(path, {"text": "Your copy."}, files=copy)).status_code == 303
+    assert (await request_of(stage, "answer")).status == "completed"
+    assert (await browser.post(path, {"text": "Again."})).status_code == 409
+    async with stage.runtime.database.reading() as session:
+        rows = await session.execute(
+            sa.select(col(PersonalValue.sealed)).where(col(PersonalValue.purpose) == "answer")
+        )
+        sealed = [each for (each,) in rows]
+    assert len(sealed) == 2
+    assert not any(b"orders" in each or b"Your copy" in each for each in sealed)
+
+
+@pytest.mark.parametrize("step", ["replay", "waive"])
+async def test_an_archived_delivery_is_replayed_or_waived(stage: Stage, step: str):
+    browser = await stage.signed_in(stage.seeded.operator)
+    path = f"/dashboard/deliveries/{stage.seeded.archived_delivery_id}/{step}"
+    if step == "waive":
+        assert (await browser.post(path, {"reason": ""})).status_code == 422
+    answer = await browser.post(path, {"reason": "The vendor closed"})
+    assert answer.status_code == 303, answer.text
+    assert step in await verbs(stage, stage.seeded.archived_delivery_id)
+    assert (await browser.post(path, {"reason": "Again"})).status_code == 409
 
 
 async def test_a_trace_shows_every_step(stage: Stage):

@@ -344,7 +344,7 @@ async def request_page(
                 each.value if is_revealed else masked(each.value),
                 each.origin,
             )
-            for each in opened
+            for each in sorted(opened, key=lambda each: (each.purpose, each.origin, each.kind))
         ]
     can = steps(request, operator)
     duplicates = await session.execute(
