@@ -12,6 +12,7 @@ import base64
 import datetime as dt
 import hmac
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyotp
@@ -38,7 +39,7 @@ TOTP_STEP = 30
 # once at most.
 _HASHER = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=32_768, parallelism=1),))
 _DUMMY_HASH = _HASHER.hash(secrets.token_urlsafe(16))
-_at_once = asyncio.Semaphore(2)
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passwords")
 
 
 class WeakPassword(Invalid):
@@ -89,15 +90,13 @@ def _is_the_email(password: str, email: str) -> bool:
 
 
 async def hash_password(password: str) -> str:
-    async with _at_once:
-        return await asyncio.to_thread(_HASHER.hash, password)
+    return await asyncio.get_running_loop().run_in_executor(_threads, _HASHER.hash, password)
 
 
 async def _verify(password: str, stored: str) -> tuple[bool, str | None]:
-    async with _at_once:
-        return await asyncio.to_thread(
-            _HASHER.verify_and_update, password[: PASSWORD_MAX + 1], stored
-        )
+    return await asyncio.get_running_loop().run_in_executor(
+        _threads, _HASHER.verify_and_update, password[: PASSWORD_MAX + 1], stored
+    )
 
 
 def new_totp_secret() -> str:
