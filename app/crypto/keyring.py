@@ -58,7 +58,7 @@ class KeyRing:
         rest = sealed[2 + len(key_id) :]
         try:
             return AESGCM(self._master[key_id]).decrypt(rest[:12], rest[12:], place.encode())
-        except (KeyError, InvalidTag) as error:
+        except (KeyError, InvalidTag, ValueError) as error:
             raise Unsealable(f"cannot open a value sealed with master key {key_id!r}") from error
 
     def derive(self, label: str) -> list[bytes]:
@@ -93,7 +93,7 @@ def master_id(sealed: bytes) -> str:
     """The id of the master key a ciphertext was made with."""
     if len(sealed) < 2 or sealed[0] != _VERSION:
         raise Unsealable("unknown ciphertext version")
-    return sealed[2 : 2 + sealed[1]].decode()
+    return sealed[2 : 2 + sealed[1]].decode(errors="replace")
 
 
 def load(path: Path) -> KeyRing:

@@ -35,7 +35,7 @@ class HolderKey:
     def unseal(self, sealed: bytes, place: str) -> bytes:
         try:
             return self._cipher.decrypt(sealed[1:13], sealed[13:], place.encode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise Unsealable("a personal value does not open with its holder's key") from error
 
 
