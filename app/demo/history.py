@@ -323,7 +323,7 @@ class Stage:
             )
         await self._session.flush()
         await self._switch(is_enabled=True)
-        await resolve._plan(self._session, self._services, [request], at)
+        await resolve.plan_requests(self._session, self._services, [request], at)
         at = await self._carry_out(at)
         await self._switch(is_enabled=False)
         return at
@@ -361,6 +361,7 @@ class Stage:
                 answered,
                 leases,
                 partial(settle.on_settled, self._services),
+                settle.stopped,
                 at,
                 self._chance,
             )

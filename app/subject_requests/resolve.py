@@ -61,7 +61,7 @@ async def resolve_due(services: Services, now: dt.datetime) -> bool:
                     session, request.id, "resolve_failed", "service", now, source=failed[request_id]
                 )
         if ready:
-            await _plan(
+            await plan_requests(
                 session, services, await _still_resolving(session, [each.id for each in ready]), now
             )
     return True
@@ -222,7 +222,7 @@ async def _needs_approval(session: AsyncSession, request_id: str, now: dt.dateti
 # Plan
 
 
-async def _plan(
+async def plan_requests(
     session: AsyncSession, services: Services, requests: Sequence[SubjectRequest], now: dt.datetime
 ) -> None:
     if not requests:
