@@ -225,6 +225,7 @@ async def _needs_approval(session: AsyncSession, request_id: str, now: dt.dateti
 async def plan_requests(
     session: AsyncSession, services: Services, requests: Sequence[SubjectRequest], now: dt.datetime
 ) -> None:
+    """Plan resolving requests in the caller's transaction: deliveries, suppression, duplicates."""
     if not requests:
         return
     by_workspace: dict[str, list[SubjectRequest]] = defaultdict(list)
