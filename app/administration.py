@@ -51,6 +51,7 @@ class Administration:
     async def __aenter__(self) -> Administration:
         if self._settings.is_embedded:
             bootstrap.prepare(self._settings)
+        self._public_url = bootstrap.running_at(self._settings) or self._settings.public_url
         self._runtime = Runtime(self._settings)
         await self._runtime.start(with_pumps=False, with_worker=False)
         return self
@@ -154,7 +155,7 @@ class Administration:
             token = await accounts.create_invite(
                 session, owner.id, Role(role), now=utc_now(), actor=ACTOR
             )
-        return {"link": f"{self._settings.public_url}/dashboard/invite/{token}", "role": role}
+        return {"link": f"{self._public_url}/dashboard/invite/{token}", "role": role}
 
     async def list_admins(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:

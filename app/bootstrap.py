@@ -62,6 +62,14 @@ def lock(data_dir: Path, url: str) -> Lock:
     return Lock(file)
 
 
+def running_at(settings: Settings) -> str | None:
+    """Where the embedded service of this data directory runs, or ran last."""
+    try:
+        return str(json.loads((settings.data_dir / "lock").read_text())["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def prepare(settings: Settings) -> None:
     """Directories, both schemas, and on a fresh database the key file; quick when all is there."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

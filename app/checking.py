@@ -15,7 +15,7 @@ from sqlmodel import col
 from app.core import migrate
 from app.core.errors import Invalid
 from app.core.settings import Settings
-from app.crypto import keyring
+from app.crypto import keyring, keystore
 from app.crypto.models import DataKey, SigningKey
 from app.destinations.models import Destination
 from app.identity.normalise import normalise
@@ -103,7 +103,7 @@ def as_text(answer: dict[str, Any]) -> str:
     request = receipt["request"]
     lines = [
         f"VALID: signed by {receipt['iss']} (key {answer['kid']})",
-        f"request   {request['id']}: {request['right']} under {request['regime']}, "
+        f"  request   {request['id']}: {request['right']} under {request['regime']}, "
         f"received {request['received_at']}",
         f"  outcome   {receipt['outcome']}",
     ]
@@ -159,7 +159,7 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _master_keys(settings: Settings, ring: keyring.KeyRing) -> dict[str, Any]:
-    """Rows sealed with a master key that the key file does not have (any more)."""
+    """Rows sealed with a master key that the key file lacks, or that it has with other content."""
     missing: dict[str, int] = {}
     for url, column in (
         (settings.keys_url, DataKey.wrapped),
@@ -171,12 +171,32 @@ def _master_keys(settings: Settings, ring: keyring.KeyRing) -> dict[str, Any]:
                 key_id = keyring.master_id(value)
                 if key_id not in ring.master_ids:
                     missing[key_id] = missing.get(key_id, 0) + 1
+    if not missing and not _opens(settings, ring):
+        detail = "the key file is another installation's: its keys open nothing here. Restore it."
+        return _finding("master keys", False, detail)
     if not missing:
         return _finding("master keys", True, "all sealed values can be opened")
     listed = ", ".join(f"{key_id} ({count} rows)" for key_id, count in missing.items())
     return _finding(
         "master keys", False, f"missing from the key file: {listed}. Restore them before starting."
     )
+
+
+def _opens(settings: Settings, ring: keyring.KeyRing) -> bool:
+    """Whether the key file opens a sample of what was sealed: the newest data key."""
+    with _engine(settings.keys_url).connect() as connection:
+        sample = connection.execute(
+            sa.select(col(DataKey.holder_id), col(DataKey.wrapped))
+            .order_by(col(DataKey.created_at).desc())
+            .limit(1)
+        ).first()
+    if sample is None:
+        return True
+    try:
+        keystore.open_wrapped(ring, sample.holder_id, sample.wrapped)
+    except keyring.Unsealable:
+        return False
+    return True
 
 
 def _finding(name: str, ok: bool, detail: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import typer
 from app.core.errors import Problem
 from app.core.logging import configure
 from app.core.settings import Settings
-from app.crypto.keyring import KeyFileError
+from app.crypto.keyring import KeyFileError, Unsealable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +36,13 @@ def main() -> None:
 
     try:
         app()
+    except Unsealable:
+        typer.echo(
+            "The key file does not open what this installation sealed: it belongs to another one. "
+            "Restore the right one from its backup; `quittance doctor` says more.",
+            err=True,
+        )
+        sys.exit(1)
     except (Problem, InUse, KeyFileError) as error:
         text = f"{error.title}. {error.detail or ''}" if isinstance(error, Problem) else str(error)
         typer.echo(text.strip(), err=True)
@@ -346,7 +353,7 @@ def demo() -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check settings, key file, databases and broker; exit code 1 when something is wrong."""
+    """Check settings, key file, databases and what they seal; exit code 1 if something is wrong."""
     from app import checking  # noqa: PLC0415 (start-up time)
 
     findings = checking.doctor(Settings())

@@ -11,8 +11,7 @@ from importlib.metadata import version
 
 import sqlalchemy as sa
 from fastapi import Depends, FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlmodel import col
 
 import app.consent.routes
@@ -27,6 +26,7 @@ import app.sites.routes
 import app.subject_requests.pages
 import app.subject_requests.routes
 import app.suppression.routes
+from app import apidocs
 from app.compose import Runtime
 from app.core import ops
 from app.core.clock import utc_now
@@ -85,6 +85,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
         application.include_router(module.router)
     application.include_router(ops.router)
     application.include_router(ops.metrics_router, dependencies=[Depends(_may_look_inside)])
+    _add_front_door(application)
     _add_docs(application)
     install_problem_handlers(application, app.dashboard.routes.render_problem)
     application.add_middleware(Guard, settings=settings, observe=ops.observe)
@@ -100,16 +101,24 @@ async def _may_look_inside(request: Request) -> None:
             raise NotFound
 
 
+def _add_front_door(application: FastAPI) -> None:
+    @application.get("/", include_in_schema=False)
+    async def front_door() -> RedirectResponse:
+        """Nobody should see a bare 404 at the address that `quittance up` prints."""
+        return RedirectResponse("/dashboard", 303)
+
+
 def _add_docs(application: FastAPI) -> None:
-    @application.get(
-        "/openapi.json", include_in_schema=False, dependencies=[Depends(_may_look_inside)]
-    )
+    """The API's description, as JSON and as a page without scripts or third parties."""
+    inside = [Depends(_may_look_inside)]
+
+    @application.get("/openapi.json", include_in_schema=False, dependencies=inside)
     async def openapi() -> dict[str, object]:
         return application.openapi()
 
-    @application.get("/docs", include_in_schema=False, dependencies=[Depends(_may_look_inside)])
+    @application.get("/docs", include_in_schema=False, dependencies=inside)
     async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(openapi_url="/openapi.json", title="Quittance API")
+        return apidocs.page(application.openapi())
 
 
 def _checks(runtime: Runtime) -> dict[str, ops.Check]:

@@ -88,7 +88,7 @@ class KeyStore:
                 )
             )
             return {
-                holder_id: HolderKey(self._ring.unseal(wrapped, _place(holder_id)))
+                holder_id: HolderKey(open_wrapped(self._ring, holder_id, wrapped))
                 for holder_id, wrapped in rows
             }
 
@@ -112,6 +112,11 @@ class KeyStore:
                 .limit(limit)
             )
             return [holder_id for (holder_id,) in rows]
+
+
+def open_wrapped(ring: KeyRing, holder_id: str, wrapped: bytes) -> bytes:
+    """A data key as the key store keeps it; ``Unsealable`` with another key file."""
+    return ring.unseal(wrapped, _place(holder_id))
 
 
 def _place(holder_id: str) -> str:

@@ -21,9 +21,12 @@ from app.destinations.schemas import (
     DestinationIn,
     DestinationList,
     DestinationOut,
+    PreviewIn,
+    PreviewOut,
     TestOut,
 )
 from app.destinations.settings import Prepared, prepare
+from app.identity.normalise import normalise
 from app.security.access import Caller, needs
 from app.security.errors import StillInProgress
 from app.security.idempotency import once
@@ -154,3 +157,17 @@ async def _is_repeat(request: Request, caller: Caller) -> bool:
     async with database.reading() as session:
         found = await session.get(IdempotencyRecord, (caller.workspace_id, route, key))
     return found is not None and found.status is not None
+
+
+@router.post("/destinations/{destination_id}/preview", response_model=PreviewOut)
+async def preview_destination(
+    request: Request, destination_id: str, caller: Writer, body: PreviewIn
+) -> JSONResponse:
+    """How many records of a person an erasure would touch, by table or file; changes nothing."""
+    database: Database = request.app.state.database
+    runner: Runner = request.app.state.runner
+    async with database.reading() as session:
+        destination = await service.get(session, caller.workspace_id, destination_id)
+    identifiers = tuple(dict.fromkeys(normalise(e.kind, e.value) for e in body.identifiers))
+    counts = await service.preview(_instances(request), runner, destination, identifiers)
+    return JSONResponse({"counts": counts})

@@ -102,3 +102,20 @@ class ConnectorList(Schema):
     items: list[ConnectorOut]
     next_cursor: None = None
     broken: list[BrokenConnector]
+
+
+class AskedIdentifier(Schema):
+    kind: Annotated[str, StringConstraints(min_length=1, max_length=32)]
+    value: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+
+
+class PreviewIn(Schema):
+    """One person."""
+
+    identifiers: Annotated[list[AskedIdentifier], Field(min_length=1, max_length=50)]
+
+
+class PreviewOut(Schema):
+    """``counts``: table or file -> records of the person."""
+
+    counts: dict[str, int]

@@ -16,14 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.clock import rfc3339
-from app.core.errors import NotFound
+from app.core.errors import Conflict, NotFound
 from app.core.ids import new_id
 from app.crypto.keyring import KeyRing
 from app.destinations import sealed, secrets
 from app.destinations.errors import ChangedMeanwhile
 from app.destinations.instances import Instances
 from app.destinations.models import Destination
-from app.destinations.running import Runner, outcome_of
+from app.destinations.running import Busy, Runner, outcome_of
 from app.destinations.schemas import DestinationChange, DestinationIn
 from app.destinations.settings import Prepared
 from app.security import audit
@@ -31,8 +31,10 @@ from connectors.contract import (
     AnyConnector,
     Call,
     ConnectorError,
+    Identifier,
     Operation,
     Outcome,
+    Person,
     Verdict,
     supports,
 )
@@ -188,6 +190,31 @@ async def test(instances: Instances, runner: Runner, destination: Destination) -
         ok, detail = False, str(error)
     latency = round((time.perf_counter() - started) * 1000)
     return TestResult(ok, latency, detail[:500])
+
+
+class NoPreview(Conflict):
+    slug, title = "no-preview", "This destination cannot be previewed"
+
+
+async def preview(
+    instances: Instances,
+    runner: Runner,
+    destination: Destination,
+    identifiers: tuple[Identifier, ...],
+) -> dict[str, int]:
+    """What an erasure of one person would touch, counted by the connector; changes nothing."""
+    call = Call(new_id("cal"), Operation.ERASE, attempt=1)
+    try:
+        async with instances.use(destination) as connector:
+            if not supports(type(connector), "count"):
+                raise NoPreview("Only connectors that can count, such as sql and archive, can.")
+            people = (Person("preview", identifiers),)
+            found = await runner.attempt(connector, "count", people, call=call)
+    except ConnectorError as error:
+        raise NoPreview(str(error)) from None
+    except (TimeoutError, Busy):
+        raise NoPreview("It did not answer in time; try again later.") from None
+    return {name: int(count) for name, count in found.get("preview", {}).items()}
 
 
 async def _try(runner: Runner, connector: AnyConnector) -> object:

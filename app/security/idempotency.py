@@ -31,9 +31,7 @@ from app.security.models import IdempotencyRecord
 KEPT = dt.timedelta(days=7)
 
 Work = Callable[[AsyncSession], Awaitable[tuple[int, dict[str, Any]]]]
-"""Does the work in the session; returns status and JSON answer. The answer must hold no secret or
-identifier.
-"""
+"""Does the work in the session; returns status and JSON answer, which is kept sealed."""
 
 
 async def once(
@@ -74,7 +72,7 @@ async def once(
                             for name, value in identity.items()
                         )
                     )
-                    .values(status=status, body=answer)
+                    .values(status=status, body=_seal(ring, identity, answer))
                 )
                 return JSONResponse(answer, status)
             kept = await session.get(IdempotencyRecord, tuple(identity.values()))
@@ -88,7 +86,21 @@ async def once(
         raise StillInProgress("Wait a moment and repeat the call.", headers={"Retry-After": "1"})
     if kept.fingerprint != fingerprint:
         raise KeyReused("Use a fresh key for a different body.")
-    return JSONResponse(kept.body, kept.status, headers={"Idempotency-Replayed": "true"})
+    answer = _unseal(ring, identity, kept.body)
+    return JSONResponse(answer, kept.status, headers={"Idempotency-Replayed": "true"})
+
+
+def _seal(ring: KeyRing, identity: dict[str, str], answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer may hold a secret that is shown once: it is kept sealed, for its own record."""
+    return {"sealed": ring.seal(json.dumps(answer).encode(), _place(identity)).hex()}
+
+
+def _unseal(ring: KeyRing, identity: dict[str, str], body: dict[str, Any] | None) -> Any:
+    return json.loads(ring.unseal(bytes.fromhex((body or {})["sealed"]), _place(identity)))
+
+
+def _place(identity: dict[str, str]) -> str:
+    return "|".join(("idempotency_record", *identity.values()))
 
 
 async def sweep(session: AsyncSession, now: dt.datetime) -> None:

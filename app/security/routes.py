@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field, StrictStr
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.clock import rfc3339, utc_now
 from app.core.http import Cursors, Reading, Schema, StrictRoute, Writing
-from app.security import api_keys, audit
+from app.security import api_keys, audit, idempotency
 from app.security.access import Caller, needs
 from app.security.models import ApiKey
 
@@ -41,28 +43,32 @@ def key_json(key: ApiKey) -> dict[str, Any]:
 
 
 @router.post("", status_code=201)
-async def create_key(body: KeyIn, caller: Keeper, session: Writing) -> dict[str, Any]:
+async def create_key(body: KeyIn, caller: Keeper, request: Request) -> JSONResponse:
     """A new key; its secret is in this answer and nowhere else."""
     now = utc_now()
-    key, secret = await api_keys.create(
-        session,
-        workspace_id=caller.workspace_id,
-        name=body.name,
-        scopes=body.scopes,
-        created_by=caller.actor,
-        grantor_scopes=caller.scopes,
-        now=now,
-        expires_at=body.expires_at,
-    )
-    audit.record(
-        session,
-        workspace_id=caller.workspace_id,
-        actor=caller.actor,
-        verb="create_key",
-        target=key.id,
-        now=now,
-    )
-    return key_json(key) | {"key": secret}
+
+    async def work(session: AsyncSession) -> tuple[int, dict[str, Any]]:
+        key, secret = await api_keys.create(
+            session,
+            workspace_id=caller.workspace_id,
+            name=body.name,
+            scopes=body.scopes,
+            created_by=caller.actor,
+            grantor_scopes=caller.scopes,
+            now=now,
+            expires_at=body.expires_at,
+        )
+        audit.record(
+            session,
+            workspace_id=caller.workspace_id,
+            actor=caller.actor,
+            verb="create_key",
+            target=key.id,
+            now=now,
+        )
+        return 201, key_json(key) | {"key": secret}
+
+    return await idempotency.once(request, caller, body.model_dump(mode="json"), work, now)
 
 
 @router.get("")

@@ -73,6 +73,10 @@ def test_two_customers_leave_no_trace_in_chinook_and_nobody_else_is_touched(
     assert made.status_code == 201, made.text
     assert made.json()["settings"]["url"] == {"set": True}
     assert api.post(f"/v1/destinations/{made.json()['id']}/test").json()["ok"]
+    luis = {"identifiers": [{"kind": "email", "value": LUIS}]}
+    preview = api.post(f"/v1/destinations/{made.json()['id']}/preview", json=luis)
+    assert preview.json() == {"counts": {name("Customer"): 1, name("Invoice"): 7}}
+    assert chinook.everything(url) == before
 
     for email in (LUIS, LEONIE):
         asked = api.post(
