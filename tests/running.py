@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
+import structlog
 import time_machine
 from fastapi import FastAPI
 
@@ -27,6 +28,7 @@ import app.tables
 from app.compose import Runtime
 from app.core.clock import utc_now
 from app.core.ids import new_id
+from app.core.logging import drop_unknown
 from app.core.settings import Settings
 from app.crypto import keyring
 from app.security import api_keys
@@ -397,6 +399,28 @@ class Service:
             }
 
 
+@contextmanager
+def plain_logs() -> Iterator[None]:
+    """Logs as the service writes them, through the standard library, where ``caplog`` hears them.
+
+    Unconfigured, structlog draws every exception with all its variables, for a second each.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            drop_unknown,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+
+
 @asynccontextmanager
 async def running(
     directory: Path, database_url: str, keystore_url: str, **more: Any
@@ -412,7 +436,7 @@ async def running(
     (settings.data_dir / "shared").mkdir(parents=True, exist_ok=True)
     keyring.create(settings.key_file)
     connectors: dict[str, type[AnyConnector]] = {}
-    with time_machine.travel(dt.datetime.now(dt.UTC), tick=True) as traveller:
+    with plain_logs(), time_machine.travel(dt.datetime.now(dt.UTC), tick=True) as traveller:
         runtime = Runtime(settings, connectors)
         application = app.main.create_app(settings)
         runtime.attach(application)

@@ -19,6 +19,7 @@ from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import errors
@@ -181,6 +182,11 @@ def install_problem_handlers(
     async def _http(request: Request, error: HTTPException) -> Response:
         kind = _BY_STATUS.get(error.status_code, errors.BadRequest)
         return answer(request, kind(headers=error.headers))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(request: Request, _: ClientDisconnect) -> Response:
+        """The caller hung up in the middle of its body: nobody reads this, and it is no bug."""
+        return problem_response(errors.BadRequest("The body ended too early."))
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:

@@ -80,6 +80,8 @@ async def create(
         raise Invalid(f"Scopes are: {', '.join(sorted(SCOPES))}.")
     if not name.strip() or len(name) > 100:
         raise Invalid("Give the key a name of at most 100 characters.")
+    if expires_at is not None and expires_at.tzinfo is None:
+        raise Invalid("`expires_at` needs an offset, such as 2026-11-23T10:00:00Z.")
     if expires_at is not None and expires_at <= now:
         raise Invalid("`expires_at` must lie in the future.")
     if missing := [scope for scope in scopes if not allows(grantor_scopes, scope)]:
