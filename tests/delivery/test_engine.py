@@ -795,3 +795,51 @@ async def test_everything_that_was_taken_is_given_back(service: Service) -> None
     leases = await service.rows("SELECT lease_owner, lease_until FROM virtual_queue")
     assert leases == [(None, None)]
     assert await service.rows("SELECT id FROM subject_request WHERE open_count <> 0") == []
+
+
+# --- health
+
+
+async def test_wrk_003_work_that_nobody_looks_at_makes_the_service_unready(
+    service: Service,
+) -> None:
+    await service.destination("crm")
+    await service.ask()
+    await service.step("advance")
+    assert (await service.client.get("/readyz")).status_code == 200
+
+    service.later(minutes=3)
+    stalled = await service.client.get("/readyz")
+    assert stalled.status_code == 503
+    assert stalled.json()["checks"]["dispatcher"] == "fail"
+
+    await service.work()
+    assert (await service.client.get("/readyz")).status_code == 200
+
+
+async def test_wrk_005_a_database_that_cannot_write_is_said_and_nothing_is_half_done(
+    embedded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3  # noqa: PLC0415 - only for the error a full disk gives
+
+    crm = await embedded.destination("crm")
+
+    def full(*_: Any) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    writing = embedded.runtime.database.writing
+    monkeypatch.setattr(embedded.runtime.database, "writing", full)
+    answer = await embedded.call(
+        "POST",
+        "/v1/requests",
+        {"kind": "erasure", "identifiers": [{"kind": "email", "value": BOB}]},
+    )
+    monkeypatch.undo()
+
+    assert answer.status_code in {500, 503}
+    assert "disk" not in answer.text
+    assert embedded.runtime.database.writing == writing
+    made = await embedded.ask()
+    await embedded.work()
+    assert len(crm.asked) == 1
+    assert (await embedded.request(made["id"]))["status"] == "completed"
