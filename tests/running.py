@@ -109,7 +109,7 @@ def people_connector(double: Double, **traits: Any) -> type[AnyConnector]:
 
     class Scripted(PeopleConnector):
         title = double.name
-        Settings = _Settings
+        Settings = _Settings  # type: ignore[assignment]
 
         async def test(self) -> Any:
             return await self._ask("test", ())
@@ -162,8 +162,8 @@ def values_connector(double: Double, **traits: Any) -> type[AnyConnector]:
 
     class Scripted(Connector):
         title = double.name
-        accepts: tuple[str, ...] = ("email",)
-        Settings = _Settings
+        accepts = ("email",)
+        Settings = _Settings  # type: ignore[assignment]
 
         async def erase(self, kind: str, values: Sequence[str]) -> Any:
             call = self.tools.call

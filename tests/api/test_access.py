@@ -90,7 +90,7 @@ def guarded(service: Service) -> list[tuple[str, str, str | None]]:
     return [
         (method, route.path, scope_of(route))
         for route in routes(service.app.routes)
-        for method in sorted(route.methods - {"HEAD", "OPTIONS"})
+        for method in sorted((route.methods or set()) - {"HEAD", "OPTIONS"})
         if route.path.startswith("/v1/") and (method, route.path) not in PUBLIC
     ]
 
@@ -127,7 +127,7 @@ async def test_every_route_refuses_a_key_without_its_scope(embedded: Service) ->
             del embedded.keys["other"]
         await embedded.add_key("other", *others)
         await embedded.add_key("right", scope)
-        body = {} if method in {"POST", "PATCH", "PUT"} else None
+        body: Any = {} if method in {"POST", "PATCH", "PUT"} else None
 
         refused = await embedded.call(method, filled(path), body, "other")
         allowed = await embedded.call(method, filled(path), body, "right")

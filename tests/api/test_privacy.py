@@ -47,14 +47,15 @@ async def test_no_identifier_leaves_the_sealed_values(
             body = {"reason": "litigation"} if verb == "hold" else None
             texts.append(str(await service.post(f"/v1/requests/{made['id']}/{verb}", body)))
     wrong = [{"kind": "email", "value": f"{each}, x"} for each in WORDS]
-    for path, body in (
+    bodies: list[tuple[str, Any]] = [
         ("/v1/requests", {"kind": "erasure", "identifiers": wrong}),
         ("/v1/requests", {"kind": WORDS[0], "identifiers": identifiers}),
         ("/v1/requests/search", {"identifiers": identifiers}),
         ("/v1/suppressions/check", {"identifiers": identifiers}),
         ("/v1/requests/bulk", {"kind": "erasure", "subjects": [{"identifiers": wrong[:1]}]}),
-    ):
-        texts.append((await service.call("POST", path, body, idempotency_key=path)).text)
+    ]
+    for path, given in bodies:
+        texts.append((await service.call("POST", path, given, idempotency_key=path)).text)
     for _ in range(8):
         await service.work()
         service.later(hours=2)

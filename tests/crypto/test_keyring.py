@@ -17,7 +17,6 @@ from app.crypto import keyring
 from app.crypto.keyring import KeyFileError, KeyRing, Unsealable
 from app.crypto.keystore import HolderKey
 from app.identity import vault
-from app.identity.models import PersonalValue
 from connectors.contract import Identifier
 from tests.running import BOB, CAROL, Service
 
@@ -187,7 +186,6 @@ async def test_no_row_of_the_vault_shows_what_it_holds(service: Service) -> None
 
     assert len(rows) == 3
     assert not any(word in str(rows) for word in (BOB, CAROL, "ticket-4711"))
-    assert PersonalValue.__tablename__ == "personal_value"
 
 
 def test_a_commitment_is_opened_by_its_own_opening_only() -> None:

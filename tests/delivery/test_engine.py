@@ -472,7 +472,7 @@ async def test_refused_credentials_park_the_queue_until_it_is_resumed(service: S
 
 async def test_a_paused_queue_keeps_its_place_and_goes_on_when_resumed(service: Service) -> None:
     crm = await service.destination("crm")
-    made = await service.ask(BOB)
+    await service.ask(BOB)
     await service.work()
     await service.change_queue("crm", "pause")
     await service.ask(CAROL)
@@ -487,7 +487,6 @@ async def test_a_paused_queue_keeps_its_place_and_goes_on_when_resumed(service: 
     assert resumed["paused"] is False
     await service.work()
     assert len(crm.asked) == 2
-    assert made["id"]
 
 
 async def test_flush_tries_everything_that_waits_now(service: Service) -> None:

@@ -87,11 +87,11 @@ def test_reading_and_writing_again_changes_no_byte(value: Any) -> None:
 
 
 def fact(state: str, detail: str | None = None, **more: Any) -> DeliveryFact:
-    known = {
+    known: dict[str, Any] = {
         "ref": "ref_1", "connector": "crm", "operation": "erase", "assurance": "confirmed",
         "attempt": 1, "reason": None, "requested_at": NOW, "settled_at": NOW, "evidence": {},
-    } | more  # fmt: skip
-    return DeliveryFact(state=state, detail=detail, **known)
+    }  # fmt: skip
+    return DeliveryFact(state=state, detail=detail, **(known | more))
 
 
 TABLE = [

@@ -205,7 +205,7 @@ class Requests(RuleBasedStateMachine):
 
 def test_whatever_happens_requests_stay_sound(sqlite_templates: dict[str, Path]) -> None:
     Requests.templates = sqlite_templates
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Requests,
         settings=settings(
             max_examples=12, stateful_step_count=14, deadline=None,
