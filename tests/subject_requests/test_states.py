@@ -208,7 +208,7 @@ def test_whatever_happens_requests_stay_sound(sqlite_templates: dict[str, Path])
     run_state_machine_as_test(
         Requests,
         settings=settings(
-            max_examples=12, stateful_step_count=14, deadline=None,
+            max_examples=8, stateful_step_count=14, deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
