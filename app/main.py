@@ -135,8 +135,12 @@ def _checks(runtime: Runtime) -> dict[str, ops.Check]:
             stalled = await session.execute(
                 sa.select(sa.literal(1))
                 .where(
+                    ~col(VirtualQueue.is_paused),
+                    col(VirtualQueue.parked_reason).is_(None),
+                    ~col(VirtualQueue.is_paused),
+                    col(VirtualQueue.parked_reason).is_(None),
                     col(VirtualQueue.next_due)
-                    < utc_now() - ops.STALL - dt.timedelta(seconds=runtime.settings.lease_seconds)
+                    < utc_now() - ops.STALL - dt.timedelta(seconds=runtime.settings.lease_seconds),
                 )
                 .limit(1)
             )

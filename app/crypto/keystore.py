@@ -99,6 +99,7 @@ class KeyStore:
                 await session.execute(
                     sa.delete(DataKey).where(col(DataKey.holder_id).in_(holder_ids))
                 )
+            await self._database.flush_deleted()
 
     async def older_than(
         self, moment: dt.datetime, limit: int = 1000, after: str = ""

@@ -27,6 +27,8 @@ from connectors.contract import Window
 QUANTUM = 64
 """Deliveries a queue may take in one lease when others wait too; batches count by their people."""
 MAX_LEASES = 5
+TURNS = 4
+"""How often a queue's concurrency fits into one claim."""
 CONNECTOR_MISSING = "connector_missing"
 DESTINATION_DISABLED = "destination_disabled"
 
@@ -262,7 +264,9 @@ async def _take(session: AsyncSession, held: Lease, share: int, now: dt.datetime
     """New work: in order of rank and due time, within the rate windows and the breaker's probe."""
     if held.breaker.until is not None and not held.breaker.probing:
         return
-    wanted = 1 if held.breaker.probing else share
+    # No more than it gets through soon: what is claimed is out of everybody else's reach.
+    soon = TURNS * held.concurrency * held.traits.batch
+    wanted = 1 if held.breaker.probing else min(share * held.traits.batch, soon)
     members = [_member(row) for row in await session.execute(_due(held.queue_id, wanted, now))]
     calls = group(members, held.traits.batch)
     held.windows, granted, held.next_window = health.spend(

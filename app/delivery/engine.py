@@ -29,6 +29,8 @@ log = get_logger(__name__)
 ClassOf = Callable[[str], type[AnyConnector] | None]
 """Connector name -> class; None when it is not installed."""
 
+CLAIMED_AHEAD = 8
+"""Calls claimed at once, as a multiple of those under way: the rest waits for its queue's turn."""
 RECORD_ATTEMPTS = 12
 """After these, about half a minute, the answers are let go: the lease runs out and the calls are
 made again.
@@ -65,6 +67,7 @@ class Engine:
         self._chance = chance or random.Random()  # noqa: S311 (jitter, not a secret)
         self._held: dict[str, Lease] = {}
         self._in_flight = 0
+        self._places = asyncio.Semaphore(in_flight)
         self._answers: asyncio.Queue[Answered | Lease] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._services: list[asyncio.Task[None]] = []
@@ -122,8 +125,8 @@ class Engine:
     async def step(self) -> bool:
         """Claim once, if there is room; True when there was something to claim."""
         room = self._capacity - self._in_flight
-        if room <= 0 or self._is_stopping:
-            await asyncio.sleep(0.001)
+        if room <= 0 or len(self._tasks) >= CLAIMED_AHEAD * self._capacity or self._is_stopping:
+            await asyncio.sleep(0.01)
             return not self._is_stopping
         async with self._database.writing() as session:
             leases = await claim(
@@ -147,17 +150,18 @@ class Engine:
             return
         slots = asyncio.Semaphore(max(1, lease.concurrency))
         for call in lease.calls:
-            self._in_flight += 1
             task = asyncio.create_task(self._carry(lease, call, slots))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, lease: Lease, call: Claimed, slots: asyncio.Semaphore) -> None:
-        try:
-            async with slots:
+        # A call that waits for its own queue's turn takes no place from other queues.
+        async with slots, self._places:
+            self._in_flight += 1
+            try:
                 answered = await self._answer(lease, call)
-        finally:
-            self._in_flight -= 1
+            finally:
+                self._in_flight -= 1
         lease.open -= 1
         lease.answers.append(_is_healthy(answered))
         if any(each.parks for each in answered.outcomes.values()):

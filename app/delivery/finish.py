@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import hint_after_commit, table_of
+from app.core.db import Moment, hint_after_commit, table_of
 from app.delivery import health
 from app.delivery.carry import Answered
 from app.delivery.claim import READY_KEY, Lease, Member, ready_key
@@ -249,7 +249,10 @@ async def _release(
     else:
         head = await next_due(session, lease.queue_id)
         floor = max(filter(None, (breaker.until, lease.next_window)), default=None)
-        values["next_due"] = max(head, floor) if head and floor else head
+        due = max(head, floor) if head and floor else head
+        values["next_due"] = sa.case(
+            (~col(VirtualQueue.is_paused), sa.literal(due, Moment())), else_=None
+        )
     await session.execute(
         sa.update(VirtualQueue)
         .where(col(VirtualQueue.id) == lease.queue_id)

@@ -47,14 +47,27 @@ async def insert(session: AsyncSession, planned: Sequence[Planned], now: dt.date
     await session.execute(
         sa.insert(DeliveryTransition), [_first_transition(each, now) for each in planned]
     )
-    first = min(each.phase for each in planned)
-    due = [each for each in planned if each.phase == first and each.skip_reason is None]
+    first = first_phases(planned)
+    due = [
+        each
+        for each in planned
+        if each.skip_reason is None and each.phase == first[each.request_id]
+    ]
     await enqueue(
         session,
         [_ready(each, now) for each in due],
         {each.destination_id: each.workspace_id for each in due},
         now,
     )
+
+
+def first_phases(planned: Iterable[Planned]) -> dict[str, int]:
+    """Request id -> the phase it begins with: the first that has something to do."""
+    first: dict[str, int] = {}
+    for each in planned:
+        if each.skip_reason is None:
+            first[each.request_id] = min(each.phase, first.get(each.request_id, each.phase))
+    return first
 
 
 async def enqueue(

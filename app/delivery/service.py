@@ -173,20 +173,6 @@ async def stop_all(
     ]
 
 
-async def has_calls(session: AsyncSession, request_id: str) -> bool:
-    """Whether any vendor was called for the request."""
-    ids = [each.id for each in await of_requests(session, [request_id])]
-    called = sa.select(sa.literal(1)).where(
-        col(DeliveryTransition.delivery_id).in_(ids), col(DeliveryTransition.call_id).is_not(None)
-    )
-    under_way = sa.select(sa.literal(1)).where(
-        col(Ready.delivery_id).in_(ids), col(Ready.call_id).is_not(None)
-    )
-    return (await session.execute(called.limit(1))).first() is not None or (
-        await session.execute(under_way.limit(1))
-    ).first() is not None
-
-
 def _transition(
     before: DeliveryTransition, state: State, detail: str | None, now: dt.datetime, *, reason: str
 ) -> DeliveryTransition:

@@ -32,19 +32,31 @@ async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
         sa.select(col(VirtualQueue.id))
         .join(Destination, col(Destination.id) == col(VirtualQueue.id))
         .where(
-            col(VirtualQueue.parked_reason).is_not(None),
-            col(Destination.is_enabled),
+            sa.or_(col(VirtualQueue.parked_reason).is_not(None), col(VirtualQueue.is_paused)),
             sa.or_(
-                col(VirtualQueue.parked_reason) == DESTINATION_DISABLED,
-                col(Destination.version) != col(VirtualQueue.parked_version),
+                # Nobody will mend a deleted one: its deliveries come to their end as exceptions.
+                col(Destination.deleted_at).is_not(None),
+                _is_mended(),
             ),
         )
     )
     await session.execute(
         sa.update(VirtualQueue)
         .where(col(VirtualQueue.id).in_(mended))
-        .values(parked_reason=None, parked_version=None, breaker={}, next_due=now)
+        .values(is_paused=False, parked_reason=None, parked_version=None, breaker={}, next_due=now)
         .execution_options(synchronize_session=False)
+    )
+
+
+def _is_mended() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        col(VirtualQueue.parked_reason).is_not(None),
+        ~col(VirtualQueue.is_paused),
+        col(Destination.is_enabled),
+        sa.or_(
+            col(VirtualQueue.parked_reason) == DESTINATION_DISABLED,
+            col(Destination.version) != col(VirtualQueue.parked_version),
+        ),
     )
 
 

@@ -88,7 +88,7 @@ def queue(
 async def send_due(
     database: Database, postman: Postman, compose: Compose, on_sent: OnSent, now: dt.datetime
 ) -> bool:
-    """Send up to 20 due mails; True when there were some."""
+    """Send the mail that is due longest; True when there was one."""
     async with database.writing() as session:
         mails = await _take(session, now)
     for mail in mails:
@@ -101,7 +101,7 @@ async def _take(session: AsyncSession, now: dt.datetime) -> list[OutgoingMail]:
         sa.select(OutgoingMail)
         .where(col(OutgoingMail.due_at) <= now)
         .order_by(col(OutgoingMail.due_at))
-        .limit(20)
+        .limit(1)  # a lease each: one slow server must not let the others' run out
         .with_for_update(skip_locked=True)
     )
     mails = list(rows.scalars())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import sqlalchemy as sa
 from sqlmodel import Field
 
 from app.core.db import Id, Json, Main, Moment
@@ -16,6 +17,15 @@ class Receipt(Main, table=True):
     """
 
     __tablename__ = "receipt"
+    __table_args__ = (
+        sa.Index(
+            "uq_receipt_final",
+            "request_id",
+            unique=True,
+            postgresql_where=sa.text("is_final"),
+            sqlite_where=sa.text("is_final"),
+        ),
+    )
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(sa_type=Id, index=True)

@@ -57,10 +57,10 @@ async def approve(
 ) -> SubjectRequest:
     """Let a request go on that waits for an operator's eyes."""
     request = await find(session, workspace_id, request_id)
-    if request.hold_reason == BULK and request.asked_by == actor:
+    if request.approval_reason == BULK and request.asked_by == actor:
         raise SecondPerson("Ask a colleague to approve it, with another key or account.")
     request.status = move(request.status, "approve")
-    request.hold_reason = None
+    request.approval_reason = request.hold_reason = None
     request.next_step_at = now
     _log(session, request, "approved", actor, now)
     hint_after_commit(session, "advance")
@@ -142,7 +142,7 @@ async def release(
     request = await find(session, workspace_id, request_id)
     move(request.status, "release")
     request.status = Status(request.held_status or Status.RESOLVING)
-    request.held_status = request.hold_reason = None
+    request.held_status, request.hold_reason = None, request.approval_reason
     request.next_step_at = now
     if request.status == Status.COOLING_OFF and request.verified_at is not None:
         request.next_step_at = max(now, request.verified_at + COOLING_OFF)

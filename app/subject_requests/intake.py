@@ -143,6 +143,7 @@ def _request(ask: Ask, services: Services, now: dt.datetime) -> dict[str, Any]:
         "verified_at": now if ask.is_verified else None,
         "has_contact": ask.contact_email is not None,
         "asked_by": ask.asked_by or ask.channel,
+        "approval_reason": ask.approval_reason,
         "hold_reason": ask.approval_reason,
         "open_count": 0,
         "phase": 0,

@@ -70,6 +70,8 @@ class SubjectRequest(Main, table=True):
     duplicate_of: str | None = Field(default=None, sa_type=Id, index=True)
     asked_by: str = ""
     """The key, operator or channel it came from; who asked for many cannot approve them alone."""
+    approval_reason: str | None = None
+    """Why an operator must approve it; kept through holds until somebody does."""
     hold_reason: str | None = None
     held_status: str | None = None
     """The status to return to on release."""

@@ -188,7 +188,11 @@ async def _may_mail(
 ) -> bool:
     """Few mails per mailbox (by digest), and a budget over all."""
     mailbox = services.ring.subject_ref(workspace_id, email.kind, email.value).hex()
-    for budget, who in (("mail_hour", mailbox), ("mail_day", mailbox), ("mail_total", "all")):
+    for budget, who in (
+        ("mail_hour", mailbox),
+        ("mail_day", mailbox),
+        ("mail_total", workspace_id),
+    ):
         if not await limits.allows(budget, who):
             log.warning("mail_withheld", reason=budget, workspace_id=workspace_id)
             return False

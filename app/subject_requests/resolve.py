@@ -7,7 +7,9 @@ transaction: state, deliveries, places in queues. Several people go through both
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,13 +35,16 @@ from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
 from app.subject_requests.timeline import note
 from app.suppression import service as suppression
-from connectors.contract import Call, Identifier, Operation, Outcome, Person, supports
+from connectors.contract import Call, Identifier, Operation, Outcome, Person, retry, supports
 
 log = get_logger(__name__)
 
 BATCH = 100
 LEASE = dt.timedelta(seconds=60)
+LOOKUP_SECONDS = 20.0
 RETRY = dt.timedelta(seconds=30)
+RETRY_CAP = dt.timedelta(hours=1)
+FAILED_EVENT = "resolve_failed"
 MAX_PER_KIND = 50
 
 
@@ -49,22 +54,32 @@ async def resolve_due(services: Services, now: dt.datetime) -> bool:
         batch = await _take(session, now)
     if not batch:
         return False
+    started = time.monotonic()
     found, failed = await _ask_sources(services, batch)
+    now += dt.timedelta(seconds=time.monotonic() - started)
     ready = [request for request in batch if request.id not in failed]
     await _store(services, ready, found, now)
     async with services.database.writing() as session:
-        for request_id in failed:
-            held = await _still_resolving(session, [request_id])
-            for request in held:
-                request.next_step_at = now + RETRY
-                note(
-                    session, request.id, "resolve_failed", "service", now, source=failed[request_id]
-                )
+        for request in await _still_resolving(session, list(failed)):
+            await _put_off(session, request, failed[request.id], now)
         if ready:
             await plan_requests(
                 session, services, await _still_resolving(session, [each.id for each in ready]), now
             )
     return True
+
+
+async def _put_off(
+    session: AsyncSession, request: SubjectRequest, source: str, now: dt.datetime
+) -> None:
+    """Ask again later: after half a minute, and twice as long each time, up to an hour."""
+    tries = await session.execute(
+        sa.select(sa.func.count()).where(
+            col(RequestEvent.request_id) == request.id, col(RequestEvent.type) == FAILED_EVENT
+        )
+    )
+    request.next_step_at = now + min(RETRY_CAP, RETRY * 2 ** min(tries.scalar_one(), 10))
+    note(session, request.id, FAILED_EVENT, "service", now, source=source)
 
 
 async def _take(session: AsyncSession, now: dt.datetime) -> list[SubjectRequest]:
@@ -103,7 +118,7 @@ async def _ask_sources(
     """What identity sources know: request id -> further identifiers; and the requests a source
     could not answer.
     """
-    asking = [each for each in batch if each.kind != Kind.UNSUPPRESSION]
+    asking = [each for each in batch if each.verified_at is not None]  # else only what was named
     async with services.database.reading() as session:
         sources = await _sources(session, {each.workspace_id for each in asking})
         opened = await vault.open_holder(session, services.keys, [each.id for each in asking])
@@ -117,16 +132,19 @@ async def _ask_sources(
             found[request.id] += await visitors.linked(
                 session, services.keys, services.ring, request.workspace_id, known[request.id]
             )
-    for source in sources:
-        mine = [
-            each for each in asking if each.workspace_id == source.workspace_id and known[each.id]
-        ]
-        if not mine:
-            continue
-        people = [Person(each.id, tuple(known[each.id] + found[each.id])) for each in mine]
-        answer = await services.ask(
-            source, Call(new_id("call"), Operation.ERASE, 1), "lookup", people
-        )
+    people = {
+        each.id: Person(each.id, tuple(known[each.id] + found[each.id]))
+        for each in asking
+        if known[each.id]
+    }
+    concerned = [
+        [people[each.id] for each in asking if _concerns(source, each) and each.id in people]
+        for source in sources
+    ]
+    answers = await asyncio.gather(
+        *(_ask(services, *each) for each in zip(sources, concerned, strict=True))
+    )
+    for source, mine, answer in zip(sources, concerned, answers, strict=True):
         if isinstance(answer, Outcome):
             failed |= {each.id: source.id for each in mine}
             log.warning("lookup_failed", destination_id=source.id, reason=answer.reason)
@@ -134,6 +152,22 @@ async def _ask_sources(
         for request_id, identifiers in answer.items():
             found[request_id] += identifiers
     return found, failed
+
+
+def _concerns(source: Destination, request: SubjectRequest) -> bool:
+    return source.workspace_id == request.workspace_id
+
+
+async def _ask(services: Services, source: Destination, people: Sequence[Person]) -> Any:
+    """One source's answer; one that hangs holds nobody longer than the others may take."""
+    if not people:
+        return {}
+    call = Call(new_id("call"), Operation.ERASE, 1)
+    try:
+        async with asyncio.timeout(LOOKUP_SECONDS):
+            return await services.ask(source, call, "lookup", people)
+    except TimeoutError:
+        return retry("timeout")
 
 
 async def _sources(session: AsyncSession, workspace_ids: set[str]) -> list[Destination]:
@@ -214,7 +248,7 @@ def _normalised(identifiers: Sequence[Identifier]) -> list[Identifier]:
 async def _needs_approval(session: AsyncSession, request_id: str, now: dt.datetime) -> None:
     for request in await _still_resolving(session, [request_id]):
         request.status = Status.AWAITING_APPROVAL
-        request.hold_reason = "too_many_identifiers"
+        request.approval_reason = request.hold_reason = "too_many_identifiers"
         request.next_step_at = None
         note(session, request.id, "approval_needed", "service", now, reason="too_many_identifiers")
 
@@ -346,7 +380,7 @@ def _start(
     live = [each for each in deliveries if each.skip_reason is None]
     request.status = Status.IN_PROGRESS
     request.open_count = len(live)
-    request.phase = min((each.phase for each in deliveries), default=0)
+    request.phase = plan.first_phases(deliveries).get(request.id, 0)
     request.phase_open_count = sum(each.phase == request.phase for each in live)
     request.next_step_at = None
     note(session, request.id, "planned", "service", now, deliveries=len(deliveries))

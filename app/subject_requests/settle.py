@@ -31,7 +31,7 @@ from app.subject_requests.models import SubjectRequest
 from app.subject_requests.services import Services
 from app.subject_requests.states import FINAL, Status
 from app.subject_requests.timeline import note
-from app.suppression import service as suppression
+from app.suppression.models import Suppression
 
 SOFTWARE = {"name": "quittance", "version": version("quittance")}
 DEEMED_DELIVERED = dt.timedelta(days=14)
@@ -95,10 +95,13 @@ async def finalise(
     duplicates = (
         (
             await session.execute(
-                sa.select(SubjectRequest).where(
+                sa.select(SubjectRequest)
+                .where(
                     col(SubjectRequest.duplicate_of).in_([each.id for each in requests]),
                     col(SubjectRequest.status).not_in(FINAL),
                 )
+                .order_by(col(SubjectRequest.id))
+                .with_for_update()
             )
         )
         .scalars()
@@ -168,6 +171,7 @@ class Facts:
         self.deliveries: dict[str, list[wording.DeliveryFact]] = defaultdict(list)
         self.commitments: dict[str, list[dict[str, str]]] = defaultdict(list)
         self.interim: dict[str, str] = {}
+        self.suppressed_until: dict[str, dt.datetime] = {}
 
 
 async def gather(session: AsyncSession, requests: Sequence[SubjectRequest]) -> Facts:
@@ -196,6 +200,7 @@ async def gather(session: AsyncSession, requests: Sequence[SubjectRequest]) -> F
         facts.commitments[holder_id].append(
             {"id_type": kind, "alg": "HMAC-SHA256-v1", "value": value}
         )
+    facts.suppressed_until = await _suppressed_until(session, ids)
     receipts = await session.execute(
         sa.select(col(Receipt.request_id), col(Receipt.id)).where(
             col(Receipt.request_id).in_(ids), ~col(Receipt.is_final)
@@ -203,6 +208,23 @@ async def gather(session: AsyncSession, requests: Sequence[SubjectRequest]) -> F
     )
     facts.interim = dict(receipts.all())
     return facts
+
+
+async def _suppressed_until(
+    session: AsyncSession, request_ids: Sequence[str]
+) -> dict[str, dt.datetime]:
+    """Request id -> when the last entry of its person leaves our own list; nobody listed: none."""
+    rows = await session.execute(
+        sa.select(col(PersonalValue.holder_id), sa.func.max(col(Suppression.expires_at)))
+        .join(
+            Suppression,
+            (col(Suppression.workspace_id) == col(PersonalValue.workspace_id))
+            & (col(Suppression.subject_ref) == col(PersonalValue.subject_ref)),
+        )
+        .where(col(PersonalValue.holder_id).in_(request_ids))
+        .group_by(col(PersonalValue.holder_id))
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 async def _connectors(session: AsyncSession, destination_ids: set[str]) -> dict[str, str]:
@@ -251,11 +273,6 @@ def receipt_claims(
     )
     if not is_final or (request.status == Status.CANCELLED):
         outcome = "partial"
-    is_suppressing = request.kind in {"opt_out", "suppression"} or (
-        request.kind == "erasure"
-        and workspace.suppress_after_erasure
-        and request.status not in {Status.DENIED}
-    )
     claims: dict[str, Any] = {
         "iss": settings.public_url,
         "jti": jti,
@@ -281,9 +298,7 @@ def receipt_claims(
         "destinations": wording.destinations_json(mine),
         "residuals": residuals,
         "own_records": wording.own_records_json(
-            suppression_until=suppression.expiry(now, settings.suppression_months)
-            if is_suppressing
-            else None,
+            suppression_until=facts.suppressed_until.get(request.id),
             record_until=now + dt.timedelta(days=settings.request_record_days),
             forget_after_days=grace(services, workspace).days,
         ),

@@ -149,6 +149,13 @@ def upgrade() -> None:
     with op.batch_alter_table("receipt", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_receipt_request_id"), ["request_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_receipt_workspace_id"), ["workspace_id"], unique=False)
+        batch_op.create_index(
+            "uq_receipt_final",
+            ["request_id"],
+            unique=True,
+            postgresql_where=sa.text("is_final"),
+            sqlite_where=sa.text("is_final"),
+        )
 
     op.create_table(
         "request_event",
@@ -373,6 +380,7 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(), nullable=True),
         sa.Column("duplicate_of", Id, nullable=True),
         sa.Column("asked_by", sa.String(), nullable=False),
+        sa.Column("approval_reason", sa.String(), nullable=True),
         sa.Column("hold_reason", sa.String(), nullable=True),
         sa.Column("held_status", sa.String(), nullable=True),
         sa.Column("denial_reason", sa.String(), nullable=True),
@@ -652,6 +660,11 @@ def downgrade() -> None:
 
     op.drop_table("request_event")
     with op.batch_alter_table("receipt", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_receipt_final",
+            postgresql_where=sa.text("is_final"),
+            sqlite_where=sa.text("is_final"),
+        )
         batch_op.drop_index(batch_op.f("ix_receipt_workspace_id"))
         batch_op.drop_index(batch_op.f("ix_receipt_request_id"))
 
