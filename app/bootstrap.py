@@ -28,7 +28,11 @@ from app.sites.models import Site
 UP_KEY = "printed by quittance up"
 
 
-class InUse(Exception):
+class CannotStart(Exception):
+    """Something outside stands in the way; the text says what, and what to do."""
+
+
+class InUse(CannotStart):
     """Another process holds the data directory; the text says which."""
 
 
@@ -62,6 +66,16 @@ def lock(data_dir: Path, url: str) -> Lock:
     return Lock(file)
 
 
+def make_data_dir(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotStart(
+            f"QUITTANCE_DATA_DIR={settings.data_dir} cannot be used as a directory "
+            f"({error.strerror})."
+        ) from None
+
+
 def running_at(settings: Settings) -> str | None:
     """Where the embedded service of this data directory runs, or ran last."""
     try:
@@ -72,7 +86,7 @@ def running_at(settings: Settings) -> str | None:
 
 def prepare(settings: Settings) -> None:
     """Directories, both schemas, and on a fresh database the key file; quick when all is there."""
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_data_dir(settings)
     for path in settings.shared_paths:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     migrate.upgrade(settings.main_url, "main")

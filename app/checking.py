@@ -34,16 +34,20 @@ def check(
 ) -> tuple[int, dict[str, Any]]:
     """Exit code and answer for ``quittance receipt verify``."""
     if (opening is None) != (pair is None):
-        return UNREADABLE, {"valid": False, "problem": "Give --opening and --identifier together."}
+        return UNREADABLE, {
+            "valid": False,
+            "unreadable": True,
+            "problem": "Give --opening and --identifier together.",
+        }
     try:
         identifier = normalise(*pair) if pair else None
     except Invalid as error:
-        return UNREADABLE, {"valid": False, "problem": str(error)}
+        return UNREADABLE, {"valid": False, "unreadable": True, "problem": str(error)}
     try:
         token = sys.stdin.read() if str(file) == "-" else file.read_text()
         checked = verify(token, _key_set(jwks, settings), opening, identifier)
     except (Unreadable, OSError, UnicodeDecodeError) as error:
-        return UNREADABLE, {"valid": False, "problem": _why(error)}
+        return UNREADABLE, {"valid": False, "unreadable": True, "problem": _why(error)}
     except NotValid as error:
         return NOT_VALID, {"valid": False, "problem": str(error)}
     if checked.is_theirs is False:
@@ -98,7 +102,8 @@ def _engine(url: str) -> sa.Engine:
 def as_text(answer: dict[str, Any]) -> str:
     """The answer for a person."""
     if answer.get("problem"):
-        return f"NOT VALID: {answer['problem']}"
+        verdict = "COULD NOT CHECK" if answer.get("unreadable") else "NOT VALID"
+        return f"{verdict}: {answer['problem']}"
     receipt = answer["receipt"]
     request = receipt["request"]
     lines = [

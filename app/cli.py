@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from app.core.errors import Problem
 from app.core.logging import configure
@@ -32,7 +33,7 @@ Port = Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one
 
 def main() -> None:
     """Entry point: every expected error is one sentence on standard error and exit code 1."""
-    from app.bootstrap import InUse  # noqa: PLC0415 (start-up time)
+    from app.bootstrap import CannotStart  # noqa: PLC0415 (start-up time)
 
     try:
         app()
@@ -43,7 +44,7 @@ def main() -> None:
             err=True,
         )
         sys.exit(1)
-    except (Problem, InUse, KeyFileError) as error:
+    except (Problem, CannotStart, KeyFileError) as error:
         text = f"{error.title}. {error.detail or ''}" if isinstance(error, Problem) else str(error)
         typer.echo(text.strip(), err=True)
         sys.exit(1)
@@ -51,13 +52,23 @@ def main() -> None:
 
 def load_settings(**changes: Any) -> Settings:
     """Settings from the environment and the command line, or a list of what is wrong with them."""
-    settings = Settings(**{name: value for name, value in changes.items() if value is not None})
-    if problems := settings.problems():
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        settings = Settings(**given)
+        problems = settings.problems()
+    except ValidationError as error:
+        problems = [_setting_problem(each) for each in error.errors()]
+    if problems:
         for problem in problems:
             typer.echo(problem, err=True)
         raise typer.Exit(1)
     configure(settings.log_level, json=settings.log_json)
     return settings
+
+
+def _setting_problem(error: Any) -> str:
+    name = str(error["loc"][0]).upper() if error["loc"] else "settings"
+    return f"QUITTANCE_{name} is not valid: {error['msg'].removeprefix('Value error, ')}."
 
 
 # Starting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,8 @@ from app.main import create_app
 
 def up(settings: Settings, *, with_demo: bool, as_json: bool) -> None:
     """The embedded form: prepare, start, print the addresses, serve until stopped."""
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_port(settings)
+    bootstrap.make_data_dir(settings)
     held = bootstrap.lock(settings.data_dir, settings.public_url)
     bootstrap.prepare(settings)
     welcome: dict[str, Any] = {}
@@ -41,6 +43,20 @@ def up(settings: Settings, *, with_demo: bool, as_json: bool) -> None:
 
     _Server(_config(settings, create_app(settings, on_start)), announce).run()
     held.file.close()
+
+
+def _check_port(settings: Settings) -> None:
+    """Before anything is prepared: nobody else may listen there."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise bootstrap.CannotStart(
+                f"{settings.host}:{settings.port} cannot be used ({error.strerror}). "
+                "Choose another port with --port, or --port 0 for a free one."
+            ) from None
 
 
 def serve(settings: Settings) -> None:

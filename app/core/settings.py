@@ -183,7 +183,9 @@ class Settings(BaseSettings):
 
     @field_validator("base_url")
     @classmethod
-    def _no_slash(cls, value: str) -> str:
+    def _is_address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("write it as https://privacy.example.com")
         return value.rstrip("/")
 
     @field_validator("log_level")
