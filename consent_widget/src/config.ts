@@ -22,8 +22,17 @@ export interface Purpose {
   readonly required: boolean;
   /** Granted without a choice; heeded only where the regime is opt-out. */
   readonly default: boolean;
-  /** Counts as sale, sharing or targeted advertising, so GPC denies it. */
-  readonly sale?: boolean;
+  /** Counts as sale, sharing or targeted advertising: what the GPC signal says no to. */
+  readonly denied_by_gpc: boolean;
+}
+
+/** The site's design tokens; `theme.ts` turns them into colours that can be read. */
+export interface Theme {
+  /** `#rrggbb` */
+  readonly accent: string;
+  readonly position: "bottom" | "center";
+  /** Pixels. */
+  readonly radius: number;
 }
 
 export interface Config {
@@ -34,11 +43,17 @@ export interface Config {
   readonly mode: Mode;
   /** False where this regime needs no banner: notice by link only. */
   readonly shown: boolean;
+  /** The law has the signal respected; where it does not, the signal changes nothing. */
+  readonly honours_gpc: boolean;
   readonly language: string;
+  readonly direction: "ltr" | "rtl";
   readonly languages: readonly string[];
   readonly expiry_days: number;
   readonly purposes: readonly Purpose[];
   readonly texts: Texts;
+  readonly theme?: Theme;
+  /** The site's own policy; empty: the link leads to `privacy_url`. */
+  readonly policy_url?: string;
   /** Origin of the service, without a slash at the end. */
   readonly api: string;
   /** The service saw `Sec-GPC: 1` when it served this configuration. */

@@ -21,7 +21,7 @@ function record({ texts, language }: Config, { decision }: State): (Node | strin
   } catch {
     // A language tag this browser does not know: the ISO day is understood everywhere.
   }
-  const template = texts.record.includes("{id}") ? texts.record : `${texts.record} {id} {date}`;
+  const template = texts.record.includes("{id}") ? texts.record : `${texts.record}: {id} ({date})`;
   return template
     .split(/(\{id\}|\{date\})/)
     .map((part) =>
@@ -79,7 +79,7 @@ export function openDialog(
 
   const dialog = h(
     "dialog",
-    { "aria-labelledby": "preferences", ...inLanguage(config.language) },
+    { "aria-labelledby": "preferences", ...inLanguage(config) },
     h("div", { class: "top" }, h("h2", { id: "preferences" }, texts.dialog_title), close),
     h(
       "div",

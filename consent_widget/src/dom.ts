@@ -2,6 +2,8 @@
  * The page, reached through prototypes: an element named `cookie`, `body` or `createElement`
  * shadows the document's own member, and a page's markup is not ours to trust.
  */
+import type { Config } from "./config";
+
 const getter = <T>(name: "cookie" | "body" | "currentScript" | "documentElement"): (() => T) =>
   Object.getOwnPropertyDescriptor(Document.prototype, name)?.get?.bind(document) as () => T;
 
@@ -60,10 +62,11 @@ export function shadow(host: HTMLElement, ...css: string[]): ShadowRoot {
   return root;
 }
 
-const RTL = /^(ar|ckb|dv|fa|he|iw|ks|ps|sd|syr|ug|ur|yi)\b/i;
-
-/** `lang` and `dir` for text in this language. */
-export const inLanguage = (language: string): { lang: string; dir: string } => ({
+/** The attributes of whatever holds the site's texts. */
+export const inLanguage = ({
+  language,
+  direction,
+}: Pick<Config, "language" | "direction">): { lang: string; dir: string } => ({
   lang: language,
-  dir: RTL.test(language) ? "rtl" : "ltr",
+  dir: direction,
 });

@@ -158,7 +158,7 @@ export function start(config: Config): Quittance {
     open,
     accept,
     reject,
-    set: (changes: Choices) => decide("api", changes),
+    set: saveChoices,
     withdraw,
     on(event: string, listener: (detail: never) => void) {
       const set = listeners.get(event) ?? new Set();

@@ -4,6 +4,7 @@ import base from "./base.css?inline";
 import type { Config } from "./config";
 import { button, create, h, inLanguage, shadow } from "./dom";
 import css from "./placeholder.css?inline";
+import { themeSheet } from "./theme";
 
 export interface PlaceholderActions {
   once(): void;
@@ -25,14 +26,14 @@ export function createPlaceholder(
   const height = Number.parseInt(frame.getAttribute("height") ?? "", 10);
   const size = width > 0 && height > 0 ? `:host{max-width:${width}px;min-height:${height}px}` : "";
   const { texts } = config;
-  shadow(host, base, css, size).append(
+  shadow(host, base, themeSheet(config.theme), css, size).append(
     h(
       "div",
       {
         class: "frame",
         role: "group",
         "aria-label": frame.title || names.join(", "),
-        ...inLanguage(config.language),
+        ...inLanguage(config),
       },
       h("p", {}, texts.placeholder.replaceAll("{purpose}", names.join(", "))),
       h(

@@ -71,6 +71,17 @@ export function answers(config: Config, decision: Decision, now: number): boolea
   );
 }
 
+/** A person's own act on this site: the only grants that stand against the GPC signal. */
+const EXPLICIT: readonly Method[] = ["accept_all", "custom"];
+
+/** Does the signal deny this purpose to a decision made this way? The service judges alike. */
+const signalDenies = (
+  { honours_gpc }: Config,
+  gpc: boolean,
+  method: Method,
+  { denied_by_gpc }: Purpose,
+): boolean => gpc && honours_gpc && denied_by_gpc && !EXPLICIT.includes(method);
+
 /** What holds while nobody has answered; an outdated refusal still refuses, an outdated grant grants nothing. */
 function unanswered(config: Config, earlier: Decision | null): Choices {
   return build(
@@ -80,11 +91,13 @@ function unanswered(config: Config, earlier: Decision | null): Choices {
   );
 }
 
-const isSale = (purpose: Purpose): boolean => purpose.id === "advertising" || purpose.sale === true;
-
 /** The signal is there and nothing it forbids is granted; an explicit grant outweighs it. */
-export const honoursGpc = (config: Config, { gpc, choices }: State): boolean =>
-  gpc && !optional(config).some((purpose) => isSale(purpose) && granted(choices, purpose.id));
+export const honoursGpc = (config: Config, { gpc, choices }: State): boolean => {
+  const denied = optional(config).filter((each) => each.denied_by_gpc);
+  return (
+    gpc && config.honours_gpc && denied.length > 0 && !denied.some(({ id }) => granted(choices, id))
+  );
+};
 
 export interface Start {
   readonly stored: Decision | null;
@@ -97,7 +110,11 @@ export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start)
   const visitorId = stored?.visitorId ?? newVisitorId;
   if (stored && answers(config, stored, now)) {
     const choices = effective(config, stored.choices);
-    return { visitorId, gpc, decision: stored, choices, prompt: null };
+    const answered: State = { visitorId, gpc, decision: stored, choices, prompt: null };
+    const isOverruled = optional(config).some(
+      (each) => granted(choices, each.id) && signalDenies(config, gpc, stored.method, each),
+    );
+    return isOverruled ? heed(config, answered, now) : answered;
   }
   const silent = unanswered(config, stored);
   const open: State = {
@@ -107,22 +124,26 @@ export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start)
     choices: effective(config, silent),
     prompt: config.shown ? "ask" : null,
   };
-  const denied = optional(config).filter((purpose) => purpose.default && isSale(purpose));
-  if (config.mode === "opt_in" || !gpc || denied.length === 0) return open;
-  const changes = build(denied, () => false);
-  return {
-    ...reduce(config, open, { type: "decide", changes, method: "gpc", at: now }),
-    prompt: "gpc",
-  };
+  if (config.mode === "opt_in" || !gpc || !config.honours_gpc) return open;
+  // Who sends the signal has already said no and is not asked, also where it denies nothing.
+  return optional(config).some((each) => each.denied_by_gpc)
+    ? heed(config, open, now)
+    : { ...open, prompt: null };
 }
+
+const heed = (config: Config, state: State, now: number): State => ({
+  ...reduce(config, state, { type: "decide", changes: {}, method: "gpc", at: now }),
+  prompt: "gpc",
+});
 
 export function reduce(config: Config, state: State, action: Action): State {
   switch (action.type) {
     case "decide": {
-      const choices = build(optional(config), ({ id }) =>
-        Object.hasOwn(action.changes, id)
-          ? action.changes[id] === true
-          : granted(state.choices, id),
+      const choices = build(
+        optional(config),
+        (each) =>
+          !signalDenies(config, state.gpc, action.method, each) &&
+          granted(Object.hasOwn(action.changes, each.id) ? action.changes : state.choices, each.id),
       );
       const decision: Decision = {
         mode: config.mode,

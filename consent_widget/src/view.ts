@@ -5,6 +5,7 @@ import base from "./base.css?inline";
 import type { Config } from "./config";
 import { body, button, create, h, inLanguage, shadow } from "./dom";
 import type { State } from "./state";
+import { themeSheet } from "./theme";
 
 export interface BannerActions {
   accept(): void;
@@ -24,8 +25,9 @@ export interface View {
 export const rejectLabel = ({ mode, texts }: Config): string =>
   mode === "opt_out" ? texts.do_not_sell : texts.reject;
 
-export function policyLink({ privacy_url, texts }: Config): HTMLElement[] {
-  return privacy_url ? [h("a", { href: privacy_url, class: "link" }, texts.policy_link)] : [];
+export function policyLink({ policy_url, privacy_url, texts }: Config): HTMLElement[] {
+  const href = policy_url || privacy_url;
+  return href ? [h("a", { href, class: "link" }, texts.policy_link)] : [];
 }
 
 function whenBody(run: (body: HTMLElement) => void): void {
@@ -43,6 +45,13 @@ function whenBody(run: (body: HTMLElement) => void): void {
   observer.observe(document, { childList: true, subtree: true });
 }
 
+/** What consent is asked for, by name: a choice needs that without another click. */
+const askedFor = ({ purposes }: Config): string =>
+  purposes
+    .filter(({ required }) => !required)
+    .map(({ name }) => name)
+    .join(" · ");
+
 function banner(config: Config, prompt: "ask" | "gpc", actions: BannerActions): HTMLElement {
   const { texts } = config;
   const manage = button("manage", texts.manage, actions.manage);
@@ -51,6 +60,7 @@ function banner(config: Config, prompt: "ask" | "gpc", actions: BannerActions): 
   const sentence = prompt === "ask" ? texts.body : texts.gpc_notice;
   const text = h("p", { class: "muted" }, sentence);
   const words = h("div", { class: "words", "aria-live": "polite" }, title, text);
+  if (prompt === "ask") words.append(h("p", { class: "purposes" }, askedFor(config)));
   const choices =
     prompt === "ask"
       ? [
@@ -62,7 +72,7 @@ function banner(config: Config, prompt: "ask" | "gpc", actions: BannerActions): 
   setTimeout(() => text.replaceChildren(sentence), 400);
   return h(
     "section",
-    { class: "banner", role: "region", "aria-label": texts.title, ...inLanguage(config.language) },
+    { class: "banner", role: "region", "aria-label": texts.title, ...inLanguage(config) },
     words,
     h("div", { class: "choices" }, ...choices),
     h("div", { class: "more" }, manage, ...policyLink(config)),
@@ -71,7 +81,8 @@ function banner(config: Config, prompt: "ask" | "gpc", actions: BannerActions): 
 
 export function createView(config: Config, actions: BannerActions): View {
   const host = create("quittance-banner");
-  const root = shadow(host, base, css);
+  const root = shadow(host, base, themeSheet(config.theme), css);
+  if (config.theme?.position === "center") host.dataset.position = "center";
   let shown: HTMLElement | null = null;
   let current: State["prompt"] = null;
   const attach = (): void => {

@@ -10,6 +10,7 @@ const purpose = (id: string, more: Partial<Purpose> = {}): Purpose => ({
   description: `Why ${id}`,
   required: false,
   default: false,
+  denied_by_gpc: false,
   ...more,
 });
 
@@ -21,14 +22,16 @@ export function site(changes: Partial<Config> = {}): Config {
     regime: "gdpr",
     mode: "opt_in",
     shown: true,
+    honours_gpc: true,
     language: "en",
+    direction: "ltr",
     languages: ["en"],
     expiry_days: 180,
     purposes: [
       purpose("necessary", { required: true, default: true }),
       purpose("functional"),
       purpose("analytics"),
-      purpose("advertising"),
+      purpose("advertising", { denied_by_gpc: true }),
     ],
     texts: {
       title: "Your privacy",
@@ -50,6 +53,7 @@ export function site(changes: Partial<Config> = {}): Config {
       placeholder_always: "Always load",
       record: "Record {id}, {date}",
     },
+    theme: { accent: "#1f5fae", position: "bottom", radius: 8 },
     api: "https://privacy.example",
     gpc: false,
     privacy_url: "https://shop.example/privacy",

@@ -109,6 +109,16 @@ describe("a first visit", () => {
   });
 });
 
+it("names what it asks for, links the site's own policy, writes in the language's direction", () => {
+  visit(site({ language: "ar", direction: "rtl", policy_url: "/policy" }));
+  expect(inside(".purposes")?.textContent).toBe("The functional · The analytics · The advertising");
+  expect(inside("a")?.getAttribute("href")).toBe("/policy");
+  expect(banner()?.getAttribute("dir")).toBe("rtl");
+  expect((host() as HTMLElement).dataset.position).toBeUndefined();
+  visit(site({ theme: { accent: "#1f5fae", position: "center", radius: 0 } }));
+  expect((host() as HTMLElement).dataset.position).toBe("center");
+});
+
 describe("the page's object", () => {
   it("sets, withdraws, and announces only real changes", () => {
     visit();
@@ -116,7 +126,7 @@ describe("the page's object", () => {
     quittance.set({ analytics: true });
     quittance.withdraw();
     quittance.withdraw();
-    expect(changes.map(({ method }) => method)).toEqual(["api", "withdrawal"]);
+    expect(changes.map(({ method }) => method)).toEqual(["custom", "withdrawal"]);
     expect(quittance.choices()).toEqual({
       necessary: true,
       functional: false,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { all, answers, begin, reduce, type State } from "../src/state";
+import { all, answers, begin, honoursGpc, reduce, type State } from "../src/state";
 import { decision, NOW, site, usSite, VISITOR } from "./fixtures";
 
 const DAY = 86_400_000;
@@ -46,11 +46,59 @@ describe("Global Privacy Control", () => {
     expect(state.prompt).toBe("gpc");
   });
 
-  it("denies purposes flagged as sale as well", () => {
+  it("denies exactly what the site says it denies, whatever a purpose is called", () => {
     const config = usSite();
-    const purposes = config.purposes.map((each) => ({ ...each, sale: each.id === "analytics" }));
+    const purposes = config.purposes.map((each) => ({
+      ...each,
+      denied_by_gpc: each.id === "analytics",
+    }));
     const state = begin({ ...config, purposes }, { ...NOBODY, gpc: true });
-    expect(state.choices).toMatchObject({ functional: true, analytics: false, advertising: false });
+    expect(state.choices).toMatchObject({ functional: true, analytics: false, advertising: true });
+  });
+
+  it("is recorded also where the service has left the denied purposes off already", () => {
+    const config = usSite({ shown: false });
+    const purposes = config.purposes.map((each) => ({ ...each, default: !each.denied_by_gpc }));
+    const state = begin({ ...config, purposes }, { ...NOBODY, gpc: true });
+    expect(state.decision).toMatchObject({
+      method: "gpc",
+      choices: { functional: true, analytics: true, advertising: false },
+    });
+    expect(state.prompt).toBe("gpc");
+  });
+
+  it("changes nothing where the law does not honour it", () => {
+    const config = usSite({ honours_gpc: false });
+    const state = begin(config, { ...NOBODY, gpc: true });
+    expect(state).toMatchObject({ decision: null, prompt: "ask", choices: { advertising: true } });
+    expect(honoursGpc(config, state)).toBe(false);
+  });
+
+  it("asks nothing where nothing is sold, and claims nothing", () => {
+    const config = usSite();
+    const purposes = config.purposes.map((each) => ({ ...each, denied_by_gpc: false }));
+    const state = begin({ ...config, purposes }, { ...NOBODY, gpc: true });
+    expect(state).toMatchObject({ decision: null, prompt: null, choices: { advertising: true } });
+    expect(honoursGpc({ ...config, purposes }, state)).toBe(false);
+  });
+
+  it.each([
+    ["api", false],
+    ["migrated", false],
+    ["custom", true],
+    ["accept_all", true],
+  ] as const)("meets a grant made by %s: does the grant stand? %s", (method, stands) => {
+    const config = usSite();
+    const changes = { advertising: true };
+    const honoured = begin(config, { ...NOBODY, gpc: true });
+    const state = reduce(config, honoured, { type: "decide", changes, method, at: NOW });
+    expect(state.choices.advertising).toBe(stands);
+
+    const stored = decision({ mode: "opt_out", method, choices: all(config, true) });
+    const later = begin(config, { ...NOBODY, gpc: true, stored });
+    expect(later.choices).toMatchObject({ analytics: true, advertising: stands });
+    expect(later.decision === stored).toBe(stands);
+    expect(later.prompt).toBe(stands ? null : "gpc");
   });
 
   it("yields to an explicit choice made here before", () => {
@@ -147,6 +195,7 @@ describe("deciding", () => {
         description: "",
         required: false,
         default: false,
+        denied_by_gpc: false,
       })),
     });
     const none = begin(hostile, NOBODY);

@@ -1,0 +1,758 @@
+"""The consent widget in a real browser, on somebody else's page under a strict policy, in front of
+a running service."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    FloatRect,
+    Locator,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
+
+from tests.journeys.instance import Embedded, wait_for
+
+ARGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+NONCE = "c2hvcA"
+XSS = "</script><script>alert(1)</script>\u2028<!--<img src=x onerror=alert(2)>"
+PIXEL = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\0\0\0!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
+
+# Held back: `ran` tells what ran and in which order, the host's log what was fetched.
+GATES = f"""
+<script type="text/plain" data-purpose="analytics" nonce="{NONCE}">ran.push("first")</script>
+<script type="text/plain" data-purpose="analytics" nonce="{NONCE}" data-src="/held/second.js"></script>
+<script type="text/plain" data-purpose="analytics" nonce="{NONCE}">ran.push("third")</script>
+<script type="text/plain" data-purpose="advertising" nonce="{NONCE}" data-src="/held/fourth.js"></script>
+<img data-purpose="advertising" data-src="/held/pixel.gif" alt="">
+<iframe data-purpose="functional" data-src="/held/film" width="400" height="225" title="Film"></iframe>
+"""  # noqa: E501 - markup reads better in lines of its own
+HELD = {"/held/second.js", "/held/fourth.js", "/held/pixel.gif", "/held/film"}
+NEXT_RECORD = "id => quittance.consentId && quittance.consentId !== id"
+ORDER = ["first", "second", "third", "fourth"]
+
+
+# --- the world around the widget
+
+
+class Shop:
+    """Somebody's site on an origin of its own; ``log`` has every path that was asked for."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, tuple[str, str]] = {}
+        self.styles = ""
+        self.log: list[str] = []
+        shop = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                shop.log.append(self.path)
+                status, kind, body, policy = shop._answer(self.path)
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Cache-Control", "no-store")
+                if policy:
+                    self.send_header("Content-Security-Policy", policy)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        # Not 127.0.0.1, so that the service is another site to the browser, not only another port.
+        self.origin = f"http://localhost:{self._server.server_port}"
+
+    def _answer(self, path: str) -> tuple[int, str, bytes, str]:
+        if page := self.pages.get(path):
+            return 200, "text/html; charset=utf-8", page[0].encode(), page[1]
+        if path == "/look.css":
+            return 200, "text/css", self.styles.encode(), ""
+        if script := re.fullmatch(r"/held/(\w+)\.js", path):
+            return 200, "text/javascript", f'ran.push("{script[1]}")'.encode(), ""
+        if path.endswith(".gif"):
+            return 200, "image/gif", PIXEL, ""
+        return (200 if path == "/held/film" else 404), "text/html", b"<p>A film</p>", ""
+
+    @property
+    def held(self) -> list[str]:
+        """What was fetched of what is held back."""
+        return sorted(path for path in self.log if path.startswith("/held/"))
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@dataclass
+class Stage:
+    """Service, shop and browser; ``open`` visits the shop as a new person."""
+
+    service: Embedded
+    shop: Shop
+    browser: Browser
+    site_key: str
+    contexts: list[BrowserContext] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def page(
+        self,
+        *,
+        markup: str = GATES,
+        region: str = "DE",
+        site_key: str = "",
+        types: str = "quittance",
+    ) -> str:
+        """The address of a page of the shop that embeds the banner."""
+        base = self.service.base_url
+        banner = f"{base}/b/{site_key or self.site_key}.js?region={region}"
+        path = f"/{len(self.shop.pages)}"
+        html = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Shop</title>
+<meta name="viewport" content="width=device-width">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="/look.css">
+<script nonce="{NONCE}">
+  const ran = [];
+  const broken = [];
+  const note = (event) => broken.push(event.violatedDirective + " " + event.blockedURI);
+  addEventListener("securitypolicyviolation", note);
+</script>
+<script nonce="{NONCE}" src="{banner}" async></script>
+<body><main><h1>Shop</h1><a href="#">A link</a>{markup}</main></body></html>"""
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{NONCE}' {base}; connect-src {base}; "
+            "style-src 'self'; img-src 'self' data:; frame-src 'self'; base-uri 'none'; "
+            f"form-action 'none'; require-trusted-types-for 'script'; trusted-types {types}"
+        )
+        self.shop.pages[path] = html, policy
+        return self.shop.origin + path
+
+    def context(self, **options: Any) -> BrowserContext:
+        context = self.browser.new_context(locale="en-GB", **options)
+        self.contexts.append(context)
+        context.on("request", self._look_at)
+        context.on("weberror", lambda error: self.faults.append(str(error.error)))
+        context.on("console", self._listen)
+        context.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
+        return context
+
+    def _listen(self, said: ConsoleMessage) -> None:
+        if "Content Security Policy" in said.text:
+            self.faults.append(said.text)
+
+    def _look_at(self, request: Request) -> None:
+        known = (self.service.base_url + "/", self.shop.origin + "/", "data:,")
+        if not request.url.startswith(known):
+            self.faults.append(f"third party: {request.url}")
+
+    def open(self, address: str, context: BrowserContext | None = None, **options: Any) -> Page:
+        """The page once the widget has read what it knows."""
+        page = (context or self.context(**options)).new_page()
+        page.goto(address)
+        until(page, "window.quittance")
+        return page
+
+    def record(self, page: Page) -> dict[str, Any]:
+        """What the service holds as proof of the page's last choice."""
+        until(page, "quittance.consentId")
+        consent_id = page.evaluate("quittance.consentId")
+        listed = self.service.api.get("/v1/consents", params={"site_key": self.site_key})
+        found = [
+            each
+            for each in listed.raise_for_status().json()["items"]
+            if each["consent_id"] == consent_id
+        ]
+        assert len(found) == 1
+        return dict(found[0])
+
+    def end(self) -> None:
+        """No page may have broken its policy, thrown, or talked to anybody else."""
+        for context in self.contexts:
+            for page in context.pages:
+                self.faults += page.evaluate("typeof broken === 'undefined' ? [] : broken")
+            context.close()
+        assert self.faults == []
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: Path) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium_path, args=ARGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    made = Shop()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    made = Embedded(tmp_path_factory.mktemp("service"), {"QUITTANCE_CONSENT_PER_MINUTE": "1000"})
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
+        made.disconnect()
+
+
+NewSite = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def new_site(service: Embedded, shop: Shop) -> NewSite:
+    """Publish a site with this configuration for the shop; returns its key."""
+
+    def make(**config: Any) -> str:
+        body = {"name": "Shop", "origins": [shop.origin], "config": config}
+        site_key = service.api.post("/v1/sites", json=body).raise_for_status().json()["site_key"]
+        service.api.post(f"/v1/sites/{site_key}/publish").raise_for_status()
+        return str(site_key)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def site_key(new_site: NewSite) -> str:
+    return new_site()
+
+
+@pytest.fixture
+def stage(service: Embedded, shop: Shop, browser: Browser, site_key: str) -> Iterator[Stage]:
+    made = Stage(service, shop, browser, site_key)
+    shop.log.clear()
+    shop.styles = ""
+    yield made
+    made.end()
+
+
+def until(page: Page, expression: str, argument: Any = None) -> None:
+    """Wait for the page to say yes. Playwright's own waiting calls eval, which the policy
+    forbids."""
+    wait_for(lambda: page.evaluate(expression, argument), expression, 15)
+
+
+def banner(page: Page) -> Locator:
+    return page.locator("quittance-banner [role=region]")
+
+
+def box_of(element: Locator) -> FloatRect:
+    box = element.bounding_box()
+    assert box
+    return box
+
+
+def press(page: Page, action: str) -> None:
+    page.locator(f"quittance-banner [data-action={action}]:visible").last.click()
+
+
+def ran(page: Page) -> list[str]:
+    return list(page.evaluate("ran"))
+
+
+def stored(page: Page, site_key: str) -> str | None:
+    return next(
+        (each["value"] for each in page.context.cookies() if each["name"] == f"qt_{site_key}"), None
+    )
+
+
+# --- the question
+
+
+def test_accept_and_reject_look_and_measure_the_same(stage: Stage) -> None:
+    address = stage.page()
+    for width, height, scheme in ((360, 740, "light"), (1440, 900, "dark")):
+        page = stage.open(
+            address,
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            reduced_motion="reduce",
+        )
+        for place in ("[role=region]", "dialog"):
+            if place == "dialog":
+                press(page, "manage")
+                page.mouse.move(0, 0)  # a button looks different under the pointer
+            accept, reject = page.evaluate(_BUTTONS, place)
+            assert accept == reject, (width, scheme, place)
+            assert accept["size"][1] >= 44
+
+
+_BUTTONS = """(place) => ["accept", "reject"].map((action) => {
+  const root = document.querySelector("quittance-banner").shadowRoot;
+  const button = root.querySelector(`${place} [data-action=${action}]`);
+  const { width, height } = button.getBoundingClientRect();
+  const style = getComputedStyle(button);
+  const look = {};
+  for (const name of style) {
+    // Places and lengths that follow from them; the size is compared as a whole.
+    if (!/origin|inset/.test(name)) look[name] = style.getPropertyValue(name);
+  }
+  return { look, size: [Math.round(width), Math.round(height)] };
+})"""
+
+
+def test_nothing_runs_is_stored_or_is_sent_before_a_choice(stage: Stage) -> None:
+    page = stage.open(stage.page())
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+
+    expect(banner(page)).to_be_visible()
+    page.wait_for_timeout(300)
+
+    assert ran(page) == []
+    assert stage.shop.held == []
+    assert sent == []
+    assert page.context.cookies() == []
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+
+
+def test_the_banner_names_what_consent_is_asked_for(stage: Stage) -> None:
+    page = stage.open(stage.page())
+
+    expect(banner(page)).to_contain_text("Functional · Analytics · Advertising")
+
+
+def test_accepting_opens_every_gate_once_and_in_order_and_leaves_a_record(stage: Stage) -> None:
+    page = stage.open(stage.page())
+    page.evaluate("document.addEventListener('quittance:change', (e) => (window.told = e.detail))")
+
+    press(page, "accept")
+
+    expect(banner(page)).to_have_count(0)
+    until(page, "ran.length === 4")
+    wait_for(lambda: set(stage.shop.held) == HELD, "all that was held back to be fetched")
+    expect(page.frame_locator("iframe").get_by_text("A film")).to_be_visible()
+    record = stage.record(page)
+    assert record["method"] == "accept_all"
+    assert record["choices"] == {"functional": True, "analytics": True, "advertising": True}
+    assert record["regime"] == "gdpr"
+    assert page.evaluate("told.method") == "accept_all"
+    assert ran(page) == ORDER
+    assert len(stage.shop.held) == len(HELD)
+
+
+def test_a_reload_asks_nothing_and_opens_the_gates_at_once(stage: Stage) -> None:
+    page = stage.open(stage.page())
+    press(page, "accept")
+    stage.record(page)
+    stage.shop.log.clear()
+
+    page.reload()
+
+    until(page, "window.quittance && ran.length === 4")
+    assert ran(page) == ORDER
+    expect(banner(page)).to_have_count(0)
+    wait_for(lambda: set(stage.shop.held) == HELD, "all that was held back to be fetched")
+
+
+def test_rejecting_keeps_every_gate_shut_also_after_a_reload(stage: Stage) -> None:
+    page = stage.open(stage.page())
+
+    press(page, "reject")
+    record = stage.record(page)
+    page.reload()
+    until(page, "window.quittance")
+
+    assert record["method"] == "reject_all"
+    assert not any(record["choices"].values())
+    expect(banner(page)).to_have_count(0)
+    assert ran(page) == []
+    assert stage.shop.held == []
+
+
+def test_a_held_back_frame_says_so_and_can_be_loaded_once(stage: Stage) -> None:
+    page = stage.open(stage.page())
+    press(page, "reject")
+
+    note = page.locator("quittance-placeholder")
+    expect(note).to_contain_text("blocked until you allow it")
+    note.get_by_role("button", name="Show once").click()
+
+    expect(page.frame_locator("iframe").get_by_text("A film")).to_be_visible()
+    assert page.evaluate("quittance.has('functional')") is False
+    assert stage.shop.held == ["/held/film"]
+
+
+# --- preferences
+
+
+def test_one_purpose_can_be_chosen_by_keyboard_alone(stage: Stage) -> None:
+    page = stage.open(stage.page())
+    focused = (
+        "(() => { let at = document.activeElement; while (at?.shadowRoot?.activeElement) "
+        "at = at.shadowRoot.activeElement; return at?.dataset.action ?? at?.name ?? ''; })()"
+    )
+
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "reject"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "manage"
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Privacy choices")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert page.evaluate(focused) == "manage"
+    expect(banner(page)).to_be_visible()
+
+    page.keyboard.press("Enter")
+    seen: list[str] = []
+    while not seen or seen[-1] != "analytics":
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate(focused))
+        assert len(seen) < 10, seen
+    page.keyboard.press("Space")
+    expect(dialog.get_by_label("Analytics")).to_be_checked()
+    page.keyboard.press("Enter")  # sends no form: there is none
+    expect(dialog).to_be_visible()
+    while seen[-1] != "save":
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate(focused))
+        assert len(seen) < 20, seen
+    page.keyboard.press("Enter")
+
+    record = stage.record(page)
+    assert record["method"] == "custom"
+    assert record["choices"] == {"functional": False, "analytics": True, "advertising": False}
+    until(page, "ran.length === 3")
+    assert ran(page) == ORDER[:3]
+    assert stage.shop.held == ["/held/second.js"]
+
+
+def test_focus_stays_inside_the_dialog(stage: Stage) -> None:
+    page = stage.open(stage.page())
+    press(page, "manage")
+
+    for _ in range(15):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.localName") in {"quittance-banner", "body"}
+
+
+def test_withdrawing_shuts_what_was_open(stage: Stage) -> None:
+    page = stage.open(stage.page())
+    press(page, "accept")
+    stage.record(page)
+    granted = page.evaluate("quittance.consentId")
+
+    page.evaluate("quittance.open()")
+    expect(page.get_by_role("dialog")).to_contain_text(granted)
+    press(page, "withdraw")
+    until(page, NEXT_RECORD, granted)
+    record = stage.record(page)
+    stage.shop.log.clear()
+    page.reload()
+    until(page, "window.quittance")
+
+    assert record["method"] == "withdrawal"
+    assert not any(record["choices"].values())
+    assert page.evaluate("quittance.choices()") == {
+        "necessary": True, "functional": False, "analytics": False, "advertising": False,
+    }  # fmt: skip
+    assert ran(page) == []
+    assert stage.shop.held == []
+
+
+def test_a_choice_made_on_the_pages_own_switch_is_recorded(stage: Stage) -> None:
+    page = stage.open(stage.page())
+
+    page.evaluate("quittance.set({ analytics: true })")
+
+    record = stage.record(page)
+    assert record["method"] == "custom"
+    assert record["choices"] == {"functional": False, "analytics": True, "advertising": False}
+
+
+# --- Global Privacy Control
+
+SIGNAL = "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', { get: () => true })"
+
+
+@pytest.mark.parametrize("way", ["script", "header", "both"])
+def test_the_gpc_signal_is_honoured_without_a_question(stage: Stage, way: str) -> None:
+    headers = {} if way == "script" else {"Sec-GPC": "1"}
+    context = stage.context(extra_http_headers=headers)
+    if way != "header":
+        context.add_init_script(SIGNAL)
+    page = stage.open(stage.page(region="US-CA"), context)
+
+    expect(banner(page)).to_contain_text("Global Privacy Control")
+    expect(page.locator("quittance-banner [data-action=accept]")).to_have_count(0)
+    record = stage.record(page)
+    assert record["method"] == "gpc"
+    assert record["gpc"] is True
+    assert record["regime"] == "ccpa"
+    assert record["choices"] == {"functional": True, "analytics": True, "advertising": False}
+    until(page, "ran.length === 3")
+    assert ran(page) == ORDER[:3]
+    assert not {"/held/fourth.js", "/held/pixel.gif"} & set(stage.shop.held)
+
+    press(page, "close")
+    page.reload()
+    until(page, "window.quittance")
+    expect(banner(page)).to_have_count(0)
+    assert page.evaluate("quittance.consentId") == record["consent_id"]
+
+
+def test_gpc_denies_what_the_site_says_and_a_later_choice_outweighs_it(
+    stage: Stage, new_site: NewSite
+) -> None:
+    own = {"en": {"name": "Partners", "description": "Hands your address on."}}
+    stage.site_key = new_site(
+        languages=["en"],
+        purposes=[
+            {"id": "analytics"},
+            {"id": "advertising"},
+            {"id": "partners", "denied_by_gpc": True, "texts": own},
+        ],
+    )
+    context = stage.context(extra_http_headers={"Sec-GPC": "1"})
+    page = stage.open(stage.page(region="US-CA"), context)
+    heeded = stage.record(page)
+    assert heeded["choices"] == {"analytics": True, "advertising": True, "partners": False}
+
+    press(page, "manage")
+    expect(page.get_by_role("dialog")).to_contain_text("It is honoured")
+    page.get_by_role("dialog").get_by_label("Partners").check()
+    press(page, "save")
+    until(page, NEXT_RECORD, heeded["consent_id"])
+
+    assert stage.record(page)["choices"]["partners"] is True
+    page.reload()
+    until(page, "window.quittance")
+    assert page.evaluate("quittance.has('partners')") is True
+    expect(banner(page)).to_have_count(0)
+
+
+def test_an_opt_out_law_asks_in_its_own_words(stage: Stage) -> None:
+    page = stage.open(stage.page(region="US-CA"))
+
+    until(page, "ran.length === 4")
+    page.get_by_role("button", name="Do not sell or share my data").click()
+
+    record = stage.record(page)
+    assert record["method"] == "reject_all"
+    assert record["regime"] == "ccpa"
+
+
+# --- when something fails
+
+
+@pytest.mark.parametrize("failure", ["refuses", "cannot be reached"])
+def test_a_record_that_could_not_be_sent_is_sent_on_the_next_page(
+    stage: Stage, failure: str
+) -> None:
+    page = stage.open(stage.page())
+    attempts: list[Any] = []
+
+    def fail(route: Route) -> None:
+        if route.request.method == "POST":
+            attempts.append(route.request.post_data_json)
+        if failure == "refuses":
+            route.fulfill(status=500)
+        else:
+            route.abort()
+
+    page.route("**/v1/consent", fail)
+    press(page, "accept")
+    wait_for(lambda: page.evaluate("1") and attempts, "the record to be tried")
+    assert page.evaluate("quittance.choices().analytics && ran.includes('first')")
+    assert page.evaluate("quittance.consentId") is None
+    waiting = page.evaluate(f"localStorage.getItem('qt_{stage.site_key}_q')")
+    assert [each["event_id"] for each in json.loads(waiting)] == [attempts[0]["event_id"]]
+    page.unroute("**/v1/consent")
+    page.reload()
+
+    record = stage.record(page)
+    assert record["method"] == "accept_all"
+    assert record["visitor_id"] == attempts[0]["visitor_id"]
+    assert page.evaluate(f"localStorage.getItem('qt_{stage.site_key}_q')") is None
+
+
+# --- the site's look
+
+
+def test_any_accent_stays_readable_in_light_and_dark(stage: Stage, new_site: NewSite) -> None:
+    for accent in ("#ffe600", "#1b1b3a", "#e0401a"):
+        site_key = new_site(theme={"accent": accent, "position": "center", "radius": 0})
+        address = stage.page(site_key=site_key)
+        for scheme in ("light", "dark"):
+            page = stage.open(address, color_scheme=scheme)
+            seen = page.evaluate(_CONTRASTS)
+            assert len(seen) >= 6
+            assert [each for each in seen if each[1] < 4.5] == [], (accent, scheme)
+            assert page.evaluate(_STYLE, ["accept", "borderRadius"]) == "0px"
+            box = box_of(banner(page))
+            assert abs(box["y"] + box["height"] / 2 - 360) < 2, "not in the middle of 720 px"
+
+
+_STYLE = """([action, name]) => getComputedStyle(document.querySelector("quittance-banner")
+  .shadowRoot.querySelector(`[data-action=${action}]`))[name]"""
+
+_CONTRASTS = """() => {
+  const parse = (color) => color.match(/[\\d.]+/g).map(Number);
+  const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const ground = (at) => {
+    for (; at; at = at.parentElement) {
+      const color = parse(getComputedStyle(at).backgroundColor);
+      if (color.length < 4 || color[3] === 1) return color;
+    }
+    return [255, 255, 255];
+  };
+  const root = document.querySelector("quittance-banner").shadowRoot;
+  const found = [...root.querySelectorAll("h2, p, button, a")].filter((each) => each.innerText);
+  return found.map((each) => {
+    const [a, b] = [light(parse(getComputedStyle(each).color)), light(ground(each))];
+    return [each.innerText, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+  });
+}"""
+
+
+def test_the_embedding_page_has_the_last_word_on_colours(stage: Stage) -> None:
+    stage.shop.styles = (
+        "quittance-banner { --quittance-accent: #004d40; --quittance-on-accent: #fdfdf0; "
+        "--quittance-radius: 30px }"
+    )
+    page = stage.open(stage.page(), color_scheme="dark")
+
+    assert page.evaluate(_STYLE, ["accept", "backgroundColor"]) == "rgb(0, 77, 64)"
+    assert page.evaluate(_STYLE, ["accept", "color"]) == "rgb(253, 253, 240)"
+    assert page.evaluate(_STYLE, ["manage", "color"]) == "rgb(0, 77, 64)"
+    assert float(page.evaluate(_STYLE, ["accept", "borderRadius"])[:-2]) > 15
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_banner_and_dialog_fit_every_width_and_language(stage: Stage, width: int) -> None:
+    for tag, accept in {"de": "Alle akzeptieren", "fr": "Tout accepter"}.items():
+        address = stage.page(region=f"DE&amp;lang={tag}")
+        page = stage.open(address, viewport={"width": width, "height": 568})
+        expect(banner(page)).to_contain_text(accept)
+        for place in ("[role=region]", "dialog"):
+            if place == "dialog":
+                press(page, "manage")
+            box = box_of(page.locator(f"quittance-banner {place}"))
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+            assert box["y"] >= 0
+            assert box["y"] + box["height"] <= 568
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+# --- bad input (the ids are those of the catalogue)
+
+
+def test_ban_001_texts_with_markup_are_only_text(stage: Stage, new_site: NewSite) -> None:
+    texts = dict.fromkeys(("title", "body", "accept", "reject", "dialog_title", "placeholder"), XSS)
+    own = {"en": {"name": XSS, "description": XSS}}
+    stage.site_key = new_site(
+        languages=["en"],
+        texts={"en": texts},
+        purposes=[{"id": "analytics"}, {"id": "functional", "texts": own}],
+        controller={"name": XSS},
+    )
+    page = stage.open(stage.page())
+
+    expect(banner(page).locator("h2")).to_have_text(XSS)
+    expect(banner(page).locator("[data-action=accept]")).to_have_text(XSS)
+    expect(page.locator("quittance-placeholder p")).to_have_text(XSS)
+    press(page, "manage")
+    expect(page.locator("quittance-banner dialog h2")).to_have_text(XSS)
+    expect(page.locator("quittance-banner label").last).to_have_text(XSS)
+    assert page.evaluate(
+        "[...document.querySelectorAll('quittance-banner, quittance-placeholder')]"
+        ".every((host) => !host.shadowRoot.querySelector('script, img'))"
+    )
+
+
+def test_ban_005_elements_named_like_the_pages_own_members_break_nothing(stage: Stage) -> None:
+    names = ("quittance", "quittanceWidget", "config", "consent", "localStorage", "fetch", "crypto")
+    clobbers = "".join(
+        f'<form id="{each}"><input name="config"><input name="withdraw"></form>' for each in names
+    ) + "".join(
+        f'<img name="{each}" alt=""><form name="{each}"></form>'
+        for each in ("cookie", "body", "createElement", "currentScript", "querySelectorAll", "head")
+    )
+    page = stage.open(stage.page(markup=clobbers + GATES))
+
+    expect(banner(page)).to_be_visible()
+    press(page, "accept")
+
+    until(page, "ran.length === 4")
+    assert ran(page) == ORDER
+    assert stage.record(page)["method"] == "accept_all"
+    assert stored(page, stage.site_key)
+    page.evaluate("localStorage.clear()")  # the cookie alone has to do
+    page.reload()
+    until(page, "window.quittance?.withdraw && ran.length === 4")
+    expect(banner(page)).to_have_count(0)
+
+
+@pytest.mark.parametrize("types", ["quittance", "'none'"])
+def test_ban_007_a_strict_policy_with_trusted_types_leaves_the_banner_whole(
+    stage: Stage, types: str
+) -> None:
+    markup = GATES if types == "quittance" else "<p>Nothing is held back here.</p>"
+    page = stage.open(stage.page(markup=markup, types=types))
+
+    assert page.evaluate(_STYLE, ["accept", "backgroundColor"]) == "rgb(31, 95, 174)"
+    press(page, "manage")
+    press(page, "accept")
+
+    assert stage.record(page)["method"] == "accept_all"
+    until(page, f"ran.length === {4 if types == 'quittance' else 0}")
+    assert page.evaluate("broken") == []
+
+
+@pytest.mark.parametrize("failure", ["blocked", "500", "slow"])
+def test_ban_011_without_the_banner_the_page_works_and_nothing_is_granted(
+    stage: Stage, failure: str
+) -> None:
+    context = stage.context()
+    asked: list[str] = []
+
+    def fail(route: Route) -> None:
+        asked.append(route.request.url)
+        if failure == "blocked":
+            route.abort()
+        elif failure == "500":
+            route.fulfill(status=500, content_type="text/javascript", body="throw new Error(500)")
+
+    context.route(f"{stage.service.base_url}/**", fail)
+    page = context.new_page()
+    page.goto(stage.page(), wait_until="domcontentloaded")
+    wait_for(lambda: page.evaluate("1") and asked, "the banner to be asked for")
+    page.get_by_role("link", name="A link").click()
+
+    expect(page.get_by_role("heading", name="Shop")).to_be_visible()
+    page.wait_for_timeout(200)
+    assert ran(page) == []
+    assert stage.shop.held == []
+    assert page.context.cookies() == []
+    assert len(asked) == 1
