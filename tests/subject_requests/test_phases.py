@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlmodel import col
 
 from app.crypto.models import DataKey
 from connectors.contract import Identifier, retry
@@ -101,7 +102,7 @@ async def test_a_forgotten_persons_key_is_in_no_file(service: Service) -> None:
     async with service.runtime.key_database.reading() as session:
         wrapped = (
             await session.execute(
-                sa.select(DataKey.wrapped).where(DataKey.holder_id == made["id"])  # type: ignore[call-overload,arg-type]
+                sa.select(col(DataKey.wrapped)).where(col(DataKey.holder_id) == made["id"])
             )
         ).scalar_one()
     place = Path(service.runtime.key_database.url.partition("///")[2])

@@ -31,12 +31,13 @@ def test_api_021_who_asks_for_many_cannot_approve_them_alone(tmp_path: Path) -> 
         )
         assert _statuses(instance, batch) == {"awaiting_approval": 3}
         one = instance.api.get(f"/v1/requests?batch_id={batch}").json()["items"][0]["id"]
-        for verb, body, status in (
-            ("hold", {"reason": "a way around?"}, 200),
+        steps: tuple[tuple[str, dict[str, str] | None, int], ...] = (
+            ("hold", {"reason": "a way round?"}, 200),
             ("release", None, 200),
             ("approve", None, 403),
-        ):
-            answer = instance.api.post(f"/v1/requests/{one}/{verb}", json=body)
+        )
+        for verb, given, status in steps:
+            answer = instance.api.post(f"/v1/requests/{one}/{verb}", json=given)
             assert answer.status_code == status, answer.text
         assert instance.api.post(f"/v1/batches/{batch}/approve", headers=bob).status_code == 200
         wait_for(lambda: _statuses(instance, batch) == {"completed": 3}, "the batch to be done")
