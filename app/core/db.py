@@ -105,10 +105,8 @@ class Database:
         self.after_commit = after_commit
         self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
-            self._reader = _sqlite_engine(url, begin="BEGIN", pool_size=4, query_only=True)
-            self._writer = _sqlite_engine(
-                url, begin="BEGIN IMMEDIATE", pool_size=1, query_only=False
-            )
+            self._reader = _sqlite_engine(url, pool_size=4, reads_only=True)
+            self._writer = _sqlite_engine(url, pool_size=1, reads_only=False)
         else:
             self._reader = self._writer = create_async_engine(
                 url,
@@ -161,7 +159,7 @@ class Database:
         await self._writer.dispose()
 
 
-def _sqlite_engine(url: str, *, begin: str, pool_size: int, query_only: bool) -> AsyncEngine:
+def _sqlite_engine(url: str, *, pool_size: int, reads_only: bool) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -177,13 +175,16 @@ def _sqlite_engine(url: str, *, begin: str, pool_size: int, query_only: bool) ->
         cursor = connection.cursor()
         for pragma in SQLITE_PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
-        if query_only:
+        if reads_only:
             cursor.execute("PRAGMA query_only=ON")
         cursor.close()
 
-    @sa.event.listens_for(engine.sync_engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+    # Each statement of a reading session sees what is committed by then, as on PostgreSQL.
+    if not reads_only:
+
+        @sa.event.listens_for(engine.sync_engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

@@ -21,6 +21,11 @@ class OneTripConnection(aiosqlite.Connection):
     def cursor(self) -> OneTripCursor:  # type: ignore[override]
         return OneTripCursor(self)
 
+    async def rollback(self) -> None:
+        """No trip where there is nothing to roll back: a session that only read."""
+        if self._conn.in_transaction:
+            await super().rollback()
+
 
 class OneTripCursor:
     """Runs a statement and fetches all of its rows in the same trip."""
