@@ -57,9 +57,20 @@ def show(
             for each in content["purposes"]
         ],
         "mapping": content["mapping"],
-        "texts": said["texts"],
+        "texts": _texts(said["texts"], shown["mode"]),
         "theme": content["theme"],
         "controller": content["controller"],
         "policy_url": content["policy_url"],
         "honours_gpc": shown["honours_gpc"],
+    }
+
+
+def _texts(texts: dict[str, str], mode: str) -> dict[str, str]:
+    """The words that are true under this law: who is asked, or who may object."""
+    suffix = "_opt_out"
+    plain = {key: text for key, text in texts.items() if not key.endswith(suffix)}
+    if mode != "opt_out":
+        return plain
+    return plain | {
+        key.removesuffix(suffix): text for key, text in texts.items() if key.endswith(suffix)
     }

@@ -18,6 +18,7 @@ _ACCEPTED = re.compile(
 TEXT_KEYS = (
     "title",
     "body",
+    "body_opt_out",
     "accept",
     "reject",
     "manage",
@@ -25,6 +26,7 @@ TEXT_KEYS = (
     "close",
     "dialog_title",
     "dialog_body",
+    "dialog_body_opt_out",
     "always_on",
     "gpc_notice",
     "policy_link",
@@ -35,7 +37,10 @@ TEXT_KEYS = (
     "placeholder_always",
     "record",
 )
-"""Every text a banner needs; ``{controller}`` in one stands for the controller's name."""
+"""Every text a banner needs; ``{controller}`` in one stands for the controller's name.
+
+``..._opt_out`` is said instead under laws that let purposes run until somebody objects.
+"""
 
 Language = dict[str, Any]
 """``{name, texts: {key: text}, purposes: {id: {name, description}}}``"""

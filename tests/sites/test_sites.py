@@ -307,7 +307,8 @@ async def test_the_region_decides_the_law(
         "analytics": analytics,
         "advertising": analytics,
     }
-    assert set(shown["texts"]) == set(TEXT_KEYS)
+    assert set(shown["texts"]) == {each for each in TEXT_KEYS if not each.endswith("_opt_out")}
+    assert ("object" in shown["texts"]["body"]) is (mode == "opt_out")
 
 
 async def test_the_signal_denies_advertising_before_any_choice(service: Stage) -> None:
