@@ -130,7 +130,7 @@ class VirtualQueue(Main, table=True):
     """Spent calls per rate window: {"<calls>/<seconds>": [window start, spent]}."""
     concurrency_limit: int = 4
     breaker: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    """{"state": closed|open|half_open, "until": ..., "failures": n, "opened": n}"""
+    """See ``app.delivery.health.Breaker``: failures, opened, until, probing."""
     is_paused: bool = False
     parked_reason: str | None = None
     parked_version: int | None = None

@@ -79,16 +79,6 @@ async def page(
     return list((await session.execute(query)).scalars())
 
 
-async def active(session: AsyncSession, workspace_id: str) -> list[Destination]:
-    """Every enabled destination, for planning a request."""
-    query = sa.select(Destination).where(
-        col(Destination.workspace_id) == workspace_id,
-        col(Destination.deleted_at).is_(None),
-        col(Destination.is_enabled),
-    )
-    return list((await session.execute(query.order_by(col(Destination.id)))).scalars())
-
-
 def matches(
     destination: Destination, kind: str, regime: str, purposes: Collection[str] = ()
 ) -> bool:
