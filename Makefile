@@ -14,13 +14,13 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Quittance needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Install it, or say which to use: make up PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@echo "Installing Quittance (first start only) ..."
+	@echo "Installing Quittance (first start only) ..." >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
-	@echo "Installing the test tools (first run only) ..."
+	@echo "Installing the test tools (first run only) ..." >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
@@ -33,7 +33,7 @@ NPM = cd consent_widget && PATH="$(NODE)/bin:$$PATH" "$(NODE)/bin/node" "$(NODE)
 SERVICES := $(BIN)/python -m tests.services
 
 consent_widget/node_modules/.installed: $(VENV)/.installed-dev consent_widget/package-lock.json
-	@echo "Installing the widget's build tools (first run only) ..."
+	@echo "Installing the widget's build tools (first run only) ..." >&2
 	@$(NPM) ci --silent --no-audit --no-fund
 	@touch $@
 

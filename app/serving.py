@@ -20,9 +20,9 @@ from app.main import create_app
 
 def up(settings: Settings, *, with_demo: bool, as_json: bool) -> None:
     """The embedded form: prepare, start, print the addresses, serve until stopped."""
-    _check_port(settings)
     bootstrap.make_data_dir(settings)
     held = bootstrap.lock(settings.data_dir, settings.public_url)
+    _check_port(settings)
     bootstrap.prepare(settings)
     welcome: dict[str, Any] = {}
 

@@ -355,3 +355,12 @@ def test_a_repeat_with_the_same_key_is_the_same_request(embedded: Instance) -> N
     assert other.status_code == 422
     assert other.headers["content-type"] == "application/problem+json"
     assert len(embedded.api.get("/v1/requests").json()["items"]) == 1
+
+
+def test_a_second_start_says_who_holds_the_data_directory(embedded: Instance) -> None:
+    port = embedded.base_url.rpartition(":")[2]
+    second = embedded.quittance("up", "--port", port, check=False)
+    assert second.returncode == 1
+    assert f"already in use by process {embedded.processes[0].pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert embedded.visitor.get("/readyz").status_code == 200
