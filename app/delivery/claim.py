@@ -21,6 +21,7 @@ from app.core.db import table_of
 from app.core.ids import new_id
 from app.delivery import health
 from app.delivery.models import Call, Delivery, OpenCall, Ready, VirtualQueue
+from app.delivery.order import ranges
 from app.destinations.models import Destination
 from connectors.contract import Window
 
@@ -285,18 +286,22 @@ def _due(queue_id: str, limit: int, now: dt.datetime) -> Any:
         sa.select(table)
         .where(
             table.c.queue_id == queue_id,
-            table.c.rank == rank,
+            table.c.rank >= first,
+            *(() if last is None else (table.c.rank <= last,)),
             table.c.due_at <= now,
             table.c.call_id.is_(None),
         )
-        .order_by(table.c.due_at, table.c.delivery_id)
+        .order_by(table.c.rank, table.c.due_at, table.c.delivery_id)
         .limit(limit)
         .with_for_update(skip_locked=True)
         .subquery()
-        for rank in range(4)
+        for first, last in ranges(now)
     ]
-    union = sa.union_all(*(sa.select(part) for part in parts)).subquery()
-    return sa.select(union).order_by(union.c.rank, union.c.due_at, union.c.delivery_id).limit(limit)
+    union = sa.union_all(
+        *(sa.select(part, sa.literal(place).label("place")) for place, part in enumerate(parts))
+    ).subquery()
+    order = (union.c.place, union.c.rank, union.c.due_at, union.c.delivery_id)
+    return sa.select(union).order_by(*order).limit(limit)
 
 
 def group(members: list[Member], batch: int) -> list[list[Member]]:
@@ -355,27 +360,14 @@ async def _write_calls(
     table = table_of(Ready)
     await session.execute(
         sa.update(table)
-        .where(*(table.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY))
+        .where(table.c.delivery_id == sa.bindparam("b_delivery_id"))
         .values(call_id=sa.bindparam("b_call_id")),
         [
-            {**ready_key(held.queue_id, member), "b_call_id": each.id}
+            {"b_delivery_id": member.delivery_id, "b_call_id": each.id}
             for each in claimed
             for member in each.members
         ],
     )
-
-
-READY_KEY = ("queue_id", "rank", "due_at", "delivery_id")
-
-
-def ready_key(queue_id: str, member: Member) -> dict[str, Any]:
-    """Bind values of a row's full primary key: by part of it the database would walk the queue."""
-    return {
-        "b_queue_id": queue_id,
-        "b_rank": member.rank,
-        "b_due_at": member.due_at,
-        "b_delivery_id": member.delivery_id,
-    }
 
 
 def _member(row: Any) -> Member:

@@ -24,8 +24,9 @@ from sqlmodel import col
 from app.core.db import Moment, hint_after_commit, table_of
 from app.delivery import health
 from app.delivery.carry import Answered
-from app.delivery.claim import READY_KEY, Lease, Member, ready_key
+from app.delivery.claim import Lease, Member
 from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
+from app.delivery.order import FRESH, rank_of
 from app.delivery.states import Situation, State, Step, judge
 from connectors.contract import Outcome
 
@@ -66,7 +67,7 @@ async def record(
     for each, member, step in await _steps(session, answered, stopped, now, chance):
         outcome = each.outcomes[member.delivery_id]
         transitions.append(_transition(each, member, outcome, step, now))
-        key = ready_key(each.lease.queue_id, member)
+        key = {"b_delivery_id": member.delivery_id}
         if step.due_at is None:
             gone.append(key)
         else:
@@ -185,7 +186,9 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
 def _moved(member: Member, step: Step, now: dt.datetime) -> dict[str, Any]:
     is_try = step.counts_attempt and member.job is None
     return {
+        "v_rank": rank_of(member.deadline, now, is_started=True),
         "v_due_at": step.due_at,
+        "v_placed_at": now,
         "v_attempt": member.attempt + is_try,
         "v_seq": member.seq + 1,
         "v_job": step.job,
@@ -201,17 +204,17 @@ async def _write(
     closed: list[Any],
 ) -> None:
     ready, open_call = table_of(Ready), table_of(OpenCall)
-    by_key = [ready.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY]
+    by_key = ready.c.delivery_id == sa.bindparam("b_delivery_id")
     if transitions:
         await session.execute(sa.insert(DeliveryTransition), transitions)
     if gone:
-        await session.execute(sa.delete(ready).where(*by_key), gone)
+        await session.execute(sa.delete(ready).where(by_key), gone)
     if moved:
         values: dict[str, Any] = {
             name: sa.bindparam(f"v_{name}")
-            for name in ("due_at", "attempt", "seq", "job", "job_since")
+            for name in ("rank", "due_at", "placed_at", "attempt", "seq", "job", "job_since")
         }
-        await session.execute(sa.update(ready).where(*by_key).values(call_id=None, **values), moved)
+        await session.execute(sa.update(ready).where(by_key).values(call_id=None, **values), moved)
     if closed:
         await session.execute(
             sa.delete(open_call).where(
@@ -266,11 +269,11 @@ async def next_due(session: AsyncSession, queue_id: str) -> dt.datetime | None:
     table = table_of(Ready)
     heads = [
         sa.select(table.c.due_at)
-        .where(table.c.queue_id == queue_id, table.c.rank == rank)
-        .order_by(table.c.due_at, table.c.delivery_id)
+        .where(table.c.queue_id == queue_id, ranks)
+        .order_by(table.c.rank, table.c.due_at, table.c.delivery_id)
         .limit(1)
         .scalar_subquery()
-        for rank in range(4)
+        for ranks in (*(table.c.rank == rank for rank in range(FRESH)), table.c.rank >= FRESH)
     ]
     found = [each for each in (await session.execute(sa.select(*heads))).one() if each is not None]
     return min(found, default=None)

@@ -16,9 +16,8 @@ from sqlmodel import col
 from app.core.db import hint_after_commit, insert_or_ignore
 from app.core.ids import new_id
 from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
+from app.delivery.order import rank_of
 from app.delivery.states import Assurance, State
-
-URGENT = dt.timedelta(hours=72)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,12 @@ async def enqueue(
                     "workspace_id": workspaces[queue_id],
                     "windows": {},
                     "breaker": {},
+                    "budget": {},
+                    "last_errors": [],
                     "token": 0,
                     "deficit": 0,
                     "concurrency_limit": 4,
+                    "is_boosted": False,
                     "is_paused": False,
                 }
                 for queue_id in queue_ids
@@ -137,7 +139,7 @@ async def release_phase(
     waiting = [
         {
             **_ready_row(each.destination_id, each.id, each.operation, each.expires_at, now),
-            "rank": min(each.rank, 2),
+            "rank": rank_of(each.due_at, now, is_started=True),
         }
         for each in rows
     ]
@@ -174,15 +176,10 @@ def _delivery(planned: Planned, now: dt.datetime) -> dict[str, Any]:
         "operation": planned.operation,
         "identifier_ids": list(planned.identifier_ids),
         "phase": planned.phase,
-        "rank": _rank(planned.due_at, now),
         "due_at": planned.due_at,
         "created_at": now,
         "expires_at": planned.expires_at,
     }
-
-
-def _rank(due_at: dt.datetime | None, now: dt.datetime) -> int:
-    return 1 if due_at is not None and due_at - now <= URGENT else 3
 
 
 def _first_transition(planned: Planned, now: dt.datetime) -> dict[str, Any]:
@@ -204,7 +201,7 @@ def _ready(planned: Planned, now: dt.datetime) -> dict[str, Any]:
         **_ready_row(
             planned.destination_id, planned.id, planned.operation, planned.expires_at, now
         ),
-        "rank": _rank(planned.due_at, now),
+        "rank": rank_of(planned.due_at, now, is_started=False),
     }
 
 
@@ -213,8 +210,8 @@ def _ready_row(
 ) -> dict[str, Any]:
     return {
         "queue_id": queue_id,
-        "rank": 3,
         "due_at": now,
+        "placed_at": now,
         "delivery_id": delivery_id,
         "operation": operation,
         "attempt": 0,

@@ -16,6 +16,7 @@ from app.core.errors import Conflict, Gone, NotFound
 from app.delivery.finish import OnSettled, Settled, next_due
 from app.delivery.health import Breaker
 from app.delivery.models import Delivery, DeliveryTransition, OpenCall, Ready, VirtualQueue
+from app.delivery.order import BOOSTED
 from app.delivery.plan import look_at
 from app.delivery.states import SETTLED, Assurance, State
 from app.identity.models import PersonalValue
@@ -92,8 +93,9 @@ async def replay(
     session.add(
         Ready(
             queue_id=delivery.destination_id,
-            rank=0,
+            rank=BOOSTED,
             due_at=now,
+            placed_at=now,
             delivery_id=delivery.id,
             operation=delivery.operation,
             attempt=0,
