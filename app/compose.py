@@ -87,7 +87,8 @@ class Runtime:
             lease=dt.timedelta(seconds=settings.lease_seconds),
             host_of=self.instances.host_of,
             per_host=settings.host_in_flight,
-            together=100 if self.database.is_sqlite else 500,
+            together=32 if settings.is_embedded else 500,
+            yields=settings.is_embedded,
             wake=lambda: self._hint(["dispatch"]),
         )
         self._embedded_worker: EmbeddedWorker | None = None
