@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import Moment, hint_after_commit, table_of
-from app.delivery import health
+from app.delivery import expiry, health
 from app.delivery.carry import Answered
 from app.delivery.claim import Lease, Member
 from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
@@ -62,6 +62,7 @@ async def record(
     gone: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
     settled: list[Settled] = []
+    expired: list[expiry.Expired] = []
     answered = [each for each in answered if each.lease.key in valid]
     closed = [{"b_queue_id": each.lease.queue_id, "b_call_id": each.call.id} for each in answered]
     for each, member, step in await _steps(session, answered, stopped, now, chance):
@@ -74,7 +75,17 @@ async def record(
             moved.append(key | _moved(member, step, now))
         if step.is_settled:
             settled.append(Settled(member.delivery_id, member.request_id, member.workspace_id))
+        if step.state is State.ARCHIVING:
+            expired.append(
+                expiry.Expired(
+                    member.delivery_id,
+                    member.workspace_id,
+                    member.request_id,
+                    each.lease.queue_id,
+                )
+            )
     await _write(session, transitions, gone, moved, closed)
+    await expiry.archive(session, expired, now)
     if settled:
         await on_settled(session, settled, now)
     for lease in released:
