@@ -120,7 +120,15 @@ class VirtualQueue(Main, table=True):
     """
 
     __tablename__ = "virtual_queue"
-    __table_args__ = (sa.Index("ix_virtual_queue_next_due", "next_due"),)
+    __table_args__ = (
+        sa.Index("ix_virtual_queue_next_due", "next_due"),
+        sa.Index(
+            "ix_virtual_queue_lease_until",
+            "lease_until",
+            postgresql_where=sa.text("lease_until IS NOT NULL"),
+            sqlite_where=sa.text("lease_until IS NOT NULL"),
+        ),
+    )
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(sa_type=Id, index=True)
