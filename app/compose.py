@@ -56,7 +56,7 @@ class Runtime:
         self.celery = make_celery(settings, PUMPS, self._wake)
         self._hints = Hints(self.celery)
         self.pumps = Pumps(self._hints.publish)
-        self.database = Database(settings.main_url, self._hints.publish)
+        self.database = Database(settings.main_url, self._hint)
         self.key_database = Database(settings.keys_url)
         self.keys = KeyStore(self.key_database, self.ring)
         self.limits = RateLimits(settings)
@@ -91,7 +91,7 @@ class Runtime:
             host_of=self.instances.host_of,
             per_host=settings.host_in_flight,
             together=100 if self.database.is_sqlite else 500,
-            wake=lambda: self.pumps.wake("dispatch"),
+            wake=lambda: self._hint(["dispatch"]),
         )
         self._embedded_worker: EmbeddedWorker | None = None
         self.closers: list[Callable[[], Awaitable[None]]] = []
@@ -171,6 +171,13 @@ class Runtime:
                 return await self.runner.run(connector, method, *args, call=call)
         except CannotBuild as error:
             return outcome_of(error)
+
+    def _hint(self, names: Iterable[str]) -> None:
+        """After a commit: this process looks at once if it is its work, else the others hear of it.
+        Dispatching is everybody's: one process may have more to do than it can carry.
+        """
+        elsewhere = [name for name in names if not self.pumps.wake(name) or name == "dispatch"]
+        self._hints.publish(elsewhere)
 
     def _wake(self, name: str) -> None:
         """Called by Celery's threads."""

@@ -96,6 +96,9 @@ class Lease:
     is_boosted: bool
     lag: dt.timedelta
     """How long it had been due."""
+    good_until: float = 0.0
+    """``time.monotonic()`` after which somebody else may hold the queue: nothing is sent any more.
+    """
     calls: list[Claimed] = field(default_factory=list)
     is_drained: bool = False
     """There was no more to take than what was taken."""

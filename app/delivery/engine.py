@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -164,6 +165,7 @@ class Engine:
             except TimeoutError:
                 pass
             return not self._is_stopping
+        began = time.monotonic()
         async with self._database.writing() as session:
             leases = await claim(
                 session,
@@ -179,6 +181,7 @@ class Engine:
             return False
         opened = await self._open(leases)
         for lease in leases:
+            lease.good_until = began + self._lease.total_seconds()
             self._hold(lease, opened)
         return True
 
@@ -249,7 +252,7 @@ class Engine:
     async def _answer(
         self, lease: Lease, call: Claimed, opened: Mapping[str, Any] | None
     ) -> Answered:
-        if lease.is_held_back:
+        if lease.is_held_back or time.monotonic() > lease.good_until:
             return Answered(lease, call, {}, 0)
         if lease.destination.deleted_at is not None:
             gone = failed("destination_deleted")
@@ -346,19 +349,26 @@ class Engine:
                 log.exception("renewal_failed", error=type(error).__name__)
 
     async def _renew(self) -> None:
-        queue, now = table_of(VirtualQueue), utc_now()
+        queue, now, began = table_of(VirtualQueue), utc_now(), time.monotonic()
+        held = list(self._held.values())
         async with self._database.writing() as session:
-            await session.execute(
+            renewed = await session.execute(
                 sa.update(queue)
                 .where(
-                    bulk.among(queue.c.id, sorted(self._held)), queue.c.lease_owner == self.owner
+                    bulk.among(queue.c.id, sorted(each.queue_id for each in held)),
+                    queue.c.lease_owner == self.owner,
                 )
                 .values(lease_until=now + self._lease)
+                .returning(queue.c.id, queue.c.token)
             )
+            still_ours = {(queue_id, token) for queue_id, token in renewed}
             owners = await session.execute(
                 sa.select(queue.c.lease_owner).where(queue.c.lease_until > now).distinct()
             )
             dispatchers = max(1, len(owners.all()))
+        for lease in held:
+            if lease.key in still_ours:
+                lease.good_until = began + self._lease.total_seconds()
         if dispatchers != self._dispatchers:
             # Calls under way keep their places: for a moment there may be more than the cap.
             self._dispatchers = dispatchers

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import Moment, hint_after_commit
+from app.core import bulk
+from app.core.db import Moment, hint_after_commit, table_of
 from app.core.errors import Conflict, Gone, NotFound
 from app.delivery import due
 from app.delivery.finish import BOOSTED_AT, OnSettled, Settled
@@ -49,7 +50,7 @@ async def latest(
             col(DeliveryTransition.delivery_id),
             sa.func.max(col(DeliveryTransition.seq)).label("seq"),
         )
-        .where(col(DeliveryTransition.delivery_id).in_(delivery_ids))
+        .where(bulk.among(table_of(DeliveryTransition).c.delivery_id, delivery_ids))
         .group_by(col(DeliveryTransition.delivery_id))
         .subquery()
     )
@@ -67,10 +68,45 @@ async def of_requests(session: AsyncSession, request_ids: Collection[str]) -> li
     """Deliveries of requests, in the order they were planned."""
     rows = await session.execute(
         sa.select(Delivery)
-        .where(col(Delivery.request_id).in_(request_ids))
+        .where(bulk.among(table_of(Delivery).c.request_id, request_ids))
         .order_by(col(Delivery.phase), col(Delivery.id))
     )
     return list(rows.scalars())
+
+
+async def standing(session: AsyncSession, request_ids: Collection[str]) -> Sequence[Any]:
+    """Deliveries of requests with their present transition, as plain rows: ``request_id,
+    destination_id, operation, created_at, state, detail, assurance, attempt, reason, at,
+    evidence``, in the order they were planned.
+    """
+    delivery, step = table_of(Delivery), table_of(DeliveryTransition)
+    other = step.alias("other")
+    newest = (
+        sa.select(sa.func.max(other.c.seq))
+        .where(other.c.delivery_id == delivery.c.id)
+        .scalar_subquery()
+    )
+    rows = await session.execute(
+        sa.select(
+            delivery.c.request_id,
+            delivery.c.destination_id,
+            delivery.c.operation,
+            delivery.c.created_at,
+            step.c.state,
+            step.c.detail,
+            step.c.assurance,
+            step.c.attempt,
+            step.c.reason,
+            step.c.at,
+            step.c.evidence,
+        )
+        .select_from(
+            delivery.join(step, (step.c.delivery_id == delivery.c.id) & (step.c.seq == newest))
+        )
+        .where(bulk.among(delivery.c.request_id, request_ids))
+        .order_by(delivery.c.phase, delivery.c.id)
+    )
+    return rows.all()
 
 
 async def get(session: AsyncSession, workspace_id: str, delivery_id: str) -> Delivery:

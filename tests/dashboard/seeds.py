@@ -204,7 +204,7 @@ async def _destinations(runtime: Runtime, workspace_id: str, now: dt.datetime) -
                 )
             )
             breaker = (
-                {"failures": 9, "opened": 3, "until": (now + dt.timedelta(minutes=4)).isoformat()}
+                {"in_a_row": 9, "until": (now + dt.timedelta(minutes=4)).timestamp()}
                 if connector == "webhook"
                 else {}
             )
