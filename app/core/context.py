@@ -9,5 +9,6 @@ cursors     app.core.http.Cursors
 pumps       app.core.pump.Pumps
 catalogue   app.destinations.catalogue.Catalogue
 consents    app.consent.writer.ConsentWriter
+gauges      app.delivery.gauges.Gauges
 engine      app.delivery.engine.Engine (worker processes and the embedded form)
 """
