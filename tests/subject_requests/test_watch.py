@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 from standardwebhooks import Webhook
 
+from app import checking
 from app.core.clock import utc_now
 from app.core.db import insert_or_ignore
 from app.core.ids import new_id
@@ -505,6 +506,16 @@ async def test_an_address_that_the_guard_refuses_is_not_called_and_stops_nothing
         await made.watch()
         assert hook.seen == []
         assert len(await alerts(made)) == 2
+        assert await hook_finding(made.settings) is False
+    allowed = {"allowed_private_networks": "127.0.0.0/8"}
+    assert await hook_finding(Settings(**{**made.settings.model_dump(), **allowed})) is True
+
+
+async def hook_finding(settings: Settings) -> bool:
+    """What ``quittance doctor`` says of the webhook."""
+    findings = await asyncio.to_thread(checking.doctor, settings)
+    (found,) = [each["ok"] for each in findings if each["name"] == "alert webhook"]
+    return bool(found)
 
 
 async def test_nobody_is_told_where_nobody_is_named(embedded: Service) -> None:
