@@ -60,7 +60,7 @@ _TAGS = {
     "suppressions": "Who must not be processed again.",
     "receipts": "Receipts and the keys that sign them. Public.",
     "keys": "API keys.",
-    "operations": "Health and metrics.",
+    "operations": "Health, metrics and alerts.",
 }
 
 
@@ -136,7 +136,7 @@ def _kind(field: FieldInfo) -> str:
         kind = next(each for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
-        return {int: "numbers", Path: "paths"}.get(item, "networks")
+        return {int: "numbers", Path: "paths", str: "texts"}.get(item, "networks")
     words: dict[Any, str] = {int: "number", bool: "true or false", Path: "path"}
     return words.get(kind, "text")
 

@@ -81,6 +81,10 @@ class Policy:
     extra_allowed: set[tuple[str, int]] = field(default_factory=set)
 
 
+def policy_of(settings: Settings) -> Policy:
+    return Policy(settings.allowed_private_networks, frozenset(settings.allowed_ports))
+
+
 def is_allowed_address(
     ip: str | Address, port: int, policy: Policy, *, is_plain: bool = False
 ) -> bool:
@@ -350,8 +354,7 @@ class Outbound:
 
     @classmethod
     def of(cls, settings: Settings) -> Outbound:
-        policy = Policy(settings.allowed_private_networks, frozenset(settings.allowed_ports))
-        return cls(policy, connections=settings.worker_in_flight)
+        return cls(policy_of(settings), connections=settings.worker_in_flight)
 
     def resolve(self, host: str, port: int) -> str:
         """See ``resolve``."""

@@ -38,6 +38,7 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("POST", "/dashboard/account/password"): _VIEWER,
     ("POST", "/dashboard/account/second-factor"): _VIEWER,
     ("GET", "/dashboard"): _VIEWER,
+    ("GET", "/dashboard/alerts"): _VIEWER,
     ("GET", "/dashboard/requests"): _VIEWER,
     ("GET", "/dashboard/requests.csv"): _VIEWER,
     ("POST", "/dashboard/requests/search"): _OPERATOR,

@@ -79,6 +79,7 @@ _NAV = (
             ("/dashboard/requests", "Requests"),
             ("/dashboard/tasks", "Human tasks"),
             ("/dashboard/archived", "Archived deliveries"),
+            ("/dashboard/alerts", "Alerts"),
         ),
     ),
     (

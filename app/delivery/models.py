@@ -16,6 +16,16 @@ from sqlmodel import Field
 from app.core.db import Id, Json, Main, Moment
 
 
+def _partial(name: str, column: str, where: str, sqlite: str | None = None) -> sa.Index:
+    """An index of the few rows that are unlike the others."""
+    return sa.Index(
+        name,
+        column,
+        postgresql_where=sa.text(where),
+        sqlite_where=sa.text(sqlite or where),
+    )
+
+
 class Delivery(Main, table=True):
     """One request x one destination x one operation; names the identifiers it uses. Immutable."""
 
@@ -122,12 +132,10 @@ class VirtualQueue(Main, table=True):
     __tablename__ = "virtual_queue"
     __table_args__ = (
         sa.Index("ix_virtual_queue_next_due", "next_due"),
-        sa.Index(
-            "ix_virtual_queue_lease_until",
-            "lease_until",
-            postgresql_where=sa.text("lease_until IS NOT NULL"),
-            sqlite_where=sa.text("lease_until IS NOT NULL"),
-        ),
+        _partial("ix_virtual_queue_lease_until", "lease_until", "lease_until IS NOT NULL"),
+        _partial("ix_virtual_queue_not_before", "not_before", "not_before IS NOT NULL"),
+        _partial("ix_virtual_queue_parked", "parked_at", "parked_reason IS NOT NULL"),
+        _partial("ix_virtual_queue_paused", "id", "is_paused", sqlite="is_paused = 1"),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)

@@ -12,6 +12,7 @@ from app.consent import links
 from app.core.db import hint_after_commit
 from app.core.logging import get_logger
 from app.delivery.models import Archived, Call, Delivery, DeliveryTransition
+from app.notifications import alerts
 from app.notifications.postmen import FilePostman
 from app.notifications.service import Postman
 from app.receipts.models import Receipt
@@ -40,6 +41,7 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
         await links.forget(session, unlinked)
         await _end_waiting(session, services, now)
         oldest = now - dt.timedelta(days=services.settings.request_record_days)
+        await alerts.sweep(session, oldest)
         await session.execute(sa.delete(AuditEntry).where(col(AuditEntry.at) < oldest))
     if isinstance(postman, FilePostman):
         postman.sweep(now - dt.timedelta(days=services.settings.forget_grace_days))

@@ -6,6 +6,7 @@ from app.dashboard.access import router
 from app.dashboard.render import render_problem
 from app.dashboard.routes import (
     account,
+    alerts,
     archived,
     consent,
     destinations,
@@ -20,6 +21,7 @@ from app.dashboard.routes import (
 
 __all__ = [
     "account",
+    "alerts",
     "archived",
     "consent",
     "destinations",
