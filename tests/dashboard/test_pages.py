@@ -558,3 +558,15 @@ def test_secret_fields_are_never_filled():
 )
 def test_the_scale_of_a_chart_halves_well(value: int, top: int):
     assert nice_top(value) == top
+
+
+async def test_requests_are_shown_when_the_history_of_their_deliveries_is_gone(stage: Stage):
+    async with stage.runtime.database.writing() as session:
+        for table in ("ready", "delivery_transition", "delivery"):
+            await session.execute(sa.text(f"DELETE FROM {table}"))
+    browser = await stage.signed_in(stage.seeded.operator)
+
+    for page in ("/requests", "/tasks", f"/tasks?task={stage.seeded.task_id}"):
+        assert (await browser.get(f"/dashboard{page}")).status_code == 200, page
+    for case, request_id in stage.seeded.requests.items():
+        assert (await browser.get(f"/dashboard/requests/{request_id}")).status_code == 200, case
