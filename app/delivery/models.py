@@ -132,6 +132,12 @@ class VirtualQueue(Main, table=True):
             postgresql_where=sa.text("lease_until IS NOT NULL"),
             sqlite_where=sa.text("lease_until IS NOT NULL"),
         ),
+        sa.Index(
+            "ix_virtual_queue_stopped",
+            "id",
+            postgresql_where=sa.text("parked_reason IS NOT NULL OR is_paused"),
+            sqlite_where=sa.text("parked_reason IS NOT NULL OR is_paused = 1"),
+        ),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)
