@@ -71,7 +71,7 @@ class Claimed:
     @property
     def is_retry(self) -> bool:
         """Whether it was charged to the retry budget."""
-        return any(member.is_started for member in self.members)
+        return any(member.is_retry for member in self.members)
 
 
 @dataclass(slots=True)
@@ -380,7 +380,7 @@ def _charge(
 ) -> None:
     """Spend what the calls cost; what a queue with more work left of its share stays its own."""
     held.windows, window_opens = limits.spend(held.windows, held.traits.limits, len(calls), now)
-    held.budget = held.budget.take(sum(any(member.is_started for member in call) for call in calls))
+    held.budget = held.budget.take(sum(any(each.is_retry for each in call) for call in calls))
     left = held.deficit + quantum - len(calls)
     held.deficit = min(DEFICIT_CAP, left) if allowed and len(calls) == allowed else 0
     held.not_before = max(

@@ -24,6 +24,7 @@ from app.core.db import Database, table_of
 from app.core.ids import first_id
 from app.core.logging import get_logger
 from app.delivery.models import (
+    Archived,
     Call,
     Delivery,
     DeliveryTransition,
@@ -87,8 +88,8 @@ async def make_months(database: Database, now: dt.datetime) -> None:
 
 
 async def remove_old(database: Database, oldest: dt.datetime, is_under_way: Condition) -> int:
-    """Remove what began before ``oldest``, but for live deliveries and those whose request (its id
-    is given to ``is_under_way``) is not over. Returns how many rows or months went.
+    """Remove what began before ``oldest``, but for live and archived deliveries and those whose
+    request (its id is given to ``is_under_way``) is not over. Returns how many rows or months went.
 
     A delivery goes before its transitions, so that nobody finds one without the other.
     """
@@ -116,6 +117,9 @@ def _history(oldest: dt.datetime, is_under_way: Condition) -> tuple[_Old, ...]:
     def is_live(row: Any) -> sa.ColumnElement[bool]:
         return sa.exists().where(col(Ready.delivery_id) == row.id)
 
+    def is_archived(row: Any) -> sa.ColumnElement[bool]:
+        return sa.exists().where(col(Archived.delivery_id) == row.id)
+
     def has_open_request(row: Any) -> sa.ColumnElement[bool]:
         return is_under_way(row.request_id)
 
@@ -128,7 +132,7 @@ def _history(oldest: dt.datetime, is_under_way: Condition) -> tuple[_Old, ...]:
         )
 
     return (
-        _Old(table_of(Delivery), "id", born, (is_live, has_open_request)),
+        _Old(table_of(Delivery), "id", born, (is_live, is_archived, has_open_request)),
         _Old(table_of(DeliveryTransition), "delivery_id", born, (has_delivery,)),
         _Old(table_of(Call), "id", called, (is_open,)),
     )

@@ -12,6 +12,7 @@ from app.consent import links
 from app.core.db import hint_after_commit
 from app.core.logging import get_logger
 from app.delivery import history
+from app.delivery.models import Archived
 from app.notifications.postmen import FilePostman
 from app.notifications.service import Postman
 from app.receipts.models import Receipt
@@ -99,7 +100,7 @@ async def _remove_old(services: Services, oldest: dt.datetime) -> int:
         ids = [request_id for (request_id,) in rows]
         if not ids:
             return 0
-        for owned in (RequestEvent, Receipt):
+        for owned in (RequestEvent, Receipt, Archived):
             await session.execute(sa.delete(owned).where(col(owned.request_id).in_(ids)))
         await session.execute(sa.delete(SubjectRequest).where(col(SubjectRequest.id).in_(ids)))
         return len(ids)

@@ -25,7 +25,7 @@ from connectors.contract import retry
 from tests.running import CAROL, Service, running
 
 TABLES = ("delivery", "delivery_transition", "call")
-BEFORE = "20261125_1430"
+BEFORE = "20261125_1530"
 DAY = dt.timedelta(days=1)
 
 
@@ -131,6 +131,20 @@ async def test_history_whose_delivery_went_is_removed_later(brief: Service) -> N
     await brief.maintain()
 
     assert await counts(brief) == [0, 0, 0]
+
+
+async def test_an_archived_delivery_stays(brief: Service) -> None:
+    await brief.destination("crm")
+    await settled(brief)
+    await brief.run(
+        "INSERT INTO archived (delivery_id, workspace_id, request_id, queue_id, archived_at) "
+        "SELECT id, workspace_id, request_id, destination_id, created_at FROM delivery"
+    )
+
+    brief.later(days=60)
+    await brief._maintain.step()
+
+    assert await counts(brief) == [1, 2, 0]
 
 
 async def test_an_open_call_stays(brief: Service) -> None:

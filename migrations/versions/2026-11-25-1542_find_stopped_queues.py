@@ -7,8 +7,8 @@ many queues they are few.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "20261125_1502"
-down_revision = "20261125_1501"
+revision = "20261125_1542"
+down_revision = "20261125_1541"
 branch_labels = None
 depends_on = None
 

@@ -11,8 +11,8 @@ from alembic import op
 
 from app.core.ids import first_id
 
-revision = "20261125_1500"
-down_revision = "20261125_1430"
+revision = "20261125_1540"
+down_revision = "20261125_1530"
 branch_labels = None
 depends_on = None
 

@@ -7,8 +7,8 @@ tables and does not pause.
 
 from alembic import op
 
-revision = "20261125_1501"
-down_revision = "20261125_1500"
+revision = "20261125_1541"
+down_revision = "20261125_1540"
 branch_labels = None
 depends_on = None
 
