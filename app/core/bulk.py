@@ -46,6 +46,10 @@ class _Among(GenericFunction[bool]):
     type = sa.Boolean()
     inherit_cache = True
 
+    def self_group(self, against: Any = None) -> Any:
+        """A comparison as it is: SQLite would not look behind ``... = 1`` for an index."""
+        return self
+
 
 @compiles(_Among, "postgresql")
 def _among_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:

@@ -129,6 +129,15 @@ class Settings(BaseSettings):
             "How long request records, receipts and audit entries stay (11 CCR 7101: 24 months)."
         ),
     )
+    history_days: int | None = Field(
+        None,
+        ge=30,
+        description=(
+            "How long the history of deliveries and calls stays, at most and by default as long "
+            "as request records, and never less than until the person is forgotten. PostgreSQL "
+            "removes whole months."
+        ),
+    )
     forget_grace_days: int = Field(
         30,
         ge=0,
@@ -296,6 +305,10 @@ class Settings(BaseSettings):
         return dt.timedelta(days=self.identifier_max_days)
 
     @cached_property
+    def history_kept(self) -> dt.timedelta:
+        return dt.timedelta(days=self.history_days or self.request_record_days)
+
+    @cached_property
     def is_loopback(self) -> bool:
         return self.host in {"127.0.0.1", "::1", "localhost"}
 
@@ -316,6 +329,11 @@ class Settings(BaseSettings):
             found.append(
                 "QUITTANCE_BROKER_URL is set but the database is SQLite: the "
                 "distributed form needs PostgreSQL (QUITTANCE_DATABASE_URL)."
+            )
+        if self.history_kept > dt.timedelta(days=self.request_record_days):
+            found.append(
+                "QUITTANCE_HISTORY_DAYS is more than QUITTANCE_REQUEST_RECORD_DAYS: the history of "
+                "a request would outlive its record. Lower the one or raise the other."
             )
         if unusable := storage_problem(self.archive_place):
             found.append(f"QUITTANCE_ARCHIVE_URL cannot be used: {unusable}.")

@@ -2,7 +2,8 @@
 
 ``delivery``, ``delivery_transition`` and ``call`` are only ever inserted into. ``ready``,
 ``open_call`` and ``virtual_queue`` are the working set: small, changed in place, and rebuildable
-from the history. ``queue_activity`` are counts for people's eyes; losing some harms nobody.
+from the history. On PostgreSQL the history is partitioned by the month its ids begin with, see
+``app.delivery.history``. ``queue_activity`` are counts for people's eyes; losing some harms nobody.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Delivery(Main, table=True):
     """One request x one destination x one operation; names the identifiers it uses. Immutable."""
 
     __tablename__ = "delivery"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (id)"},)
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(sa_type=Id)
@@ -49,6 +51,7 @@ class DeliveryTransition(Main, table=True):
     """One step in a delivery's life. Append-only; the greatest ``seq`` is the present state."""
 
     __tablename__ = "delivery_transition"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (delivery_id)"},)
 
     delivery_id: str = Field(primary_key=True, sa_type=Id)
     seq: int = Field(primary_key=True)
@@ -72,6 +75,7 @@ class Call(Main, table=True):
     """
 
     __tablename__ = "call"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (id)"},)
 
     id: str = Field(primary_key=True, sa_type=Id)
     queue_id: str = Field(sa_type=Id)

@@ -626,3 +626,15 @@ async def test_alerts_are_on_their_page_until_thirty_days_after_they_are_over(st
     over = (await browser.get("/dashboard/alerts")).text
     assert "All is well" in over
     assert "Deadline missed" in over
+
+
+async def test_requests_are_shown_when_the_history_of_their_deliveries_is_gone(stage: Stage):
+    async with stage.runtime.database.writing() as session:
+        for table in ("ready", "delivery_transition", "delivery"):
+            await session.execute(sa.text(f"DELETE FROM {table}"))
+    browser = await stage.signed_in(stage.seeded.operator)
+
+    for page in ("/requests", "/tasks", f"/tasks?task={stage.seeded.task_id}"):
+        assert (await browser.get(f"/dashboard{page}")).status_code == 200, page
+    for case, request_id in stage.seeded.requests.items():
+        assert (await browser.get(f"/dashboard/requests/{request_id}")).status_code == 200, case

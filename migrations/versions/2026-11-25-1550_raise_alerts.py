@@ -11,8 +11,8 @@ from alembic import op
 
 from app.core.db import Id, Json, Moment
 
-revision = "20261125_1540"
-down_revision = "20261125_1530"
+revision = "20261125_1550"
+down_revision = "20261125_1541"
 branch_labels = None
 depends_on = None
 
