@@ -7,9 +7,11 @@ from app.dashboard.render import render_problem
 from app.dashboard.routes import (
     account,
     consent,
+    deliveries,
     destinations,
     lists,
     overview,
+    queues,
     requests,
     sites,
     static,
@@ -20,9 +22,11 @@ from app.dashboard.routes import (
 __all__ = [
     "account",
     "consent",
+    "deliveries",
     "destinations",
     "lists",
     "overview",
+    "queues",
     "render_problem",
     "requests",
     "router",
