@@ -51,6 +51,8 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("POST", "/dashboard/requests/{request_id}/answer"): _OPERATOR,
     ("POST", "/dashboard/requests/{request_id}/reveal"): _OPERATOR,
     ("GET", "/dashboard/deliveries/{delivery_id}"): _VIEWER,
+    ("GET", "/dashboard/archived"): _VIEWER,
+    ("POST", "/dashboard/archived/replay"): _OPERATOR,
     ("POST", "/dashboard/deliveries/{delivery_id}/replay"): _OPERATOR,
     ("POST", "/dashboard/deliveries/{delivery_id}/waive"): _OPERATOR,
     ("GET", "/dashboard/queues"): _VIEWER,

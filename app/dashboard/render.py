@@ -79,6 +79,7 @@ _NAV = (
             ("/dashboard/requests", "Requests"),
             ("/dashboard/tasks", "Human tasks"),
             ("/dashboard/queues", "Queues"),
+            ("/dashboard/archived", "Archived deliveries"),
         ),
     ),
     (

@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.delivery.models import QueueActivity, VirtualQueue
+from app.delivery.stats import CALLS, DISCARDED, DURATION_MS, RETRIED, SPAN, SUCCEEDED
 
-SLOT = dt.timedelta(minutes=5)
+SLOT = SPAN
 HOUR = dt.timedelta(hours=1)
 WEEK = dt.timedelta(days=7)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_SUCCEEDED = "succeeded:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +44,17 @@ class Tally:
 
     def add(self, event: str, count: int) -> None:
         """What this release does not know is left out."""
-        match event:
-            case "calls":
-                self.calls += count
-            case "duration_ms":
-                self.duration_ms += count
-            case "retried":
-                self.retried += count
-            case "discarded":
-                self.discarded += count
-            case _ if event.startswith(_SUCCEEDED):
-                attempt = max(1, int(event.removeprefix(_SUCCEEDED)))
-                self.succeeded[attempt] = self.succeeded.get(attempt, 0) + count
+        if event == CALLS:
+            self.calls += count
+        elif event == DURATION_MS:
+            self.duration_ms += count
+        elif event == RETRIED:
+            self.retried += count
+        elif event == DISCARDED:
+            self.discarded += count
+        elif event.startswith(SUCCEEDED):
+            attempt = max(1, int(event.removeprefix(SUCCEEDED)))
+            self.succeeded[attempt] = self.succeeded.get(attempt, 0) + count
 
     @property
     def succeeded_count(self) -> int:
@@ -108,7 +107,7 @@ def series(
 def per_minute(counts: Iterable[Count], now: dt.datetime) -> float:
     """Calls a minute over the last full slot and the one that runs."""
     start = slot_of(now) - SLOT
-    calls = sum(each.count for each in counts if each.event == "calls" and each.at >= start)
+    calls = sum(each.count for each in counts if each.event == CALLS and each.at >= start)
     return calls / ((now - start) / dt.timedelta(minutes=1))
 
 
@@ -161,12 +160,12 @@ async def rates(session: AsyncSession, workspace_id: str, now: dt.datetime) -> d
         .where(
             col(VirtualQueue.workspace_id) == workspace_id,
             col(QueueActivity.at) >= slot_of(now) - SLOT,
-            col(QueueActivity.event) == "calls",
+            col(QueueActivity.event) == CALLS,
         )
     )
     found: dict[str, list[Count]] = {}
     for queue_id, at, count in rows:
-        found.setdefault(queue_id, []).append(Count(at, "calls", count))
+        found.setdefault(queue_id, []).append(Count(at, CALLS, count))
     return {queue_id: per_minute(counts, now) for queue_id, counts in found.items()}
 
 

@@ -30,16 +30,9 @@ def rank_of(deadline: dt.datetime | None, now: dt.datetime, *, is_started: bool)
     return max(FRESH, _day(deadline or now + _UNBOUND))
 
 
-def ranges(now: dt.datetime) -> tuple[tuple[int, int | None], ...]:
-    """Ranks from first to last as ranges, both ends included; None: no end."""
-    last_urgent = _day(now + NEAR)
-    return (
-        (BOOSTED, BOOSTED),
-        (URGENT, URGENT),
-        (FRESH, last_urgent),
-        (STARTED, STARTED),
-        (last_urgent + 1, None),
-    )
+def last_urgent(now: dt.datetime) -> int:
+    """The last rank of deliveries that were never tried and go before those already started."""
+    return _day(now + NEAR)
 
 
 def _day(moment: dt.datetime) -> int:

@@ -13,7 +13,7 @@ from sqlmodel import col
 from app.core.db import table_of
 from app.core.errors import NotFound
 from app.delivery.models import Call, Delivery, OpenCall, Ready, VirtualQueue
-from app.delivery.order import ranges
+from app.delivery.order import BOOSTED, FRESH, STARTED, URGENT, last_urgent
 from app.destinations.models import Destination
 
 AHEAD_CAP = 10_000
@@ -173,7 +173,7 @@ async def waiting(
 ) -> list[tuple[Ready, Delivery]]:
     """The first deliveries in the order in which they go, whether or not they are due."""
     found: list[tuple[Ready, Delivery]] = []
-    for first, last in ranges(now):
+    for first, last in _ranges(now):
         if len(found) == limit:
             break
         rows = await session.execute(
@@ -190,7 +190,7 @@ async def waiting(
 async def ahead(session: AsyncSession, place: Ready, now: dt.datetime) -> int:
     """How many deliveries of the queue go before this one, counted to ``AHEAD_CAP``."""
     count = 0
-    for first, last in ranges(now):
+    for first, last in _ranges(now):
         is_here = first <= place.rank <= (place.rank if last is None else last)
         before = _before(place) if is_here else sa.true()
         line = (
@@ -203,6 +203,27 @@ async def ahead(session: AsyncSession, place: Ready, now: dt.datetime) -> int:
         if is_here or count >= AHEAD_CAP:
             break
     return min(count, AHEAD_CAP)
+
+
+def _ranges(now: dt.datetime) -> tuple[tuple[int, int | None], ...]:
+    """Ranks from first to last as the engine takes them (``app.delivery.due``), both ends included;
+    None: no end.
+    """
+    urgent = last_urgent(now)
+    return (
+        (BOOSTED, BOOSTED),
+        (URGENT, URGENT),
+        (FRESH, urgent),
+        (STARTED, STARTED),
+        (urgent + 1, None),
+    )
+
+
+def goes_at(place: Ready, eager_before: dt.datetime | None) -> dt.datetime:
+    """When it is due; a flushed or recovered queue waits no longer for who was there before."""
+    if eager_before is not None and place.placed_at < eager_before:
+        return min(place.due_at, eager_before)
+    return place.due_at
 
 
 def _within(first: int, last: int | None) -> list[sa.ColumnElement[bool]]:

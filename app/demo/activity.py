@@ -12,15 +12,16 @@ from sqlmodel import col
 from app.delivery.activity import WEEK, slot_of
 from app.delivery.models import Call, Delivery, DeliveryTransition, QueueActivity
 from app.delivery.states import State
+from app.delivery.stats import CALLS, DISCARDED, RETRIED, SUCCEEDED
 
 Counts = Counter[tuple[str, dt.datetime, str]]
 """(queue, slot, event) -> how often."""
 
 
 _EVENTS: dict[str, str] = {
-    State.SUCCEEDED: "succeeded:{}",
-    State.AWAITING_RETRY: "retried",
-    State.DISCARDED: "discarded",
+    State.SUCCEEDED: SUCCEEDED + "{}",
+    State.AWAITING_RETRY: RETRIED,
+    State.DISCARDED: DISCARDED,
 }
 
 
@@ -88,4 +89,4 @@ async def _count_calls(
         )
     )
     for queue_id, at in rows:
-        counts[queue_id, slot_of(at), "calls"] += 1
+        counts[queue_id, slot_of(at), CALLS] += 1

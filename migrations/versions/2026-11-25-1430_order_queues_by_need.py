@@ -67,6 +67,14 @@ def upgrade() -> None:
     op.create_index("ix_ready_expires_at", "ready", ["expires_at"])
     for column in _new_in_queues():
         op.add_column("virtual_queue", column)
+    op.execute("UPDATE virtual_queue SET breaker = '{}', windows = '{}'")  # counted in another way
+    op.create_index(
+        "ix_virtual_queue_lease_until",
+        "virtual_queue",
+        ["lease_until"],
+        postgresql_where=sa.text("lease_until IS NOT NULL"),
+        sqlite_where=sa.text("lease_until IS NOT NULL"),
+    )
     with op.batch_alter_table("delivery") as batch:
         batch.drop_column("rank")
     op.create_table(

@@ -325,7 +325,10 @@ class _Writer:
                 "concurrency_limit": 12,
             },
             "failing": {
-                "breaker": {"failures": 12, "opened": 6, "until": until.isoformat()},
+                "breaker": {
+                    "until": until.timestamp(),
+                    "troubled_since": (now - OUTAGE).timestamp(),
+                },
                 "not_before": until,
                 "next_due": until,
                 "leased_at": now - 11 * MINUTE,

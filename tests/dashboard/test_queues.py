@@ -14,12 +14,13 @@ from app.core.ids import new_id
 from app.dashboard.views.charts import attempt_bars, line_bars
 from app.dashboard.views.conditions import condition
 from app.dashboard.views.queues import percent, saved_text, window_text
+from app.delivery import limits
 from app.delivery.activity import Tally
 from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
 from app.delivery.queue_view import Standing
 from app.destinations.models import Destination
 from connectors.contract import Window
-from tests.dashboard.conftest import Browser, Stage, StageMaker
+from tests.dashboard.conftest import Browser, Stage
 from tests.dashboard.incident import Incident, seed_incident
 
 NOW = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
@@ -335,9 +336,9 @@ def minutes(count: float) -> dt.datetime:
     ("queue", "badge"),
     [
         ({"parked_reason": "unauthorized", "is_paused": True}, "Parked"),
-        ({"is_paused": True, "breaker": {"until": minutes(4).isoformat()}}, "Paused"),
-        ({"breaker": {"until": minutes(4).isoformat()}}, "Failing"),
-        ({"breaker": {"until": minutes(-1).isoformat(), "probing": True}}, "Probing"),
+        ({"is_paused": True, "breaker": {"until": minutes(4).timestamp()}}, "Paused"),
+        ({"breaker": {"until": minutes(4).timestamp()}}, "Failing"),
+        ({"breaker": {"until": minutes(-1).timestamp(), "probing": True}}, "Probing"),
         ({"next_due": minutes(-3)}, "Stuck"),
         ({"next_due": minutes(-1)}, "Due"),
         ({"next_due": minutes(-3), "lease_until": minutes(1)}, "Working"),
@@ -373,6 +374,7 @@ def test_a_share_is_never_rounded_to_all_or_nothing(share: float | None, text: s
         (Window(1000, 86_400), "1\u202f000 calls a day"),
         (Window(10, 2.5), "10 calls in 2.5 seconds"),
         (Window(500, 30 * 86_400), "500 calls in 30 days"),
+        (Window(50, period="month"), "50 calls each calendar month"),
     ],
 )
 def test_a_rate_window_is_said_in_words(window: Window, text: str):
@@ -407,12 +409,16 @@ def test_bars_and_line_share_one_scale():
     assert chart.labels == ("00:00", "00:15")
 
 
-async def test_limits_of_the_connector_are_listed(new_stage: StageMaker):
-    stage = await new_stage()
-    incident = await seed_incident(stage.runtime, stage.now)
+async def test_limits_show_what_is_spent(scene: tuple[Stage, Incident]):
+    stage, incident = scene
+    rates = (Window(3, 1), Window(1000, period="day"))
     archive = stage.runtime.catalogue.find("archive")
-    made = type("Limited", (archive,), {"limits": (Window(3, 1), Window(1000, 86_400))})
-    stage.runtime.catalogue._found["archive"] = made
+    stage.runtime.catalogue._found["archive"] = type("Limited", (archive,), {"limits": rates})
+    async with stage.runtime.database.writing() as session:
+        queue = await session.get_one(VirtualQueue, incident.queues["idle"])
+        queue.windows, _ = limits.spend({}, rates, 2, dt.datetime.now(dt.UTC))
     browser = await stage.signed_in(incident.viewer)
     text = await text_of(browser, f"/dashboard/queues/{incident.queues['idle']}")
-    assert "Rate limits 3 calls a second 1 000 calls a day" in text
+    assert re.search(
+        "Rate limits [02] of 3 calls a second 2 of 1 000 calls each calendar day", text
+    )

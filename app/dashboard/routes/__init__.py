@@ -6,6 +6,7 @@ from app.dashboard.access import router
 from app.dashboard.render import render_problem
 from app.dashboard.routes import (
     account,
+    archived,
     consent,
     deliveries,
     destinations,
@@ -21,6 +22,7 @@ from app.dashboard.routes import (
 
 __all__ = [
     "account",
+    "archived",
     "consent",
     "deliveries",
     "destinations",

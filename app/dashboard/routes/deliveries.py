@@ -33,6 +33,7 @@ async def delivery_page(
 @router.post("/deliveries/{delivery_id}/replay")
 async def replay(delivery_id: str, request: Request, operator: SignedIn) -> Response:
     now = utc_now()
+    await request.app.state.archive.mend(deliveries.Selection(operator.workspace_id, delivery_id))
 
     async def work(session: AsyncSession) -> None:
         await deliveries.replay(session, operator.workspace_id, delivery_id, now)

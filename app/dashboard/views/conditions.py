@@ -133,9 +133,9 @@ def _parked(reason: str, is_deleted: bool) -> Condition:
 
 def held_by(queue: Standing, now: dt.datetime) -> str:
     """Why no call goes out now: the reason for ``not_before``."""
-    breaker = Breaker.load(queue.breaker)
+    opens_at = Breaker.load(queue.breaker).opens_again_at
     if queue.not_before is None or queue.not_before <= now:
         return ""
-    if breaker.until is not None and breaker.until >= queue.not_before:
+    if opens_at is not None and opens_at >= queue.not_before:
         return "Its breaker is open."
     return "It asked us to wait, or a limit of its calls is used up."

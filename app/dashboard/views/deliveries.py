@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.errors import NotFound
 from app.dashboard import present
 from app.dashboard.present import Badge
 from app.dashboard.views.conditions import Condition, condition
@@ -92,6 +93,8 @@ async def delivery_page(
     delivery = await deliveries.get(session, operator.workspace_id, delivery_id)
     destination = await session.get_one(Destination, delivery.destination_id)
     trace = await deliveries.trace(session, delivery_id)
+    if not trace:
+        raise NotFound("The history of this delivery is older than what is kept.")
     ready = await session.get(Ready, delivery_id)
     used = {each.call_id for each in trace if each.call_id}
     if ready is not None and ready.call_id:
@@ -116,7 +119,7 @@ async def delivery_page(
         has_queue=ready is not None or last.state not in SETTLED,
         place=await _place(session, operator, ready, calls, now) if ready else None,
         steps=[_step(each, calls) for each in trace],
-        is_archived=last.state == State.ARCHIVED,
+        is_archived=last.state in {State.ARCHIVING, State.ARCHIVED},
         may_act=operator.may(Role.OPERATOR),
     )
 
@@ -137,7 +140,7 @@ async def _place(
         why=place_of(ready.rank),
         ahead=ahead,
         is_capped=ahead >= queue_view.AHEAD_CAP,
-        next_at=max(ready.due_at, looks_at) if looks_at else None,
+        next_at=max(queue_view.goes_at(ready, queue.eager_before), looks_at) if looks_at else None,
         since=ready.placed_at,
         call=_call(calls, ready.call_id),
         queue=condition(standing, now),

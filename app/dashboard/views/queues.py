@@ -21,7 +21,7 @@ from app.dashboard.views.charts import (
 from app.dashboard.views.conditions import Condition, condition, held_by
 from app.dashboard.views.paging import SIZE, Pager, Position
 from app.dashboard.views.requests import Option, options
-from app.delivery import activity, queue_view
+from app.delivery import activity, limits, queue_view
 from app.delivery.activity import HOUR, SLOT, WEEK, Count, Tally, slot_of
 from app.delivery.health import Breaker
 from app.delivery.models import Delivery, Ready, VirtualQueue
@@ -183,11 +183,11 @@ def percent(share: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A rate window; ``spent`` None: not known."""
+    """A rate window, and the calls counted in it now."""
 
     text: str
     calls: int
-    spent: int | None
+    spent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,15 +285,12 @@ async def queue_page(
         held_by=held_by(standing, now),
         breaker=present.badge(present.BREAKER, breaker.state),
         breaker_text=_BREAKER[breaker.state],
-        probe_at=breaker.until if breaker.state == "open" else None,
+        probe_at=breaker.opens_again_at if breaker.state == "open" else None,
         concurrency_limit=min(queue.concurrency_limit, connector.concurrency)
         if connector
         else queue.concurrency_limit,
         concurrency_cap=connector.concurrency if connector else None,
-        limits=[
-            Limit(window_text(window), window.calls, spent)
-            for window, spent in spent_of(queue, connector)
-        ],
+        limits=_limits(queue, connector, now),
         is_leased=is_leased,
         lease_owner=queue.lease_owner or "",
         leased_at=queue.leased_at,
@@ -302,7 +299,7 @@ async def queue_page(
         chart=_chart(counts, first, present.zone(operator.workspace.timezone)),
         day=activity.total(counts),
         saved=_saved(week),
-        waiting=[_waiting(ready, delivery, now) for ready, delivery in waiting],
+        waiting=[_waiting(queue, ready, delivery, now) for ready, delivery in waiting],
         is_paused=queue.is_paused,
         is_parked=queue.parked_reason is not None,
         is_boosted=queue.is_boosted,
@@ -318,19 +315,21 @@ _BREAKER = {
 }
 
 
-def spent_of(
-    queue: VirtualQueue, connector: type[AnyConnector] | None
-) -> list[tuple[Window, int | None]]:
-    """The connector's rate windows."""
-    return [(window, None) for window in (connector.limits if connector else ())]
+def _limits(
+    queue: VirtualQueue, connector: type[AnyConnector] | None, now: dt.datetime
+) -> list[Limit]:
+    windows = limits.spent(queue.windows, connector.limits, now) if connector else []
+    return [Limit(window_text(window), window.calls, spent) for window, spent in windows]
 
 
 _SPANS: dict[float, str] = {1: "a second", 60: "a minute", 3600: "an hour", 86_400: "a day"}
 
 
 def window_text(window: Window) -> str:
-    """``3 calls a second``, ``1 000 calls in 30 days``"""
+    """``3 calls a second``, ``1 000 calls in 30 days``, ``50 calls each calendar month``"""
     calls = present.number(window.calls) + (" call" if window.calls == 1 else " calls")
+    if window.period:
+        return f"{calls} each calendar {window.period}"
     if span := _SPANS.get(window.seconds):
         return f"{calls} {span}"
     if window.seconds < 60:
@@ -403,14 +402,14 @@ def ready_badge(ready: Ready) -> Badge:
     return present.badge(present.DELIVERY_STATE, "awaiting_scheduling")
 
 
-def _waiting(ready: Ready, delivery: Delivery, now: dt.datetime) -> WaitingRow:
+def _waiting(queue: VirtualQueue, ready: Ready, delivery: Delivery, now: dt.datetime) -> WaitingRow:
     return WaitingRow(
         delivery_id=delivery.id,
         operation=present.words(delivery.operation),
         badge=ready_badge(ready),
         attempt=ready.attempt,
         place=place_of(ready.rank),
-        due_at=ready.due_at,
+        due_at=queue_view.goes_at(ready, queue.eager_before),
         deadline=delivery.due_at,
         is_late=delivery.due_at is not None and delivery.due_at < now,
     )
