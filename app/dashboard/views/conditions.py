@@ -106,7 +106,7 @@ def condition(queue: Standing, now: dt.datetime) -> Condition:
 
 _FAILING_ADVICE = (
     "Nothing to do if it is the destination's outage: a single call tries it again with growing "
-    "pauses, at most a quarter of an hour apart, and once it answers, what waits goes out at once. "
+    "pauses, at most 20 minutes apart, and once it answers, what waits goes out without delay. "
     "If you know that it is back, press Flush. If it lasts, look at the last errors and test the "
     "connection on the destination's page."
 )
