@@ -42,6 +42,10 @@ class Health:
     tested_at: dt.datetime | None
     test_error: str | None
 
+    @property
+    def is_queue_trouble(self) -> bool:
+        return self.is_parked or self.is_paused or self.breaker != "closed"
+
 
 async def healths(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[Health]:
     """All live destinations by name."""

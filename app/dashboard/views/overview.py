@@ -16,6 +16,7 @@ from app.dashboard.views.alerts import AlertRow, stuck
 from app.dashboard.views.charts import Sparkline, sparkline
 from app.dashboard.views.consent import daily_counts, days_back
 from app.dashboard.views.destinations import Health, healths
+from app.dashboard.views.queues import percent
 from app.dashboard.views.requests import (
     DUE_AT,
     IS_OPEN,
@@ -24,6 +25,8 @@ from app.dashboard.views.requests import (
     RequestRow,
     row_of,
 )
+from app.delivery import activity
+from app.delivery.activity import WEEK
 from app.delivery.models import Archived
 from app.destinations.models import Destination, HumanTask
 from app.security.sessions import Operator
@@ -54,6 +57,15 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """What the delivery engine did in a week; ``saved`` is a share in words."""
+
+    succeeded: int
+    saved: str
+    oldest_due_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     verdict: str
     tone: str
@@ -62,6 +74,7 @@ class Overview:
     waiting: list[Item]
     failing: list[Item]
     recent: list[RequestRow]
+    engine: Engine
     consent: Sparkline
     consent_total: int
     consent_days: int
@@ -80,7 +93,8 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
     ]
     tasks = await _open_tasks(session, workspace_id)
     task_count = await _task_count(session, workspace_id)
-    troubled = [each for each in await healths(session, workspace_id, now) if each.is_trouble]
+    destinations = await healths(session, workspace_id, now)
+    troubled = [each for each in destinations if each.is_trouble]
     archived, archived_count = await _archived(session, workspace_id)
     waiting_queues = await stuck(session, workspace_id, [each.id for each in troubled], _LISTED)
     tiles = [
@@ -122,10 +136,19 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
             row_of(each, now)
             for each in await _requests(session, mine, col(SubjectRequest.id).desc(), 8)
         ],
+        engine=await _engine(session, workspace_id, destinations, now),
         consent=sparkline(values),
         consent_total=sum(values),
         consent_days=len(values),
     )
+
+
+async def _engine(
+    session: AsyncSession, workspace_id: str, destinations: list[Health], now: dt.datetime
+) -> Engine:
+    week = await activity.total_of_all(session, workspace_id, activity.slot_of(now) - WEEK)
+    due = [each.oldest_due_at for each in destinations if each.oldest_due_at]
+    return Engine(week.succeeded_count, percent(week.saved_share), min(due, default=None))
 
 
 def _tile(text: str, count: int, href: str, tone: str) -> Tile:
@@ -188,7 +211,8 @@ def _request_item(request: SubjectRequest, now: dt.datetime) -> Item:
 
 
 def _health_item(health: Health) -> Item:
-    return Item(health.name, f"/dashboard/destinations/{health.id}", health.badge, health.detail)
+    area = "queues" if health.is_queue_trouble else "destinations"
+    return Item(health.name, f"/dashboard/{area}/{health.id}", health.badge, health.detail)
 
 
 def _alert_item(alert: AlertRow) -> Item:
