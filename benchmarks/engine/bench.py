@@ -1,4 +1,4 @@
-"""What every benchmark stands on: servers, a sink, seeded databases, and processes of the product."""
+"""What every benchmark stands on: servers, a sink, seeded databases, processes of the product."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from app.crypto import keyring
 from benchmarks.engine import naive, seed
 from benchmarks.engine.databases import Server, given
 from benchmarks.engine.pace import FULL, QUICK, Contender, Pace
-from benchmarks.engine.processes import Group, python
+from benchmarks.engine.processes import python
 from benchmarks.engine.sink import HOSTS
 
 DESTINATIONS = [f"d{number}" for number in range(10)]
@@ -115,9 +115,10 @@ class Bench:
     def naive(self, names: Sequence[str], tasks: int) -> Iterator[Contender]:
         """The naive competitor's worker with its tasks in the broker."""
         broker = self._redis(2)
-        with self.postgres.database() as name, psycopg.connect(
-            self.postgres.address(name), autocommit=True
-        ) as database:
+        with (
+            self.postgres.database() as name,
+            psycopg.connect(self.postgres.address(name), autocommit=True) as database,
+        ):
             database.execute(naive.RECEIPTS)
             urls = [self.sink.url(names[number % len(names)]) for number in range(tasks)]
             published = naive.publish(broker, urls)

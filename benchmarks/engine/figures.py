@@ -61,9 +61,7 @@ class Figure:
         )
 
 
-HEADING = (
-    f"{'what':<58}{'ours':>13}{'reference':>13}{'ratio':>8}{'bar':>9}{'stretch':>9}  verdict"
-)
+HEADING = f"{'what':<58}{'ours':>13}{'reference':>13}{'ratio':>8}{'bar':>9}{'stretch':>9}  verdict"
 
 
 def number(value: float) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 HANGS = 0
 """In place of a status: no answer, until the destination is told to behave otherwise."""
@@ -40,10 +42,18 @@ class Manners:
         found = dict(part.split("=", 1) for part in text.split(",") if part)
         if unknown := set(found) - set(cls.__slots__):
             raise ValueError(f"no such manners: {', '.join(sorted(unknown))}")
-        start, _, end = found.pop("down", "").partition("-")
-        whole = {name: int(found.pop(name)) for name in ("code", "bulk") if name in found}
-        shares = {name: float(value) for name, value in found.items()}
-        return cls(down=(float(start), float(end)) if end else None, **whole, **shares)
+        numbers: dict[str, Any] = {
+            name: _NUMBERS.get(name, float)(value) for name, value in found.items()
+        }
+        return cls(**numbers)
+
+
+def _seconds(text: str) -> tuple[float, float]:
+    start, _, end = text.partition("-")
+    return float(start), float(end)
+
+
+_NUMBERS: dict[str, Callable[[str], Any]] = {"down": _seconds, "code": int, "bulk": int}
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,19 +78,22 @@ def rate(pace: Pace, left: Count) -> float:
     return (before - after) / took
 
 
-def rate_between(done: Count, first: int, last: int) -> float:
-    """Things done in a second between the ``first`` and the ``last`` one. ``done`` must be cheap:
-    it is asked all the time.
+def rate_of(done: Count, first: int, count: int, at_most: float = 8.0) -> float:
+    """Things done in a second over ``count`` things after the ``first`` ones, or over ``at_most``
+    seconds. ``done`` must be cheap: it is asked all the time.
     """
-    wait_until(lambda: done() >= first)
+    at_first = done() + first
+    wait_until(lambda: done() >= at_first)
     before, began = done(), time.perf_counter()
-    wait_until(lambda: done() >= last)
+    wait_until(lambda: done() >= before + count or time.perf_counter() > began + at_most)
     return (done() - before) / (time.perf_counter() - began)
 
 
-def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+def wait_until(
+    condition: Callable[[], bool], patience: float = PATIENCE, every: float = 0.02
+) -> None:
     end = time.monotonic() + patience
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"nothing came of waiting for {patience:.0f} s")
-        time.sleep(0.02)
+        time.sleep(every)

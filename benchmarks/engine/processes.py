@@ -30,7 +30,9 @@ class Group:
 
     def go_on(self) -> None:
         if self.process.poll() is not None:
-            raise RuntimeError(f"a process has ended, see {self.log}:\n{self.log.read_text()[-2000:]}")
+            raise RuntimeError(
+                f"a process has ended, see {self.log}:\n{self.log.read_text()[-2000:]}"
+            )
         os.killpg(self.pid, signal.SIGCONT)
 
     def first_line(self) -> str:
@@ -47,7 +49,9 @@ class Group:
         return int(found[1]) / 1024 if found else float("nan")
 
     def end(self) -> None:
-        """Ask, wait, insist."""
+        """Ask, wait, insist; nothing when it has ended already."""
+        if self.process.returncode is not None:
+            return
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGCONT)
             self.process.terminate()

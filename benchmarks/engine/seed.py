@@ -126,11 +126,11 @@ def _copy(
 def add_queues(settings: Settings, count: int, jobs: int, name: str) -> None:
     """``count`` more queues of ``jobs`` deliveries each, paused; their ids begin with ``name``.
 
-    All their deliveries belong to one request, which never ends.
+    All their deliveries belong to one request, which never ends. Before anything is delivered.
     """
     delivery, queue = table_of(Delivery), table_of(VirtualQueue)
     with connect(settings) as connection:
-        original = connection.execute(sa.select(delivery).limit(1)).one()
+        original = connection.execute(sa.select(delivery).limit(1)).one()  # none is settled yet
         _add_destinations(connection, settings, original.destination_id, count, name)
         numbers = _numbers(count)
         paused = {"id": _queue_id(name, numbers.c.n), "is_paused": True, "next_due": sa.null()}
@@ -222,12 +222,12 @@ class Backlog:
         self._change(name, is_paused=True, next_due=None)
 
     def resume(self, name: str = "") -> None:
-        """Go on, with a closed breaker; a queue that is leased goes on by itself."""
+        """Go on, healthy and at full concurrency; a queue that is leased goes on by itself."""
         queue = table_of(VirtualQueue)
         now = utc_now()
         is_leased = sa.and_(queue.c.lease_until.is_not(None), queue.c.lease_until > now)
         due = sa.case((is_leased, queue.c.next_due), else_=sa.literal(now, queue.c.next_due.type))
-        self._change(name, is_paused=False, next_due=due, breaker={})
+        self._change(name, is_paused=False, next_due=due, breaker={}, concurrency_limit=64)
 
     def use(self, connector: str) -> None:
         """Let every destination be called by this connector."""

@@ -1,9 +1,9 @@
 """Scripted destinations in one process: ``python -m benchmarks.engine.sink``.
 
 ``POST /d/NAME`` is a call to a destination. ``POST /_behave`` with ``{"NAME": "latency=20"}`` tells
-it how to behave from now on (``benchmarks.engine.manners``), forgets what it saw, and cuts the calls
-it lets hang. ``GET /_seen`` says what reached each. Listens on 127.0.0.1 to 127.0.0.10, so that ten
-destinations may be ten hosts, and prints its port.
+it how to behave from now on (``benchmarks.engine.manners``), forgets what it saw, and cuts the
+calls it lets hang. ``GET /_seen`` says what reached each. Listens on 127.0.0.1 to 127.0.0.10, so
+that ten destinations may be ten hosts, and prints its port.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import random
 import signal
 import socket
 import struct
-import sys
 import time
 from collections import defaultdict
 from typing import cast
@@ -23,8 +22,15 @@ from benchmarks.engine.loops import run
 from benchmarks.engine.manners import HANGS, RESETS, Answer, Destination, Manners
 
 HOSTS = tuple(f"127.0.0.{number}" for number in range(1, 11))
-REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 413: "Content Too Large",
-           429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -173,4 +179,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(serve()))
+    run(serve())

@@ -8,9 +8,10 @@ import time
 
 import httpx
 
+from benchmarks.engine import seed
 from benchmarks.engine.bench import DESTINATIONS, Bench
 from benchmarks.engine.figures import Figure, Goal, percentile
-from benchmarks.engine.pace import Contender, rate, take_turns, warm_up
+from benchmarks.engine.pace import rate, rate_of, take_turns, warm_up
 
 
 def plain(bench: Bench) -> list[Figure]:
@@ -39,6 +40,24 @@ def latency(bench: Bench) -> list[Figure]:
     ):
         mine, theirs = take_turns(bench.pace, worker, naive)
     return [Figure("the same, destinations take 20 ms", mine, "/s", Goal(20, 35), theirs)]
+
+
+def bulk(bench: Bench) -> list[Figure]:
+    """One destination that takes a hundred people at once against one call each."""
+    bench.sink.behave("bulk=100")
+    with bench.instance() as batched, bench.instance() as one_by_one:
+        for each in (batched, one_by_one):
+            each.backlog.pour_into_first()
+            each.backlog.resume()
+        batched.backlog.use(seed.BULK)
+        with batched.worker() as many, one_by_one.worker() as single:
+            many.group.hold()
+            (theirs,) = take_turns(bench.pace, single)
+            bench.sink.behave("bulk=100")
+            with many.turn():
+                people = many.left()
+                mine = rate_of(bench.sink.people, people // 10, people // 2)
+    return [Figure("people, a hundred in a call against one", mine, "/s", Goal(10, 20), theirs)]
 
 
 def workers(bench: Bench) -> list[Figure]:

@@ -13,14 +13,19 @@ from pathlib import Path
 
 import redis
 
-from benchmarks.engine import bench, speed
+from benchmarks.engine import bench, isolation, scale, speed
 from benchmarks.engine.figures import HEADING, Figure
 
 BENCHMARKS: dict[str, Callable[[bench.Bench], list[Figure]]] = {
     "plain": speed.plain,
     "latency": speed.latency,
+    "bulk": speed.bulk,
+    "hang": isolation.hang,
+    "crowd": isolation.crowd,
+    "queues": scale.queues,
     "workers": speed.workers,
     "embedded": speed.embedded,
+    "broker": isolation.broker,
 }
 PACKAGES = ("sqlalchemy", "psycopg", "httpx", "aiohttp", "celery", "uvloop")
 
