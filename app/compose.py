@@ -85,6 +85,10 @@ class Runtime:
             stopped=settle.stopped,
             in_flight=settings.worker_in_flight,
             lease=dt.timedelta(seconds=settings.lease_seconds),
+            host_of=self.instances.host_of,
+            per_host=settings.host_in_flight,
+            together=100 if self.database.is_sqlite else 500,
+            wake=lambda: self.pumps.wake("dispatch"),
         )
         self._embedded_worker: EmbeddedWorker | None = None
         self.closers: list[Callable[[], Awaitable[None]]] = []

@@ -157,6 +157,14 @@ class Settings(BaseSettings):
     worker_in_flight: int = Field(
         256, ge=1, le=4096, description="Calls that one worker process has under way at once."
     )
+    host_in_flight: int = Field(
+        128,
+        ge=1,
+        le=4096,
+        description=(
+            "Calls under way to one host at once, over all workspaces and (roughly) all workers."
+        ),
+    )
     lease_seconds: int = Field(
         60, ge=10, description="Lease of a virtual queue; renewed at a third of it."
     )

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import hint_after_commit
+from app.core.db import Moment, hint_after_commit
 from app.core.errors import Conflict, Gone, NotFound
-from app.delivery.finish import OnSettled, Settled, next_due
+from app.delivery import due
+from app.delivery.finish import BOOSTED_AT, OnSettled, Settled
 from app.delivery.health import Breaker
 from app.delivery.models import Delivery, DeliveryTransition, OpenCall, Ready, VirtualQueue
+from app.delivery.order import BOOSTED
 from app.delivery.plan import look_at
 from app.delivery.states import SETTLED, Assurance, State
 from app.identity.models import PersonalValue
@@ -92,8 +94,9 @@ async def replay(
     session.add(
         Ready(
             queue_id=delivery.destination_id,
-            rank=0,
+            rank=BOOSTED,
             due_at=now,
+            placed_at=now,
             delivery_id=delivery.id,
             operation=delivery.operation,
             attempt=0,
@@ -256,15 +259,19 @@ async def pause(session: AsyncSession, workspace_id: str, queue_id: str) -> None
 
 
 async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
-    """Go on, also after parking; the breaker starts anew."""
-    await _change(session, workspace_id, queue_id, is_paused=False, parked_reason=None, breaker={})
+    """Go on, also after parking; the breaker starts anew, and nothing waits for its time."""
+    await _change(
+        session, workspace_id, queue_id, is_paused=False, parked_reason=None, parked_at=None,
+        breaker={}, not_before=None,
+    )  # fmt: skip
     await session.execute(
         sa.update(OpenCall)
         .where(col(OpenCall.queue_id) == queue_id)
         .values(leases=1)
         .execution_options(synchronize_session=False)
     )
-    head = await next_due(session, queue_id)
+    heads = (await due.heads(session, [queue_id]))[queue_id]
+    head = min(filter(None, heads), default=None)
     await session.execute(
         sa.update(VirtualQueue)
         .where(
@@ -278,24 +285,29 @@ async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: d
 
 
 async def boost(session: AsyncSession, workspace_id: str, queue_id: str) -> None:
-    """Let the queue be looked at before all others."""
-    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    await _change(session, workspace_id, queue_id, next_due=epoch)
+    """Let the queue be looked at before all others, until nothing in it is due."""
+    has_work = sa.case(
+        (_is_running() & col(VirtualQueue.next_due).is_not(None), sa.literal(BOOSTED_AT, Moment())),
+        else_=col(VirtualQueue.next_due),
+    )
+    await _change(session, workspace_id, queue_id, is_boosted=True, next_due=has_work)
     hint_after_commit(session, "dispatch")
 
 
 async def flush(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
-    """Try everything that waits, now."""
-    await _change(session, workspace_id, queue_id, next_due=now, breaker={})
-    await session.execute(
-        sa.update(Ready)
-        .where(
-            col(Ready.queue_id) == queue_id, col(Ready.call_id).is_(None), col(Ready.due_at) > now
-        )
-        .values(due_at=now)
-        .execution_options(synchronize_session=False)
-    )
+    """Try everything that waits, now: whatever waits since before this moment need not wait for
+    its time, and the breaker and the destination's wishes are forgotten.
+    """
+    looked_at = sa.case((_is_running(), sa.literal(now, Moment())), else_=None)
+    await _change(
+        session, workspace_id, queue_id, eager_before=now, not_before=None, breaker={}, budget={},
+        next_due=looked_at,
+    )  # fmt: skip
     hint_after_commit(session, "dispatch")
+
+
+def _is_running() -> sa.ColumnElement[bool]:
+    return ~col(VirtualQueue.is_paused) & col(VirtualQueue.parked_reason).is_(None)
 
 
 async def wake_job(session: AsyncSession, delivery_ids: Sequence[str], now: dt.datetime) -> None:

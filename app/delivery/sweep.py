@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import hint_after_commit
+from app.core.db import table_of
 from app.core.logging import get_logger
 from app.delivery.claim import DESTINATION_DISABLED
-from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
+from app.delivery.models import DeliveryTransition, Ready, VirtualQueue
+from app.delivery.plan import look_at
 from app.delivery.states import Assurance, State
 from app.destinations.models import Destination
 
@@ -22,7 +23,6 @@ async def sweep(session: AsyncSession, now: dt.datetime) -> int:
     """One bounded pass; returns how many deliveries were archived."""
     await _unpark_mended(session, now)
     await _repair(session, now)
-    await _drop_empty_calls(session)
     return await _archive_expired(session, now)
 
 
@@ -43,7 +43,15 @@ async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
     await session.execute(
         sa.update(VirtualQueue)
         .where(col(VirtualQueue.id).in_(mended))
-        .values(is_paused=False, parked_reason=None, parked_version=None, breaker={}, next_due=now)
+        .values(
+            is_paused=False,
+            parked_reason=None,
+            parked_at=None,
+            parked_version=None,
+            breaker={},
+            not_before=None,
+            next_due=now,
+        )
         .execution_options(synchronize_session=False)
     )
 
@@ -61,48 +69,23 @@ def _is_mended() -> sa.ColumnElement[bool]:
 
 
 async def _repair(session: AsyncSession, now: dt.datetime) -> None:
-    """A queue with work looks at its head, whatever its ``next_due`` says (a lost update, a
+    """A queue with work is looked at, whatever became of its ``next_due`` (a lost update, a
     hand-made change, a worker that died while the queue was paused).
     """
-    heads = (
-        sa.select(col(Ready.queue_id), sa.func.min(col(Ready.due_at)).label("head"))
-        .group_by(col(Ready.queue_id))
-        .subquery()
-    )
-    rows = await session.execute(
-        sa.select(heads.c.queue_id, heads.c.head)
-        .join(VirtualQueue, col(VirtualQueue.id) == heads.c.queue_id)
+    queue, ready = table_of(VirtualQueue), table_of(Ready)
+    has_work = sa.select(sa.literal(1)).where(ready.c.queue_id == queue.c.id).exists()
+    idle = await session.execute(
+        sa.select(queue.c.id)
         .where(
-            col(VirtualQueue.next_due).is_(None),
-            sa.or_(col(VirtualQueue.lease_until).is_(None), col(VirtualQueue.lease_until) <= now),
-            ~col(VirtualQueue.is_paused),
-            col(VirtualQueue.parked_reason).is_(None),
+            queue.c.next_due.is_(None),
+            sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now),
+            ~queue.c.is_paused,
+            queue.c.parked_reason.is_(None),
+            has_work,
         )
         .limit(1000)
     )
-    for queue_id, head in rows.all():
-        await session.execute(
-            sa.update(VirtualQueue)
-            .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.next_due).is_(None))
-            .values(next_due=head)
-            .execution_options(synchronize_session=False)
-        )
-        hint_after_commit(session, "dispatch")
-
-
-async def _drop_empty_calls(session: AsyncSession) -> None:
-    """Open calls none of whose people wait any more (cancelled meanwhile)."""
-    waiting = sa.select(col(Ready.call_id)).where(col(Ready.call_id).is_not(None))
-    await session.execute(
-        sa.delete(OpenCall)
-        .where(
-            col(OpenCall.call_id).not_in(waiting),
-            col(OpenCall.queue_id).in_(
-                sa.select(col(VirtualQueue.id)).where(col(VirtualQueue.lease_until).is_(None))
-            ),
-        )
-        .execution_options(synchronize_session=False)
-    )
+    await look_at(session, idle.scalars(), now)
 
 
 async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:

@@ -425,8 +425,9 @@ def _deliveries(
             session.add(
                 Ready(
                     queue_id=destination_id,
-                    rank=3,
+                    rank=2,
                     due_at=now + dt.timedelta(minutes=4),
+                    placed_at=now,
                     delivery_id=delivery_id,
                     operation="erase",
                     attempt=2,
