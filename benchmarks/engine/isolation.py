@@ -54,7 +54,7 @@ def crowd(bench: Bench) -> list[Figure]:
     bench.sink.behave("")
     turns = 1 if bench.is_quick else 2
     with bench.instance() as ours:
-        seed.add_queues(ours.settings, 1, 50_000, "whale")
+        seed.add_queues(ours.settings, 1, 50_000, "whale", like=1)  # on a host of its own
         for number in range(2 * turns):
             seed.add_queues(ours.settings, 1000, 2, f"small{number}-")
         alone, beside = [], []

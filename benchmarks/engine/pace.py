@@ -22,7 +22,7 @@ class Pace:
     """Seconds, and how many turns everybody has; a figure is the median of its turns."""
 
     warm_up: float = 5.0
-    seconds: float = 3.0
+    seconds: float = 4.0
     turns: int = 3
 
 

@@ -123,14 +123,19 @@ def _copy(
 # Many queues
 
 
-def add_queues(settings: Settings, count: int, jobs: int, name: str) -> None:
+def add_queues(settings: Settings, count: int, jobs: int, name: str, *, like: int = 0) -> None:
     """``count`` more queues of ``jobs`` deliveries each, paused; their ids begin with ``name``.
 
-    All their deliveries belong to one request, which never ends. Before anything is delivered.
+    They are like the destination of this number, and all their deliveries belong to one request,
+    which never ends. Call it before anything is delivered.
     """
     delivery, queue = table_of(Delivery), table_of(VirtualQueue)
     with connect(settings) as connection:
-        original = connection.execute(sa.select(delivery).limit(1)).one()  # none is settled yet
+        ids = sa.select(queue.c.id).order_by(queue.c.id).where(queue.c.id.startswith("dst_"))
+        model = connection.execute(ids.offset(like).limit(1)).scalar_one()
+        original = connection.execute(
+            sa.select(delivery).where(delivery.c.destination_id == model).limit(1)
+        ).one()
         _add_destinations(connection, settings, original.destination_id, count, name)
         numbers = _numbers(count)
         paused = {"id": _queue_id(name, numbers.c.n), "is_paused": True, "next_due": sa.null()}

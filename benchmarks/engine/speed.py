@@ -11,7 +11,7 @@ import httpx
 from benchmarks.engine import seed
 from benchmarks.engine.bench import DESTINATIONS, Bench
 from benchmarks.engine.figures import Figure, Goal, percentile
-from benchmarks.engine.pace import rate, rate_of, take_turns, warm_up
+from benchmarks.engine.pace import rate, take_turns, wait_until, warm_up
 
 
 def plain(bench: Bench) -> list[Figure]:
@@ -43,20 +43,26 @@ def latency(bench: Bench) -> list[Figure]:
 
 
 def bulk(bench: Bench) -> list[Figure]:
-    """One destination that takes a hundred people at once against one call each."""
+    """One destination that takes a hundred people at once, until all are done, against one call
+    each.
+    """
     bench.sink.behave("bulk=100")
     with bench.instance() as batched, bench.instance() as one_by_one:
         for each in (batched, one_by_one):
             each.backlog.pour_into_first()
-            each.backlog.resume()
         batched.backlog.use(seed.BULK)
+        batched.backlog.pause()
+        one_by_one.backlog.resume()
         with batched.worker() as many, one_by_one.worker() as single:
+            time.sleep(bench.pace.warm_up)  # both start
             many.group.hold()
             (theirs,) = take_turns(bench.pace, single)
-            bench.sink.behave("bulk=100")
             with many.turn():
                 people = many.left()
-                mine = rate_of(bench.sink.people, people // 10, people // 2)
+                began = time.perf_counter()
+                batched.backlog.resume()
+                wait_until(lambda: many.left() == 0, every=0.1)
+                mine = people / (time.perf_counter() - began)
     return [Figure("people, a hundred in a call against one", mine, "/s", Goal(10, 20), theirs)]
 
 
