@@ -71,7 +71,7 @@ class Claimed:
     @property
     def is_retry(self) -> bool:
         """Whether it was charged to the retry budget."""
-        return any(member.is_started for member in self.members)
+        return any(member.is_retry for member in self.members)
 
 
 @dataclass(slots=True)
@@ -96,6 +96,9 @@ class Lease:
     is_boosted: bool
     lag: dt.timedelta
     """How long it had been due."""
+    good_until: float = 0.0
+    """``time.monotonic()`` after which somebody else may hold the queue: nothing is sent any more.
+    """
     calls: list[Claimed] = field(default_factory=list)
     is_drained: bool = False
     """There was no more to take than what was taken."""
@@ -377,7 +380,7 @@ def _charge(
 ) -> None:
     """Spend what the calls cost; what a queue with more work left of its share stays its own."""
     held.windows, window_opens = limits.spend(held.windows, held.traits.limits, len(calls), now)
-    held.budget = held.budget.take(sum(any(member.is_started for member in call) for call in calls))
+    held.budget = held.budget.take(sum(any(each.is_retry for each in call) for call in calls))
     left = held.deficit + quantum - len(calls)
     held.deficit = min(DEFICIT_CAP, left) if allowed and len(calls) == allowed else 0
     held.not_before = max(

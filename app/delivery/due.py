@@ -40,8 +40,12 @@ class Member:
 
     @property
     def is_started(self) -> bool:
-        """Asked for before: a retry, a poll, or a later phase."""
+        """Its person is begun with: a retry, a poll, a later phase, or another destination's."""
         return self.rank in {URGENT, STARTED}
+
+    @property
+    def is_retry(self) -> bool:
+        return self.attempt > 0 and self.job is None
 
 
 def _member(row: Any) -> Member:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from app.delivery import finish
 from app.delivery.carry import Answered, Ask, carry_out, people_of
 from app.delivery.claim import Claimed, Lease, Traits, claim
 from app.delivery.models import VirtualQueue
+from app.delivery.places import Places, breathe
 from app.delivery.stats import Activity
 from app.destinations.models import Destination
 from app.identity import vault
@@ -52,6 +54,7 @@ class Engine:
 
     ``in_flight``: calls under way at once; ``per_host``: those to one host, shared with the other
     processes that hold a lease. ``together``: answers recorded in one transaction at most.
+    ``yields``: others need this event loop, too: make fewer calls at once when it runs late.
     ``wake``: called when a queue that was given back has work that is due.
     """
 
@@ -69,6 +72,7 @@ class Engine:
         host_of: HostOf = lambda _: None,
         per_host: int = 128,
         together: int = 500,
+        yields: bool = False,
         wake: Callable[[], None] = lambda: None,
         chance: random.Random | None = None,
     ) -> None:
@@ -79,19 +83,20 @@ class Engine:
         self._ask = ask
         self._on_settled = on_settled
         self._stopped = stopped
-        self._capacity = in_flight
+        self._most = in_flight
         self._lease = lease
         self._host_of = host_of
         self._per_host = per_host
         self._together = together
+        self._yields = yields
         self._wake = wake
         self._chance = chance or random.Random()  # noqa: S311 (jitter, not a secret)
         self._held: dict[str, Lease] = {}
         self._wanting = 0
         """Calls under way, and those that only wait for a place."""
         self._freed = asyncio.Event()
-        self._places = asyncio.Semaphore(in_flight)
-        self._hosts: dict[str, asyncio.Semaphore] = {}
+        self._places = Places(in_flight)
+        self._hosts: dict[str, Places] = {}
         self._dispatchers = 1
         self._answers: asyncio.Queue[Answered | Lease] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,6 +110,9 @@ class Engine:
             asyncio.create_task(self._renew_forever(), name="lease-renewal"),
             asyncio.create_task(self._tell_forever(), name="activity"),
         ]
+        if self._yields:
+            breathing = breathe(self._places, self._most)
+            self._services.append(asyncio.create_task(breathing, name="breathing"))
 
     async def stop(self, patience: float = 5.0) -> None:
         """Let calls in flight come home for a while; what does not is made again after the
@@ -155,8 +163,8 @@ class Engine:
 
     async def step(self) -> bool:
         """Claim once, if there is room; True when there was something to claim."""
-        room = AHEAD * self._capacity - self._wanting
-        if room < max(1, self._capacity // 4) or self._is_stopping:
+        room = AHEAD * self._places.limit - self._wanting
+        if room < max(1, self._places.limit // 4) or self._is_stopping:
             self._freed.clear()
             try:
                 async with asyncio.timeout(0.05):
@@ -164,6 +172,7 @@ class Engine:
             except TimeoutError:
                 pass
             return not self._is_stopping
+        began = time.monotonic()
         async with self._database.writing() as session:
             leases = await claim(
                 session,
@@ -179,6 +188,7 @@ class Engine:
             return False
         opened = await self._open(leases)
         for lease in leases:
+            lease.good_until = began + self._lease.total_seconds()
             self._hold(lease, opened)
         return True
 
@@ -215,12 +225,15 @@ class Engine:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _host(self, destination: Destination) -> asyncio.Semaphore:
+    def _host(self, destination: Destination) -> Places:
         """The places of the destination's host in this process."""
         name = self._host_of(destination) or destination.id
         if name not in self._hosts:
-            self._hosts[name] = asyncio.Semaphore(max(1, self._per_host // self._dispatchers))
+            self._hosts[name] = Places(self._host_share())
         return self._hosts[name]
+
+    def _host_share(self) -> int:
+        return max(1, self._per_host // self._dispatchers)
 
     # Calling
 
@@ -230,7 +243,7 @@ class Engine:
         call: Claimed,
         opened: Mapping[str, Any] | None,
         slots: asyncio.Semaphore,
-        host: asyncio.Semaphore,
+        host: Places,
     ) -> None:
         # A call that waits for its own queue's or host's turn takes no place from others.
         async with slots, host:
@@ -249,7 +262,7 @@ class Engine:
     async def _answer(
         self, lease: Lease, call: Claimed, opened: Mapping[str, Any] | None
     ) -> Answered:
-        if lease.is_held_back:
+        if lease.is_held_back or time.monotonic() > lease.good_until:
             return Answered(lease, call, {}, 0)
         if lease.destination.deleted_at is not None:
             gone = failed("destination_deleted")
@@ -346,23 +359,30 @@ class Engine:
                 log.exception("renewal_failed", error=type(error).__name__)
 
     async def _renew(self) -> None:
-        queue, now = table_of(VirtualQueue), utc_now()
+        queue, now, began = table_of(VirtualQueue), utc_now(), time.monotonic()
+        held = list(self._held.values())
         async with self._database.writing() as session:
-            await session.execute(
+            renewed = await session.execute(
                 sa.update(queue)
                 .where(
-                    bulk.among(queue.c.id, sorted(self._held)), queue.c.lease_owner == self.owner
+                    bulk.among(queue.c.id, sorted(each.queue_id for each in held)),
+                    queue.c.lease_owner == self.owner,
                 )
                 .values(lease_until=now + self._lease)
+                .returning(queue.c.id, queue.c.token)
             )
+            still_ours = {(queue_id, token) for queue_id, token in renewed}
             owners = await session.execute(
                 sa.select(queue.c.lease_owner).where(queue.c.lease_until > now).distinct()
             )
             dispatchers = max(1, len(owners.all()))
+        for lease in held:
+            if lease.key in still_ours:
+                lease.good_until = began + self._lease.total_seconds()
         if dispatchers != self._dispatchers:
-            # Calls under way keep their places: for a moment there may be more than the cap.
             self._dispatchers = dispatchers
-            self._hosts.clear()
+            for host in self._hosts.values():
+                host.change(self._host_share())
 
     async def _tell_forever(self) -> None:
         while True:

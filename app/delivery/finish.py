@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import bulk
 from app.core.db import table_of
-from app.delivery import due, health, order
+from app.delivery import due, expiry, health, order
 from app.delivery.carry import Answered
 from app.delivery.claim import ERRORS_KEPT, Lease
 from app.delivery.due import Member
@@ -71,6 +71,7 @@ class _Rows:
     moved: list[dict[str, Any]] = field(default_factory=list)
     closed: list[dict[str, Any]] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
+    expired: list[expiry.Expired] = field(default_factory=list)
 
 
 async def record(
@@ -95,6 +96,7 @@ async def record(
     await bulk.delete(session, OpenCall, ("queue_id", "call_id"), rows.closed)
     await bulk.update(session, Ready, ("delivery_id",), rows.unsent)
     await _hurry_siblings(session, made, now)
+    await expiry.archive(session, rows.expired, now)
     if rows.settled:
         await on_settled(session, rows.settled, now)
     has_more = await _release(
@@ -199,6 +201,15 @@ def _rows(
             rows.moved.append(_moved(member, step, now))
         if step.is_settled:
             rows.settled.append(Settled(member.delivery_id, member.request_id, member.workspace_id))
+        if step.state is State.ARCHIVING:
+            rows.expired.append(
+                expiry.Expired(
+                    member.delivery_id,
+                    member.workspace_id,
+                    member.request_id,
+                    each.lease.queue_id,
+                )
+            )
     return rows
 
 

@@ -18,8 +18,11 @@ FAILURES_IN_A_ROW = 5
 WINDOW_SECONDS = 60.0
 FEWEST_CALLS = 10
 """In a window, before its share of failures says anything."""
-OPEN_FIRST = dt.timedelta(seconds=30)
-OPEN_CAP = dt.timedelta(minutes=15)
+SHORTEST_PAUSE = dt.timedelta(seconds=30)
+LONGEST_PAUSE = dt.timedelta(minutes=15)
+PAUSES_IN_TROUBLE = 12
+"""A pause is this part of the time that the trouble has lasted: so the wait after its end is, too.
+"""
 OVERLOADED_SHARE = 0.1
 FIRST_LIMIT = 4
 """Calls at once to a destination nothing is known of."""
@@ -63,7 +66,8 @@ class Breaker:
     """Opens after five failures in a row, or when half of ten or more calls in a minute failed.
 
     ``until`` is set while open; ``probing`` while one call tries whether the destination is back.
-    ``opened`` counts openings without a good spell between them: each pause is longer.
+    A pause grows with the trouble, which begins with the first opening and ends with a good spell,
+    not with one lucky answer.
     """
 
     in_a_row: int = 0
@@ -71,7 +75,7 @@ class Breaker:
     good: int = 0
     since: float = 0.0
     """Unix seconds at which the counted minute began."""
-    opened: int = 0
+    troubled_since: float | None = None
     until: float | None = None
     probing: bool = False
 
@@ -105,11 +109,12 @@ class Breaker:
         if self.until is not None:
             if not self.probing:
                 return self  # open already: this answer belongs to the burst that opened it
-            return Breaker(opened=self.opened, since=now.timestamp())
+            return Breaker(since=now.timestamp(), troubled_since=self.troubled_since)
         counted = self._counted(now)
         good = counted.good + 1
         is_recovered = good >= FEWEST_CALLS and counted.bad * 4 < good
-        return replace(counted, in_a_row=0, good=good, opened=0 if is_recovered else self.opened)
+        troubled_since = None if is_recovered else self.troubled_since
+        return replace(counted, in_a_row=0, good=good, troubled_since=troubled_since)
 
     def _failed(self, now: dt.datetime, jitter: float) -> Breaker:
         if self.until is not None and not self.probing:
@@ -120,9 +125,11 @@ class Breaker:
         is_half = calls >= FEWEST_CALLS and counted.bad * 2 >= calls
         if not (self.probing or is_half or counted.in_a_row >= FAILURES_IN_A_ROW):
             return counted
-        pause = min(OPEN_CAP, OPEN_FIRST * 2**self.opened) * (0.75 + jitter / 2)
-        until = (now + pause).timestamp()
-        return Breaker(opened=min(self.opened + 1, 10), since=now.timestamp(), until=until)
+        at = now.timestamp()
+        troubled_since = at if self.troubled_since is None else min(at, self.troubled_since)
+        part = dt.timedelta(seconds=at - troubled_since) / PAUSES_IN_TROUBLE
+        pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, part)) * (0.75 + jitter / 2)
+        return Breaker(since=at, troubled_since=troubled_since, until=(now + pause).timestamp())
 
     def _counted(self, now: dt.datetime) -> Breaker:
         """The minute's counts begin anew when it is over (or the clock went back)."""

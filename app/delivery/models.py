@@ -179,3 +179,35 @@ class QueueActivity(Main, table=True):
     ``succeeded:<attempt>``.
     """
     count: int = Field(sa_type=sa.BigInteger)
+
+
+class Archived(Main, table=True):
+    """A delivery that ran out of time: a legal risk until it is replayed, waived or cancelled, and
+    then gone from here.
+    """
+
+    __tablename__ = "archived"
+    __table_args__ = (
+        sa.Index("ix_archived_workspace", "workspace_id", "archived_at", "delivery_id"),
+        sa.Index("ix_archived_file", "file", "archived_at", "delivery_id"),
+        sa.Index("ix_archived_request_id", "request_id"),
+    )
+
+    delivery_id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(sa_type=Id)
+    request_id: str = Field(sa_type=Id)
+    queue_id: str = Field(sa_type=Id)
+    archived_at: dt.datetime = Field(sa_type=Moment)
+    file: str | None = Field(default=None, sa_type=Id)
+    """The file that holds its line, or will: see ``ArchiveFile.write_at``."""
+
+
+class ArchiveFile(Main, table=True):
+    """A file of the archive; it goes when none of its deliveries is in ``archived`` any more."""
+
+    __tablename__ = "archive_file"
+    __table_args__ = (sa.Index("ix_archive_file_write_at", "write_at"),)
+
+    name: str = Field(primary_key=True, sa_type=Id)
+    write_at: dt.datetime | None = Field(default=None, sa_type=Moment)
+    """Not yet written: whoever comes after this moment may write it. None: it is written."""

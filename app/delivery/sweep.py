@@ -9,14 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import table_of
-from app.core.logging import get_logger
+from app.delivery import expiry
 from app.delivery.claim import DESTINATION_DISABLED
-from app.delivery.models import DeliveryTransition, Ready, VirtualQueue
+from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
 from app.delivery.plan import look_at
 from app.delivery.states import Assurance, State
 from app.destinations.models import Destination
-
-log = get_logger(__name__)
 
 
 async def sweep(session: AsyncSession, now: dt.datetime) -> int:
@@ -91,32 +89,35 @@ async def _repair(session: AsyncSession, now: dt.datetime) -> None:
 async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
     """Expired deliveries leave the working set; they stay a legal risk until replayed or waived."""
     rows = (
-        (
-            await session.execute(
-                sa.select(Ready)
-                .where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None))
-                .limit(500)
-                .with_for_update(skip_locked=True)
+        await session.execute(
+            sa.select(Ready, col(Delivery.workspace_id), col(Delivery.request_id))
+            .join(Delivery, col(Delivery.id) == col(Ready.delivery_id))
+            .where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None))
+            .limit(500)
+            .with_for_update(of=Ready, skip_locked=True)
+        )
+    ).all()
+    for row, _, _ in rows:
+        session.add(
+            DeliveryTransition(
+                delivery_id=row.delivery_id,
+                seq=row.seq + 1,
+                at=now,
+                state=State.ARCHIVING,
+                detail="expired",
+                assurance=Assurance.ACKNOWLEDGED if row.job else Assurance.REQUESTED,
+                attempt=row.attempt,
+                reason="expired",
             )
         )
-        .scalars()
-        .all()
-    )
-    for row in rows:
-        for offset, state in ((1, State.ARCHIVING), (2, State.ARCHIVED)):
-            session.add(
-                DeliveryTransition(
-                    delivery_id=row.delivery_id,
-                    seq=row.seq + offset,
-                    at=now,
-                    state=state,
-                    detail="expired",
-                    assurance=Assurance.ACKNOWLEDGED if row.job else Assurance.REQUESTED,
-                    attempt=row.attempt,
-                    reason="expired",
-                )
-            )
         await session.delete(row)
-        log.error("delivery_expired", delivery_id=row.delivery_id, destination_id=row.queue_id)
     await session.flush()
+    await expiry.archive(
+        session,
+        [
+            expiry.Expired(row.delivery_id, workspace_id, request_id, row.queue_id)
+            for row, workspace_id, request_id in rows
+        ],
+        now,
+    )
     return len(rows)

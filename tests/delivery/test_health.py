@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from app.delivery.health import (
     FAILURES_IN_A_ROW,
     FEWEST_CALLS,
-    OPEN_CAP,
-    OPEN_FIRST,
+    LONGEST_PAUSE,
+    PAUSES_IN_TROUBLE,
+    SHORTEST_PAUSE,
     Breaker,
     Sign,
     concurrency_after,
@@ -59,7 +60,7 @@ def pause_of(breaker: Breaker, since: dt.datetime = NOW) -> dt.timedelta:
 def test_the_breaker_opens_after_five_failures_in_a_row() -> None:
     assert failing(FAILURES_IN_A_ROW - 1).state == "closed"
     opened = failing(FAILURES_IN_A_ROW)
-    assert (opened.state, pause_of(opened)) == ("open", OPEN_FIRST)
+    assert (opened.state, pause_of(opened)) == ("open", SHORTEST_PAUSE)
 
 
 def test_one_success_ends_the_row() -> None:
@@ -86,7 +87,7 @@ def test_a_few_failures_an_hour_open_nothing() -> None:
 
 
 def test_late_failures_of_the_same_burst_do_not_make_the_pause_longer() -> None:
-    assert pause_of(failing(64)) == OPEN_FIRST
+    assert pause_of(failing(64)) == SHORTEST_PAUSE
 
 
 def test_an_open_breaker_lets_one_probe_through_once_its_pause_is_over() -> None:
@@ -97,26 +98,36 @@ def test_an_open_breaker_lets_one_probe_through_once_its_pause_is_over() -> None
     assert opened.at_lease(end).state == "half_open"
 
 
-def test_a_good_probe_closes_and_a_bad_one_waits_twice_as_long() -> None:
+def test_a_good_probe_closes_and_a_bad_one_opens_anew() -> None:
     opened = failing(FAILURES_IN_A_ROW)
     end = NOW + pause_of(opened)
     probing = opened.at_lease(end)
 
     assert probing.after(Sign.WELL, end, 0.5).state == "closed"
-    assert pause_of(probing.after(Sign.FAILING, end, 0.5), end) == 2 * OPEN_FIRST
+    assert pause_of(probing.after(Sign.FAILING, end, 0.5), end) == SHORTEST_PAUSE
 
 
-def test_pauses_grow_until_a_good_spell_whatever_a_lucky_probe_says() -> None:
+def test_pauses_grow_with_the_trouble_whatever_a_lucky_probe_says() -> None:
     opened = failing(FAILURES_IN_A_ROW)
-    end = NOW + pause_of(opened)
-    lucky = opened.at_lease(end).after(Sign.WELL, end, 0.5)
+    later = NOW + dt.timedelta(hours=1)
+    lucky = opened.at_lease(later).after(Sign.WELL, later, 0.5)
+    assert lucky.state == "closed"
 
-    assert pause_of(failing(FAILURES_IN_A_ROW, lucky)) == 2 * OPEN_FIRST
+    for _ in range(FAILURES_IN_A_ROW):
+        lucky = lucky.after(Sign.FAILING, later, 0.5)
 
-    spell = lucky
+    assert pause_of(lucky, later) == dt.timedelta(hours=1) / PAUSES_IN_TROUBLE
+
+
+def test_a_good_spell_ends_the_trouble() -> None:
+    later = NOW + dt.timedelta(hours=1)
+    spell = failing(FAILURES_IN_A_ROW).at_lease(later).after(Sign.WELL, later, 0.5)
     for _ in range(FEWEST_CALLS):
-        spell = spell.after(Sign.WELL, NOW, 0.5)
-    assert pause_of(failing(FEWEST_CALLS, spell)) == OPEN_FIRST
+        spell = spell.after(Sign.WELL, later, 0.5)
+    for _ in range(FEWEST_CALLS):
+        spell = spell.after(Sign.FAILING, later, 0.5)
+
+    assert pause_of(spell, later) == SHORTEST_PAUSE
 
 
 @given(st.lists(signs, max_size=60), st.floats(0, 1))
@@ -129,7 +140,7 @@ def test_the_pause_is_bounded_and_the_state_survives_the_database(
         breaker = Breaker.load(json.loads(json.dumps(breaker.dump())))
         if breaker.until is not None:
             pause = pause_of(breaker, now)
-            assert OPEN_FIRST * 0.74 <= pause <= OPEN_CAP * 1.26
+            assert SHORTEST_PAUSE * 0.74 <= pause <= LONGEST_PAUSE * 1.26
             now += pause
 
 
