@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import rfc3339, utc_now
 from app.core.http import Reading, Schema, StrictRoute, Writing
-from app.delivery import activity, queue_view, service
+from app.delivery import activity, queue_view, queues, service
 from app.delivery.models import Delivery, DeliveryTransition
 from app.security import audit
 from app.security.access import Caller, needs
@@ -141,11 +141,11 @@ async def delivery_stats(
 
 @router.post("/queues/{destination_id}/{action}")
 async def change_queue(
-    destination_id: str, action: service.QueueAction, caller: Operator, session: Writing
+    destination_id: str, action: queues.QueueAction, caller: Operator, session: Writing
 ) -> dict[str, Any]:
     """Pause, resume, boost or flush a queue: one UPDATE each."""
     now = utc_now()
-    await service.change_queue(session, caller.workspace_id, destination_id, action, now)
+    await queues.change(session, caller.workspace_id, destination_id, action, now)
     audit.record(
         session,
         workspace_id=caller.workspace_id,
@@ -161,7 +161,7 @@ async def change_queue(
 async def _queues(
     session: AsyncSession, workspace_id: str, now: dt.datetime
 ) -> list[dict[str, Any]]:
-    rows = await service.queues(session, workspace_id, now)
+    rows = await queues.shown(session, workspace_id, now)
     notes = await queue_view.notes(session, workspace_id)
     rates = await activity.rates(session, workspace_id, now)
     for row in rows:

@@ -25,22 +25,26 @@ async def sweep(session: AsyncSession, now: dt.datetime) -> int:
 
 
 async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
-    """A parked queue goes on once its destination was changed, or enabled again."""
-    mended = (
-        sa.select(col(VirtualQueue.id))
-        .join(Destination, col(Destination.id) == col(VirtualQueue.id))
-        .where(
-            sa.or_(col(VirtualQueue.parked_reason).is_not(None), col(VirtualQueue.is_paused)),
-            sa.or_(
-                # Nobody will mend a deleted one: its deliveries come to their end as exceptions.
-                col(Destination.deleted_at).is_not(None),
-                _is_mended(),
-            ),
-        )
+    """A parked queue goes on once its destination was changed, or enabled again. Nobody will mend a
+    deleted one: its deliveries come to their end as exceptions, also where somebody paused it.
+    """
+    queue, destination = table_of(VirtualQueue), table_of(Destination)
+    is_deleted = destination.c.deleted_at.is_not(None)
+    is_mended = sa.and_(
+        ~queue.c.is_paused,
+        destination.c.is_enabled,
+        sa.or_(
+            queue.c.parked_reason == DESTINATION_DISABLED,
+            destination.c.version != queue.c.parked_version,
+        ),
     )
+    stopped = sa.select(queue.c.id).join(destination, destination.c.id == queue.c.id)
+    goes_on = stopped.where(
+        queue.c.parked_reason.is_not(None), sa.or_(is_deleted, is_mended)
+    ).union(stopped.where(queue.c.is_paused, is_deleted))
     await session.execute(
-        sa.update(VirtualQueue)
-        .where(col(VirtualQueue.id).in_(mended))
+        sa.update(queue)
+        .where(queue.c.id.in_(goes_on))
         .values(
             is_paused=False,
             parked_reason=None,
@@ -50,19 +54,6 @@ async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
             not_before=None,
             next_due=now,
         )
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _is_mended() -> sa.ColumnElement[bool]:
-    return sa.and_(
-        col(VirtualQueue.parked_reason).is_not(None),
-        ~col(VirtualQueue.is_paused),
-        col(Destination.is_enabled),
-        sa.or_(
-            col(VirtualQueue.parked_reason) == DESTINATION_DISABLED,
-            col(Destination.version) != col(VirtualQueue.parked_version),
-        ),
     )
 
 

@@ -14,8 +14,7 @@ from app.dashboard.render import page, redirect
 from app.dashboard.views import queues as views
 from app.dashboard.views.paging import Position
 from app.dashboard.views.requests import known
-from app.delivery import queue_view
-from app.delivery import service as deliveries
+from app.delivery import queue_view, queues
 from app.security import audit
 from app.security.sessions import Operator
 from app.subject_requests.services import Services
@@ -68,12 +67,12 @@ async def change(request: Request, operator: Operator, destination_id: str) -> s
     form = await forms.read(request)
     now = utc_now()
     action = forms.text(form, "action", limit=10)
-    if action not in set(deliveries.QueueAction):
+    if action not in set(queues.QueueAction):
         raise Invalid("Choose one of pause, resume, boost, flush.")
     async with request.app.state.database.writing() as session:
         await queue_view.find(session, operator.workspace_id, destination_id)
-        await deliveries.change_queue(
-            session, operator.workspace_id, destination_id, deliveries.QueueAction(action), now
+        await queues.change(
+            session, operator.workspace_id, destination_id, queues.QueueAction(action), now
         )
         audit.record(
             session,
