@@ -29,6 +29,7 @@ from app.delivery import metrics
 from app.delivery.archive import Archive
 from app.delivery.engine import Engine
 from app.delivery.gauges import Gauges
+from app.delivery.reports import hearing, wake_recent
 from app.delivery.states import State
 from app.delivery.sweep import sweep
 from app.delivery.waiting import is_stalled
@@ -112,7 +113,7 @@ class Runtime:
             self.database,
             self.keys,
             class_of=self.class_of,
-            ask=self.ask,
+            ask=hearing(self.database, self.class_of, self.ask),
             on_settled=partial(settle.on_settled, self.services),
             stopped=settle.stopped,
             in_flight=settings.worker_in_flight,
@@ -282,7 +283,9 @@ class Runtime:
 
     async def _sweep(self) -> bool:
         async with self.database.writing() as session:
-            expired = await sweep(session, utc_now())
+            now = utc_now()
+            expired = await sweep(session, now)
+            await wake_recent(session, now)
         metrics.ended(State.ARCHIVING, "expired", expired)
         return False
 

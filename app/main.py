@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 import app.consent.routes
 import app.dashboard.routes
+import app.delivery.callbacks
 import app.delivery.routes
 import app.demo.shop
 import app.destinations.routes
@@ -69,6 +70,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
         app.suppression.routes,
         app.destinations.routes,
         app.delivery.routes,
+        app.delivery.callbacks,
         app.subject_requests.routes,
         app.receipts.routes,
         app.security.routes,

@@ -156,6 +156,9 @@ class Settings(BaseSettings):
     consent_per_minute: int = Field(
         300, ge=1, description="Consent posts from one address in a minute."
     )
+    callback_per_minute: int = Field(
+        1200, ge=1, description="Callbacks of destinations from one address in a minute."
+    )
     api_per_minute: int = Field(60_000, ge=1, description="API calls of one key in a minute.")
     login_per_minute: int = Field(
         10, ge=1, description="Sign-in attempts from one address, or for one account, in a minute."

@@ -83,7 +83,11 @@ async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
         await session.execute(
             sa.select(Ready, col(Delivery.workspace_id), col(Delivery.request_id))
             .join(Delivery, col(Delivery.id) == col(Ready.delivery_id))
-            .where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None))
+            .where(
+                col(Ready.expires_at) <= now,
+                col(Ready.call_id).is_(None),
+                col(Ready.job).is_(None),
+            )
             .limit(500)
             .with_for_update(of=Ready, skip_locked=True)
         )
@@ -96,7 +100,7 @@ async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
                 at=now,
                 state=State.ARCHIVING,
                 detail="expired",
-                assurance=Assurance.ACKNOWLEDGED if row.job else Assurance.REQUESTED,
+                assurance=Assurance.REQUESTED,
                 attempt=row.attempt,
                 reason="expired",
             )
