@@ -10,6 +10,7 @@ import threading
 
 from app.compose import PUMPS, Runtime
 from app.core.broker import Hints, make_celery
+from app.core.failpoints import failpoint
 from app.core.logging import get_logger
 from app.core.settings import Settings
 
@@ -75,6 +76,7 @@ def run_scheduler(settings: Settings) -> None:
     log.info("scheduler_started")
     ticks = 0
     while not stop.wait(SWEEP_EVERY):
+        failpoint("scheduler.before_publish")
         hints.publish(["sweep", "dispatch", "advance"])
         if ticks * SWEEP_EVERY % MAINTAIN_EVERY == 0:
             hints.publish(["maintain"])

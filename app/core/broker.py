@@ -17,6 +17,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import SecurityWarning
 
+from app.core.failpoints import failpoint
 from app.core.logging import get_logger
 from app.core.settings import Settings
 
@@ -80,6 +81,7 @@ class Hints:
     def _send(self, name: str) -> None:
         with self._lock:
             self._pending.discard(name)
+        failpoint("hint.before_publish")
         try:
             self._app.send_task(
                 f"quittance.{name}", retry=False, ignore_result=True, argsrepr="()", kwargsrepr="{}"

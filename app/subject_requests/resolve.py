@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.delivery import plan
@@ -66,6 +67,8 @@ async def resolve_due(services: Services, now: dt.datetime) -> bool:
             await plan_requests(
                 session, services, await _still_resolving(session, [each.id for each in ready]), now
             )
+        failpoint("plan.before_commit")
+    failpoint("plan.after_commit")
     return True
 
 
