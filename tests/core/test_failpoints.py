@@ -42,7 +42,9 @@ def passing(armed: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("armed", "passes"), [("plan.after_commit", 1), ("plan.after_commit:3", 3)])
+@pytest.mark.parametrize(
+    ("armed", "passes"), [("plan.after_commit", 1), ("plan.after_commit:3", 3)]
+)
 def test_the_nth_passage_of_the_armed_place_kills(armed: str, passes: int) -> None:
     ended = passing(armed)
     assert ended.returncode == -signal.SIGKILL
