@@ -4,6 +4,7 @@ JSON-like rows.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -19,12 +20,13 @@ from app.core.clock import rfc3339, utc_now
 from app.core.errors import Invalid, NotFound
 from app.core.ids import new_id
 from app.core.settings import Settings
+from app.delivery import service as deliveries
 from app.demo import seed
 from app.destinations import service as destinations
 from app.destinations.schemas import DestinationIn
 from app.destinations.settings import prepare
 from app.identity.normalise import normalise
-from app.security import accounts, api_keys
+from app.security import accounts, api_keys, audit
 from app.security.models import Admin, ApiKey, Role, Workspace
 from app.security.routes import key_json
 from app.sites import regimes
@@ -211,6 +213,56 @@ class Administration:
             return (
                 await queries.as_json(session, [await queries.get(session, owner.id, request_id)])
             )[0]
+
+    async def list_archived(self, workspace: str | None, destination: str | None) -> list[Row]:
+        async with self._runtime.database.reading() as session:
+            owner = await self._workspace(session, workspace)
+            which = deliveries.Selection(owner.id, queue_id=destination)
+            return [
+                {
+                    "id": each.delivery_id,
+                    "request_id": each.request_id,
+                    "destination_id": each.queue_id,
+                    "archived_at": rfc3339(each.archived_at),
+                }
+                for each in await deliveries.archived(session, which)
+            ]
+
+    async def replay_archived(
+        self,
+        workspace: str | None,
+        destination: str | None,
+        since: dt.datetime | None,
+        until: dt.datetime | None,
+    ) -> Row:
+        """In bites, until nothing is left that can be replayed."""
+        async with self._runtime.database.reading() as session:
+            owner = await self._workspace(session, workspace)
+        which = deliveries.Selection(owner.id, queue_id=destination, since=since, until=until)
+        await self._runtime.archive.mend(which)
+        count = 0
+        while True:
+            now = utc_now()
+            async with self._runtime.database.writing() as session:
+                done = await deliveries.replay_many(session, which, now)
+                audit.record(
+                    session,
+                    workspace_id=owner.id,
+                    actor=ACTOR,
+                    verb="replay_archived",
+                    target=destination or owner.id,
+                    now=now,
+                    replayed=done.replayed,
+                    since=rfc3339(since),
+                    until=rfc3339(until),
+                )
+            count += done.replayed
+            if not done.remaining:
+                return {"replayed": count, "forgotten": done.forgotten}
+
+    async def check_archive(self) -> Row:
+        written, missing = await self._runtime.archive.missing()
+        return {"in_files": written - len(missing), "missing": missing}
 
     async def seed_demo(self) -> Row:
         await seed.ensure(self._runtime, utc_now())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import datetime as dt
 import json
 import os
 import socket
@@ -145,6 +146,7 @@ destinations = typer.Typer(no_args_is_help=True, help="Destinations that hold pe
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 admins = typer.Typer(no_args_is_help=True, help="People who sign in to the dashboard.")
 requests = typer.Typer(no_args_is_help=True, help="Data subject requests.")
+deliveries = typer.Typer(no_args_is_help=True, help="Deliveries that ran out of time.")
 receipts = typer.Typer(no_args_is_help=True, help="Receipts.")
 for name, group in (
     ("workspace", workspaces),
@@ -153,6 +155,7 @@ for name, group in (
     ("key", keys),
     ("admin", admins),
     ("request", requests),
+    ("delivery", deliveries),
     ("receipt", receipts),
 ):
     app.add_typer(group, name=name)
@@ -330,6 +333,39 @@ def import_requests(
     _show(answer, as_json)
 
 
+@deliveries.command("list-archived")
+def list_archived(
+    destination: Annotated[str | None, typer.Option(help="Only those to this one.")] = None,
+    workspace: In = None,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries that expired and were neither replayed nor waived, oldest first."""
+    _show(_run(lambda do: do.list_archived(workspace, destination)), as_json)
+
+
+@deliveries.command("replay")
+def replay_archived(
+    destination: Annotated[str | None, typer.Option(help="Only those to this one.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Expired then or later: 2026-11-25 or 2026-11-25T10:00Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Expired before then.")] = None,
+    workspace: In = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put archived deliveries back into their queues; the running service carries them out."""
+    first, end = _moment(since), _moment(until)
+    _show(_run(lambda do: do.replay_archived(workspace, destination, first, end)), as_json)
+
+
+@deliveries.command("check-archive")
+def check_archive(as_json: AsJson = False) -> None:
+    """Read the archive's files; exit code 1 if an archived delivery has no line in them."""
+    answer = _run(lambda do: do.check_archive())
+    _show(answer, as_json)
+    raise typer.Exit(1 if answer["missing"] else 0)
+
+
 @receipts.command("verify")
 def verify_receipt(
     file: Annotated[
@@ -374,6 +410,15 @@ def doctor(as_json: AsJson = False) -> None:
         for each in findings:
             typer.echo(f"{'ok  ' if each['ok'] else 'FAIL'}  {each['name']}: {each['detail']}")
     raise typer.Exit(0 if all(each["ok"] for each in findings) else 1)
+
+
+def _moment(text: str | None) -> dt.datetime | None:
+    """A moment; without a zone it is UTC."""
+    try:
+        moment = dt.datetime.fromisoformat(text) if text else None
+    except ValueError:
+        raise typer.BadParameter("Write a time as 2026-11-25 or 2026-11-25T10:00Z.") from None
+    return moment.replace(tzinfo=moment.tzinfo or dt.UTC) if moment else None
 
 
 def _pair(text: str) -> tuple[str, str]:

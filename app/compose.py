@@ -20,8 +20,10 @@ from app.core.http import Cursors
 from app.core.outbound import Outbound
 from app.core.pump import Pump, Pumps
 from app.core.settings import Settings
+from app.core.storage import Storage
 from app.crypto import keyring
 from app.crypto.keystore import KeyStore
+from app.delivery.archive import Archive
 from app.delivery.engine import Engine
 from app.delivery.sweep import sweep
 from app.destinations.catalogue import Catalogue, NoConnector
@@ -38,7 +40,7 @@ from app.subject_requests.people import StatusLinks
 from app.subject_requests.services import Services
 from connectors.contract import AnyConnector, Call
 
-PUMPS = ("dispatch", "advance", "sign", "mail", "withdrawals", "sweep", "maintain")
+PUMPS = ("dispatch", "advance", "sign", "mail", "withdrawals", "sweep", "archive", "maintain")
 
 
 class Runtime:
@@ -54,7 +56,7 @@ class Runtime:
         self.celery = make_celery(settings, PUMPS, self._wake)
         self._hints = Hints(self.celery)
         self.pumps = Pumps(self._hints.publish)
-        self.database = Database(settings.main_url, self._hints.publish)
+        self.database = Database(settings.main_url, self._hint)
         self.key_database = Database(settings.keys_url)
         self.keys = KeyStore(self.key_database, self.ring)
         self.limits = RateLimits(settings)
@@ -70,6 +72,7 @@ class Runtime:
             files=Files.of(settings),
         )
         self.runner = Runner()
+        self.archive = Archive(self.database, self.keys, self.ring, Storage(settings.archive_place))
         self.consents = ConsentWriter(self.database)
         self.postman = postman_for(settings)
         self._signer: Signer | None = None
@@ -85,6 +88,11 @@ class Runtime:
             stopped=settle.stopped,
             in_flight=settings.worker_in_flight,
             lease=dt.timedelta(seconds=settings.lease_seconds),
+            host_of=self.instances.host_of,
+            per_host=settings.host_in_flight,
+            together=32 if settings.is_embedded else 500,
+            yields=settings.is_embedded,
+            wake=lambda: self._hint(["dispatch"]),
         )
         self._embedded_worker: EmbeddedWorker | None = None
         self.closers: list[Callable[[], Awaitable[None]]] = []
@@ -106,6 +114,7 @@ class Runtime:
         app.state.consents = self.consents
         app.state.services = self.services
         app.state.status_links = self.status_links
+        app.state.archive = self.archive
         app.state.engine = self.engine
         app.state.outbox = self.postman if isinstance(self.postman, FilePostman) else None
 
@@ -165,6 +174,13 @@ class Runtime:
         except CannotBuild as error:
             return outcome_of(error)
 
+    def _hint(self, names: Iterable[str]) -> None:
+        """After a commit: this process looks at once if it is its work, else the others hear of it.
+        Dispatching is everybody's: one process may have more to do than it can carry.
+        """
+        elsewhere = [name for name in names if not self.pumps.wake(name) or name == "dispatch"]
+        self._hints.publish(elsewhere)
+
     def _wake(self, name: str) -> None:
         """Called by Celery's threads."""
         if self._loop is not None and not self._loop.is_closed():
@@ -189,17 +205,19 @@ class Runtime:
             ),
             Pump("withdrawals", lambda: withdrawals.take_withdrawals(services, utc_now())),
             Pump("sweep", self._sweep, every=5.0),
-            Pump(
-                "maintain",
-                lambda: maintain.maintain(services, self.postman, utc_now()),
-                every=3600.0,
-            ),
+            Pump("archive", lambda: self.archive.write_due(utc_now()), every=30.0),
+            Pump("maintain", self._maintain, every=3600.0),
         )
 
     async def _advance(self) -> bool:
         now = utc_now()
         stepped = await forget.step_due(self.services, now)
         return await resolve.resolve_due(self.services, now) or stepped
+
+    async def _maintain(self) -> bool:
+        now = utc_now()
+        await self.archive.tidy(now)
+        return await maintain.maintain(self.services, self.postman, now)
 
     async def _sweep(self) -> bool:
         async with self.database.writing() as session:

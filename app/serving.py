@@ -13,6 +13,7 @@ import uvicorn
 from app import bootstrap
 from app.compose import Runtime
 from app.core.clock import utc_now
+from app.core.pump import spare_the_collector
 from app.core.settings import Settings
 from app.demo import seed
 from app.main import create_app
@@ -74,6 +75,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
+            spare_the_collector()
             self._announce()
 
 

@@ -8,10 +8,13 @@ import asyncio
 import signal
 import threading
 
+import uvloop
+
 from app.compose import PUMPS, Runtime
 from app.core.broker import Hints, make_celery
 from app.core.failpoints import failpoint
 from app.core.logging import get_logger
+from app.core.pump import spare_the_collector
 from app.core.settings import Settings
 
 log = get_logger(__name__)
@@ -26,7 +29,7 @@ def run_worker(settings: Settings) -> None:
 
     Without a broker the pumps go on by looking at SQL; Celery keeps trying to reconnect.
     """
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     ready = threading.Event()
     runtime: list[Runtime] = []
     failure: list[BaseException] = []
@@ -34,6 +37,7 @@ def run_worker(settings: Settings) -> None:
     async def start() -> None:
         runtime.append(Runtime(settings))
         await runtime[0].start(with_pumps=True, with_worker=False)
+        spare_the_collector()
 
     def turn() -> None:
         asyncio.set_event_loop(loop)
@@ -58,6 +62,7 @@ def run_worker(settings: Settings) -> None:
             concurrency=2,
             loglevel="WARNING",
             without_gossip=True,
+            without_heartbeat=True,
             without_mingle=True,
             quiet=True,
         ).start()

@@ -17,9 +17,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import IO, Any, ClassVar, Literal, Protocol
+from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 
 class Kind(StrEnum):
@@ -149,10 +150,14 @@ def failed(reason: str, *, http_status: int | None = None) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """At most ``calls`` calls in ``seconds`` seconds; a destination may have several at once."""
+    """At most ``calls`` calls in any ``seconds`` seconds, or in each calendar ``period`` (UTC).
+
+    A destination may have several at once.
+    """
 
     calls: int
-    seconds: float
+    seconds: float = 0.0
+    period: Literal["day", "month"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +282,14 @@ class _Base:
     def __init__(self, settings: Any, tools: Tools) -> None:
         self.settings = settings
         self.tools = tools
+
+    def host(self) -> str | None:
+        """Whose server it is; None: nobody else's. Destinations of all workspaces on one host share
+        a cap on calls under way.
+        """
+        url = getattr(self.settings, "url", None)
+        text = url.get_secret_value() if isinstance(url, SecretStr) else url
+        return urlsplit(text).netloc.rpartition("@")[2] or None if isinstance(text, str) else None
 
     def check(self) -> None:
         """Refuse settings that can be seen to be wrong (raises ``ConnectorError``); blocking, run

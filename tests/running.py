@@ -331,7 +331,7 @@ class Service:
                 assert until is None, "all is done, but not what was waited for"
                 return
             await asyncio.sleep(0.001)
-        busy = [(each.engine._held, each.engine._in_flight) for each in self.workers]
+        busy = [(each.engine._held, each.engine._wanting) for each in self.workers]
         raise AssertionError(f"the service does not come to rest: {busy}")
 
     async def step(self, *names: str) -> None:

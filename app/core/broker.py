@@ -62,6 +62,10 @@ def _body(name: str, wake: Wake) -> Callable[..., None]:
     return task
 
 
+SPACING = 0.1
+"""Seconds between publications: what is hinted meanwhile goes out once."""
+
+
 class Hints:
     """Publishes hints without making anybody wait: at most one of each kind is under way."""
 
@@ -70,17 +74,24 @@ class Hints:
         self._pending: set[str] = set()
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hints")
+        self._is_closed = threading.Event()
 
     def publish(self, names: Iterable[str]) -> None:
+        fresh = set(names)
         with self._lock:
-            fresh = set(names) - self._pending
+            is_first = bool(fresh) and not self._pending
             self._pending |= fresh
-        for name in fresh:
-            self._thread.submit(self._send, name)
+        if is_first:
+            self._thread.submit(self._send_pending)
+
+    def _send_pending(self) -> None:
+        with self._lock:
+            names, self._pending = self._pending, set()
+        for name in sorted(names):
+            self._send(name)
+        self._is_closed.wait(SPACING)
 
     def _send(self, name: str) -> None:
-        with self._lock:
-            self._pending.discard(name)
         failpoint("hint.before_publish")
         try:
             self._app.send_task(
@@ -90,6 +101,7 @@ class Hints:
             log.warning("hint_dropped", pump=name, error=type(error).__name__)
 
     def close(self) -> None:
+        self._is_closed.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 

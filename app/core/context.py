@@ -9,5 +9,6 @@ cursors     app.core.http.Cursors
 pumps       app.core.pump.Pumps
 catalogue   app.destinations.catalogue.Catalogue
 consents    app.consent.writer.ConsentWriter
+archive     app.delivery.archive.Archive
 engine      app.delivery.engine.Engine (worker processes and the embedded form)
 """

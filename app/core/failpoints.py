@@ -24,6 +24,8 @@ FAILPOINTS = (
     "finish.before_commit",
     "finish.after_commit",
     "sweep.before_commit",
+    "archive.before_write",
+    "archive.after_write",
     "sign.before_commit",
     "sign.after_commit",
     "mail.after_send",

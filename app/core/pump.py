@@ -8,6 +8,7 @@ meanwhile make it look again.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,15 @@ class Pump:
     failures: int = 0
 
 
+def spare_the_collector() -> None:
+    """Call once everything is up: what lives as long as the process need not be looked through
+    again and again, and calls under way make few cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 class Pumps:
     """The pumps of this process, and the way to hint those of others."""
 
@@ -52,12 +62,12 @@ class Pumps:
         """Ask whichever process runs these pumps to look now; cheap, may be lost, never waits."""
         self._publish(names)
 
-    def wake(self, name: str) -> None:
-        """Look now, in this process; unknown names are ignored (a hint for another kind of
-        worker).
-        """
-        if pump := self._pumps.get(name):
+    def wake(self, name: str) -> bool:
+        """Look now, in this process; False when it does not run this pump."""
+        pump = self._pumps.get(name)
+        if pump is not None:
             pump.wanted.set()
+        return pump is not None
 
     def start(self) -> None:
         self._tasks = [

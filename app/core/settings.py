@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.core.storage import storage_problem
+
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
@@ -101,6 +103,14 @@ class Settings(BaseSettings):
             "Directories that file destinations may use. Empty: `shared/` in the data directory."
         ),
     )
+    archive_url: str = Field(
+        "",
+        description=(
+            "Where deliveries that ran out of time are written, encrypted: a directory, or an "
+            "fsspec URL such as `s3://bucket/archive`, with its options in fsspec's environment. "
+            "Empty: `archive/` in the data directory."
+        ),
+    )
     connectors_dir: Path | None = Field(
         None, description="Directory with own connectors, one Python file each."
     )
@@ -156,6 +166,14 @@ class Settings(BaseSettings):
     )
     worker_in_flight: int = Field(
         256, ge=1, le=4096, description="Calls that one worker process has under way at once."
+    )
+    host_in_flight: int = Field(
+        128,
+        ge=1,
+        le=4096,
+        description=(
+            "Calls under way to one host at once, over all workspaces and (roughly) all workers."
+        ),
     )
     lease_seconds: int = Field(
         60, ge=10, description="Lease of a virtual queue; renewed at a third of it."
@@ -221,6 +239,10 @@ class Settings(BaseSettings):
         return self.master_key_file or self.data_dir / "keys" / "master.json"
 
     @cached_property
+    def archive_place(self) -> str:
+        return self.archive_url or str(self.data_dir.absolute() / "archive")
+
+    @cached_property
     def shared_paths(self) -> tuple[Path, ...]:
         return self.allowed_paths or (self.data_dir.absolute() / "shared",)
 
@@ -251,6 +273,8 @@ class Settings(BaseSettings):
                 "QUITTANCE_BROKER_URL is set but the database is SQLite: the "
                 "distributed form needs PostgreSQL (QUITTANCE_DATABASE_URL)."
             )
+        if unusable := storage_problem(self.archive_place):
+            found.append(f"QUITTANCE_ARCHIVE_URL cannot be used: {unusable}.")
         return found
 
 

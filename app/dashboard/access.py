@@ -50,6 +50,8 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("POST", "/dashboard/requests/{request_id}/cancel"): _OPERATOR,
     ("POST", "/dashboard/requests/{request_id}/answer"): _OPERATOR,
     ("POST", "/dashboard/requests/{request_id}/reveal"): _OPERATOR,
+    ("GET", "/dashboard/archived"): _VIEWER,
+    ("POST", "/dashboard/archived/replay"): _OPERATOR,
     ("POST", "/dashboard/deliveries/{delivery_id}/replay"): _OPERATOR,
     ("POST", "/dashboard/deliveries/{delivery_id}/waive"): _OPERATOR,
     ("GET", "/dashboard/destinations"): _VIEWER,

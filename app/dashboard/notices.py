@@ -13,6 +13,7 @@ NOTICES = {
     "cancelled": "The request is cancelled.",
     "answered": "The answer is stored; the person can fetch it.",
     "replayed": "The delivery is back in its queue.",
+    "archive-replayed": "What could be replayed is back in its queues.",
     "waived": "The delivery is waived; the receipt will state it as an exception.",
     "destination-added": "The destination is added.",
     "destination-saved": "The destination is saved.",

@@ -78,6 +78,7 @@ _NAV = (
             ("/dashboard", "Overview"),
             ("/dashboard/requests", "Requests"),
             ("/dashboard/tasks", "Human tasks"),
+            ("/dashboard/archived", "Archived deliveries"),
         ),
     ),
     (

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from app.delivery.claim import Claimed, Lease, Member
+from app.delivery.claim import Claimed, Lease
+from app.delivery.due import Member
 from app.delivery.states import JOBS, worst
 from connectors.contract import (
     AnyConnector,
@@ -34,7 +35,9 @@ failures are outcomes.
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A finished call: one outcome per delivery id."""
+    """A finished call: one outcome per delivery id; none at all: it was not sent, and its people
+    keep their places.
+    """
 
     lease: Lease
     call: Claimed

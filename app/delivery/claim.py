@@ -8,29 +8,37 @@ nobody else reads its rows.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core import bulk
 from app.core.db import table_of
 from app.core.ids import new_id
-from app.delivery import health
-from app.delivery.models import Call, Delivery, OpenCall, Ready, VirtualQueue
+from app.delivery import due, limits
+from app.delivery.due import Member
+from app.delivery.health import Breaker, Sign, sign_of
+from app.delivery.limits import Budget
+from app.delivery.models import Call, OpenCall, Ready, VirtualQueue
+from app.delivery.states import WISH_CAP
 from app.destinations.models import Destination
-from connectors.contract import Window
+from connectors.contract import Outcome, Verdict, Window
 
-QUANTUM = 64
-"""Deliveries a queue may take in one lease when others wait too; batches count by their people."""
-MAX_LEASES = 5
+QUANTUM = 8
+"""Calls that a queue may make in one lease when as many others wait as there is room for."""
+DEFICIT_CAP = 8 * QUANTUM
 TURNS = 4
 """How often a queue's concurrency fits into one claim."""
+MAX_QUEUES = 64
+MAX_LEASES = 5
+ERRORS_KEPT = 5
 CONNECTOR_MISSING = "connector_missing"
 DESTINATION_DISABLED = "destination_disabled"
+NEVER_RETURNS = "call_never_returns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +48,12 @@ class Traits:
     batch: int
     limits: tuple[Window, ...]
     concurrency: int
-    timeout: dt.timedelta
     poll_every: dt.timedelta
     gives_up_after: dt.timedelta
 
 
 TraitsOf = Callable[[str], Traits | None]
 """Connector name -> traits; None when the connector is not installed."""
-
-
-@dataclass(slots=True)
-class Member:
-    """One delivery inside a call, with the key of its ``ready`` row."""
-
-    delivery_id: str
-    operation: str
-    rank: int
-    due_at: dt.datetime
-    attempt: int
-    seq: int
-    expires_at: dt.datetime
-    job: str | None
-    job_since: dt.datetime | None
-    request_id: str = ""
-    workspace_id: str = ""
-    identifier_ids: tuple[str, ...] = ()
-    deadline: dt.datetime | None = None
 
 
 @dataclass(slots=True)
@@ -77,130 +65,196 @@ class Claimed:
     attempt: int
     job: str | None
     members: list[Member]
+    is_repeat: bool = False
+    """A crash left it open: it may have been sent, and keeps its key until it is answered."""
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether it was charged to the retry budget."""
+        return any(member.is_retry for member in self.members)
 
 
 @dataclass(slots=True)
 class Lease:
-    """A leased queue with its calls; ``token`` guards everything written about it."""
+    """A leased queue with its calls, and what they taught; ``token`` guards all that is written
+    about it.
+    """
 
     queue_id: str
     workspace_id: str
     token: int
     destination: Destination
     traits: Traits
-    windows: dict[str, Any]
     concurrency: int
-    breaker: health.Breaker
+    deficit: int
+    windows: Mapping[str, Any]
+    budget: Budget
+    breaker: Breaker
+    was_open: bool
+    not_before: dt.datetime | None
+    eager_before: dt.datetime | None
+    is_boosted: bool
+    lag: dt.timedelta
+    """How long it had been due."""
+    good_until: float = 0.0
+    """``time.monotonic()`` after which somebody else may hold the queue: nothing is sent any more.
+    """
     calls: list[Claimed] = field(default_factory=list)
-    answers: list[bool] = field(default_factory=list)
-    """Whether each finished call showed a healthy destination."""
+    is_drained: bool = False
+    """There was no more to take than what was taken."""
     open: int = 0
-    next_window: dt.datetime | None = None
+    signs: list[Sign] = field(default_factory=list)
+    retries_gone_well: int = 0
+    errors: list[tuple[float, str, int | None]] = field(default_factory=list)
+    """Unix seconds, reason, HTTP status; oldest first."""
+    told_to_wait: dt.datetime | None = None
+    """The destination's own wish (Retry-After)."""
     parked: str | None = None
 
     @property
     def key(self) -> tuple[str, int]:
         return self.queue_id, self.token
 
+    @property
+    def is_held_back(self) -> bool:
+        """What this lease has learnt forbids to send the calls that it has not sent yet."""
+        is_open = self.breaker.until is not None and not self.breaker.probing
+        return is_open or self.parked is not None or self.told_to_wait is not None
+
+    def learn(
+        self, call: Claimed, outcomes: Collection[Outcome], now: dt.datetime, jitter: float
+    ) -> None:
+        """What an answer says of the destination; ``jitter`` in 0..1."""
+        sign = sign_of(outcomes)
+        self.signs.append(sign)
+        self.breaker = self.breaker.after(sign, now, jitter)
+        self.retries_gone_well += sign is Sign.WELL and call.is_retry
+        for each in outcomes:
+            if each.parks:
+                self.parked = each.reason or "refused"
+            if each.retry_after is not None and each.http_status in {429, 503}:
+                wish = now + min(each.retry_after, WISH_CAP)
+                self.told_to_wait = max(wish, self.told_to_wait or wish)
+        worst = next((each for each in outcomes if each.verdict is Verdict.RETRY), None)
+        if worst is not None:
+            error = (now.timestamp(), worst.reason or "retry", worst.http_status)
+            self.errors = [*self.errors, error][-ERRORS_KEPT:]
+
 
 async def claim(
     session: AsyncSession,
     *,
     owner: str,
-    queues: int,
     room: int,
     traits_of: TraitsOf,
     now: dt.datetime,
     lease: dt.timedelta,
 ) -> list[Lease]:
-    """Lease up to ``queues`` due queues and take at most about ``room`` deliveries from them,
-    fairly.
-    """
-    rows = await _lease(session, owner, queues, now, lease)
+    """Lease due queues and claim about ``room`` calls from them, fairly."""
+    rows = await _lease(session, owner, min(MAX_QUEUES, max(1, room // QUANTUM)), now, lease)
     if not rows:
         return []
-    destinations = {
-        each.id: each
-        for each in (
-            await session.execute(
-                sa.select(Destination).where(col(Destination.id).in_([row.id for row in rows]))
-            )
-        ).scalars()
-    }
-    share = max(QUANTUM, room // len(rows))
+    destinations = await _destinations(session, [row.id for row in rows])
     leases = []
     for row in rows:
         destination = destinations[row.id]
         traits = traits_of(destination.connector)
         if traits is None or not (destination.is_enabled or destination.deleted_at):
             reason = CONNECTOR_MISSING if traits is None else DESTINATION_DISABLED
-            await _park(session, row.id, row.token, reason, destination.version)
+            await _park(session, row, reason, destination.version, now)
             continue
-        held = Lease(
-            row.id,
-            row.workspace_id,
-            row.token,
-            destination,
-            traits,
-            row.windows,
-            min(row.concurrency_limit, traits.concurrency),
-            health.Breaker.load(row.breaker).at_lease(now),
-        )
-        await _resume(session, held, now)
-        if not held.calls and not held.parked:
-            await _take(session, held, share, now)
-        leases.append(held)
-    await _describe(session, leases)
+        leases.append(_held(row, destination, traits, now))
+    await _resume(session, leases, now)
+    fresh = [held for held in leases if not held.calls and not held.parked]
+    await _take(session, fresh, max(QUANTUM, room // len(rows)), now)
     return leases
+
+
+def _held(row: Any, destination: Destination, traits: Traits, now: dt.datetime) -> Lease:
+    return Lease(
+        queue_id=row.id,
+        workspace_id=row.workspace_id,
+        token=row.token,
+        destination=destination,
+        traits=traits,
+        concurrency=min(row.concurrency_limit, traits.concurrency),
+        deficit=row.deficit,
+        windows=row.windows,
+        budget=Budget.load(row.budget).counted(now),
+        breaker=(breaker := Breaker.load(row.breaker).at_lease(now)),
+        was_open=breaker.until is not None,
+        not_before=row.not_before,
+        eager_before=row.eager_before,
+        is_boosted=row.is_boosted,
+        lag=dt.timedelta() if row.is_boosted else now - row.was_due,
+    )
 
 
 async def _lease(
     session: AsyncSession, owner: str, queues: int, now: dt.datetime, lease: dt.timedelta
 ) -> Sequence[Any]:
-    due = (
-        sa.select(col(VirtualQueue.id))
+    queue = table_of(VirtualQueue)
+    found = (
+        sa.select(queue.c.id, queue.c.next_due.label("was_due"))
         .where(
-            col(VirtualQueue.next_due) <= now,
-            sa.or_(col(VirtualQueue.lease_until).is_(None), col(VirtualQueue.lease_until) <= now),
-            ~col(VirtualQueue.is_paused),
-            col(VirtualQueue.parked_reason).is_(None),
+            queue.c.next_due <= now,
+            sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now),
+            ~queue.c.is_paused,
+            queue.c.parked_reason.is_(None),
         )
-        .order_by(col(VirtualQueue.next_due))
+        .order_by(queue.c.next_due)
         .limit(queues)
         .with_for_update(skip_locked=True)
     )
-    ids = [queue_id for (queue_id,) in await session.execute(due)]
-    if not ids:
+    was_due = {row.id: row.was_due for row in await session.execute(found)}
+    if not was_due:
         return []
     until = now + lease
     # next_due moves to the lease's end: a plan made meanwhile brings it forward, a crash lets it
     # come due by itself.
     leased = await session.execute(
-        sa.update(VirtualQueue)
-        .where(col(VirtualQueue.id).in_(ids))
-        .values(lease_owner=owner, lease_until=until, next_due=until, token=VirtualQueue.token + 1)
-        .returning(
-            col(VirtualQueue.id),
-            col(VirtualQueue.workspace_id),
-            col(VirtualQueue.token),
-            col(VirtualQueue.windows),
-            col(VirtualQueue.concurrency_limit),
-            col(VirtualQueue.breaker),
+        sa.update(queue)
+        .where(bulk.among(queue.c.id, was_due))
+        .values(
+            lease_owner=owner,
+            lease_until=until,
+            leased_at=now,
+            next_due=until,
+            token=queue.c.token + 1,
         )
-        .execution_options(synchronize_session=False)
+        .returning(queue)
     )
-    return leased.all()
+    rows = [_Row(dict(row._mapping), was_due[row.id]) for row in leased]
+    return sorted(rows, key=lambda row: row.was_due)
+
+
+class _Row:
+    """A queue's row as it was leased, with the moment it had been due."""
+
+    __slots__ = ("__dict__", "was_due")
+
+    def __init__(self, values: dict[str, Any], was_due: dt.datetime) -> None:
+        self.__dict__.update(values)
+        self.was_due = was_due
+
+
+async def _destinations(session: AsyncSession, ids: Sequence[str]) -> dict[str, Destination]:
+    rows = await session.execute(
+        sa.select(Destination).where(bulk.among(table_of(Destination).c.id, ids))
+    )
+    return {each.id: each for each in rows.scalars()}
 
 
 async def _park(
-    session: AsyncSession, queue_id: str, token: int, reason: str, version: int
+    session: AsyncSession, row: Any, reason: str, version: int, now: dt.datetime
 ) -> None:
     """Stop a queue until somebody mends its destination; its deliveries keep their places."""
     await session.execute(
         sa.update(VirtualQueue)
-        .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.token) == token)
+        .where(col(VirtualQueue.id) == row.id, col(VirtualQueue.token) == row.token)
         .values(
             parked_reason=reason,
+            parked_at=now,
             parked_version=version,
             next_due=None,
             lease_until=None,
@@ -210,37 +264,47 @@ async def _park(
     )
 
 
-async def _resume(session: AsyncSession, held: Lease, now: dt.datetime) -> None:
+# Calls that a crash left open
+
+
+async def _resume(session: AsyncSession, leases: Sequence[Lease], now: dt.datetime) -> None:
     """Calls left open by a crash are made again, unchanged but for people already settled, before
     any new work.
     """
-    rows = (
-        await session.execute(
-            sa.select(Call, col(OpenCall.leases))
-            .join(OpenCall, col(OpenCall.call_id) == col(Call.id))
-            .where(col(OpenCall.queue_id) == held.queue_id)
-            .order_by(col(Call.id))
-        )
-    ).all()
-    for call, leases in rows:
-        members = [
-            _member(row)
-            for row in await session.execute(
-                sa.select(table_of(Ready)).where(
-                    col(Ready.queue_id) == held.queue_id, col(Ready.call_id) == call.id
-                )
+    by_queue = {held.queue_id: held for held in leases}
+    open_call = table_of(OpenCall)
+    left = await session.execute(
+        sa.select(open_call).where(bulk.among(open_call.c.queue_id, by_queue))
+    )
+    tries = {row.call_id: row.leases for row in left}
+    if not tries:
+        return
+    calls = (
+        (
+            await session.execute(
+                sa.select(Call).where(bulk.among(table_of(Call).c.id, tries)).order_by(col(Call.id))
             )
-        ]
-        if not members or leases >= MAX_LEASES:
-            await _break_up(session, held, call, members, now)
-            continue
-        await session.execute(
-            sa.update(OpenCall)
-            .where(col(OpenCall.queue_id) == held.queue_id, col(OpenCall.call_id) == call.id)
-            .values(leases=leases + 1)
-            .execution_options(synchronize_session=False)
         )
-        held.calls.append(Claimed(call.id, call.operation, call.attempt, call.job, members))
+        .scalars()
+        .all()
+    )
+    members: dict[str, list[Member]] = {call.id: [] for call in calls}
+    waiting = await due.carried(session, [each for call in calls for each in call.delivery_ids])
+    for member in waiting:
+        if member.call_id in members:
+            members[member.call_id].append(member)
+    repeated = []
+    for call in calls:
+        held, mine = by_queue[call.queue_id], members[call.id]
+        if not mine or tries[call.id] >= MAX_LEASES:
+            await _break_up(session, held, call, mine, now)
+            continue
+        repeated.append(
+            {"queue_id": held.queue_id, "call_id": call.id, "leases": tries[call.id] + 1}
+        )
+        again = Claimed(call.id, call.operation, call.attempt, call.job, mine, is_repeat=True)
+        held.calls.append(again)
+    await bulk.update(session, OpenCall, ("queue_id", "call_id"), repeated)
 
 
 async def _break_up(
@@ -250,168 +314,123 @@ async def _break_up(
     the queue.
     """
     if len(members) == 1:
-        held.parked = "call_never_returns"
+        held.parked = NEVER_RETURNS
         return
-    await session.execute(
-        sa.delete(OpenCall).where(
-            col(OpenCall.queue_id) == held.queue_id, col(OpenCall.call_id) == call.id
-        )
+    await bulk.delete(
+        session, OpenCall, ("queue_id", "call_id"),
+        [{"queue_id": held.queue_id, "call_id": call.id}],
+    )  # fmt: skip
+    await _write_calls(session, [(held, [member]) for member in members], now)
+
+
+# New work
+
+
+async def _take(
+    session: AsyncSession, leases: Sequence[Lease], quantum: int, now: dt.datetime
+) -> None:
+    """New work, by need, within each queue's share, rate windows, retry budget and health."""
+    allowed = {held.queue_id: _allowed(held, quantum, now) for held in leases}
+    wanted = {
+        held.queue_id: _wanted(held, allowed[held.queue_id])
+        for held in leases
+        if allowed[held.queue_id]
+    }
+    found = await due.first(session, list(wanted.values()), now)
+    taken: list[tuple[Lease, list[Member]]] = []
+    for held in leases:
+        if held.queue_id not in wanted:
+            continue
+        members = found.get(held.queue_id, [])
+        calls = group(members, held.traits.batch)[: allowed[held.queue_id]]
+        _charge(held, calls, allowed[held.queue_id], quantum, now)
+        held.is_drained = not _may_have_more(wanted[held.queue_id], members)
+        taken += [(held, each) for each in calls]
+    await _write_calls(session, taken, now)
+
+
+def _wanted(held: Lease, calls: int) -> due.Wanted:
+    batch = held.traits.batch
+    started = min(calls, held.budget.calls) * batch
+    return due.Wanted(held.queue_id, calls * batch, started, held.eager_before)
+
+
+def _may_have_more(wanted: due.Wanted, members: Sequence[Member]) -> bool:
+    """Whether a limit of ours ended the reading, and not the queue."""
+    started = sum(member.is_started for member in members)
+    return len(members) >= wanted.most or started >= wanted.most_started
+
+
+def _allowed(held: Lease, quantum: int, now: dt.datetime) -> int:
+    """Calls the queue may make in this lease."""
+    if held.not_before is not None and held.not_before > now:
+        return 0
+    if held.breaker.until is not None:
+        return 1 if held.breaker.probing else 0
+    # No more than it gets through soon: what is claimed is out of everybody else's reach. What is
+    # counted against a rate window is sent at once.
+    turns = 1 if held.traits.limits else TURNS
+    left = limits.room(held.windows, held.traits.limits, now)
+    calls = min(held.deficit + quantum, turns * held.concurrency)
+    return calls if left is None else min(calls, left)
+
+
+def _charge(
+    held: Lease, calls: Sequence[Sequence[Member]], allowed: int, quantum: int, now: dt.datetime
+) -> None:
+    """Spend what the calls cost; what a queue with more work left of its share stays its own."""
+    held.windows, window_opens = limits.spend(held.windows, held.traits.limits, len(calls), now)
+    held.budget = held.budget.take(sum(any(each.is_retry for each in call) for call in calls))
+    left = held.deficit + quantum - len(calls)
+    held.deficit = min(DEFICIT_CAP, left) if allowed and len(calls) == allowed else 0
+    held.not_before = max(
+        (each for each in (held.not_before, window_opens) if each is not None), default=None
     )
-    await _write_calls(session, held, [[member] for member in members], now)
 
 
-async def _take(session: AsyncSession, held: Lease, share: int, now: dt.datetime) -> None:
-    """New work: in order of rank and due time, within the rate windows and the breaker's probe."""
-    if held.breaker.until is not None and not held.breaker.probing:
-        return
-    # No more than it gets through soon: what is claimed is out of everybody else's reach.
-    soon = TURNS * held.concurrency * held.traits.batch
-    wanted = 1 if held.breaker.probing else min(share * held.traits.batch, soon)
-    members = [_member(row) for row in await session.execute(_due(held.queue_id, wanted, now))]
-    calls = group(members, held.traits.batch)
-    held.windows, granted, held.next_window = health.spend(
-        held.windows, held.traits.limits, len(calls), now
-    )
-    await _write_calls(session, held, calls[:granted], now)
-
-
-def _due(queue_id: str, limit: int, now: dt.datetime) -> Any:
-    """The first ``limit`` due rows, one index range per rank: rows that wait are never walked.
-
-    They are locked: a row that is being moved or taken out at this moment is left alone.
+def group(members: Iterable[Member], batch: int) -> list[list[Member]]:
+    """Calls of up to ``batch`` people with one operation, in the order of their first; people who
+    wait for the same vendor job share its poll.
     """
-    table = table_of(Ready)
-    parts = [
-        sa.select(table)
-        .where(
-            table.c.queue_id == queue_id,
-            table.c.rank == rank,
-            table.c.due_at <= now,
-            table.c.call_id.is_(None),
-        )
-        .order_by(table.c.due_at, table.c.delivery_id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .subquery()
-        for rank in range(4)
-    ]
-    union = sa.union_all(*(sa.select(part) for part in parts)).subquery()
-    return sa.select(union).order_by(union.c.rank, union.c.due_at, union.c.delivery_id).limit(limit)
-
-
-def group(members: list[Member], batch: int) -> list[list[Member]]:
-    """Calls of up to ``batch`` people with one operation; people who wait for the same vendor job
-    share its poll.
-    """
-
-    def key(member: Member) -> tuple[str, str]:
-        return member.operation, member.job or ""
-
-    calls = []
-    for (_, job), same in groupby(sorted(members, key=key), key):
-        people = list(same)
-        size = len(people) if job else batch
-        calls += [people[at : at + size] for at in range(0, len(people), size)]
+    alike: dict[tuple[str, str | None], list[list[Member]]] = {}
+    calls: list[list[Member]] = []
+    for member in members:
+        mine = alike.setdefault((member.operation, member.job), [])
+        if not mine or (member.job is None and len(mine[-1]) >= batch):
+            mine.append([])
+            calls.append(mine[-1])
+        mine[-1].append(member)
     return calls
 
 
 async def _write_calls(
-    session: AsyncSession, held: Lease, calls: list[list[Member]], now: dt.datetime
+    session: AsyncSession, calls: Sequence[tuple[Lease, list[Member]]], now: dt.datetime
 ) -> None:
     """Write each call and mark its people's rows with it."""
-    if not calls:
-        return
-    claimed = [
-        Claimed(
+    rows, open_rows, marks = [], [], []
+    for held, members in calls:
+        made = Claimed(
             new_id("call"),
             members[0].operation,
             1 + max(each.attempt for each in members),
             members[0].job,
             members,
         )
-        for members in calls
-    ]
-    held.calls += claimed
-    await session.execute(
-        sa.insert(Call),
-        [
+        held.calls.append(made)
+        rows.append(
             {
-                "id": each.id,
+                "id": made.id,
                 "queue_id": held.queue_id,
                 "token": held.token,
-                "operation": each.operation,
-                "delivery_ids": [member.delivery_id for member in each.members],
-                "attempt": each.attempt,
-                "job": each.job,
+                "operation": made.operation,
+                "delivery_ids": [member.delivery_id for member in members],
+                "attempt": made.attempt,
+                "job": made.job,
                 "created_at": now,
             }
-            for each in claimed
-        ],
-    )
-    await session.execute(
-        sa.insert(OpenCall),
-        [{"queue_id": held.queue_id, "call_id": each.id, "leases": 1} for each in claimed],
-    )
-    table = table_of(Ready)
-    await session.execute(
-        sa.update(table)
-        .where(*(table.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY))
-        .values(call_id=sa.bindparam("b_call_id")),
-        [
-            {**ready_key(held.queue_id, member), "b_call_id": each.id}
-            for each in claimed
-            for member in each.members
-        ],
-    )
-
-
-READY_KEY = ("queue_id", "rank", "due_at", "delivery_id")
-
-
-def ready_key(queue_id: str, member: Member) -> dict[str, Any]:
-    """Bind values of a row's full primary key: by part of it the database would walk the queue."""
-    return {
-        "b_queue_id": queue_id,
-        "b_rank": member.rank,
-        "b_due_at": member.due_at,
-        "b_delivery_id": member.delivery_id,
-    }
-
-
-def _member(row: Any) -> Member:
-    return Member(
-        row.delivery_id,
-        row.operation,
-        row.rank,
-        row.due_at,
-        row.attempt,
-        row.seq,
-        row.expires_at,
-        row.job,
-        row.job_since,
-    )
-
-
-async def _describe(session: AsyncSession, leases: list[Lease]) -> None:
-    """Read the immutable deliveries of all claimed members, by primary key."""
-    members = {
-        member.delivery_id: member
-        for held in leases
-        for call in held.calls
-        for member in call.members
-    }
-    if not members:
-        return
-    rows = await session.execute(
-        sa.select(
-            col(Delivery.id),
-            col(Delivery.request_id),
-            col(Delivery.workspace_id),
-            col(Delivery.identifier_ids),
-            col(Delivery.due_at),
-        ).where(col(Delivery.id).in_(list(members)))
-    )
-    for delivery_id, request_id, workspace_id, identifier_ids, due_at in rows:
-        member = members[delivery_id]
-        member.request_id, member.workspace_id, member.deadline = request_id, workspace_id, due_at
-        member.identifier_ids = tuple(identifier_ids)
+        )
+        open_rows.append({"queue_id": held.queue_id, "call_id": made.id, "leases": 1})
+        marks += [{"delivery_id": each.delivery_id, "call_id": made.id} for each in members]
+    await bulk.insert(session, Call, rows)
+    await bulk.insert(session, OpenCall, open_rows)
+    await bulk.update(session, Ready, ("delivery_id",), marks)

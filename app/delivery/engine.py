@@ -7,13 +7,16 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import col
 
+from app.core import bulk
 from app.core.clock import utc_now
-from app.core.db import Database
+from app.core.db import Database, table_of
+from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.crypto.keystore import KeyStore
@@ -21,26 +24,39 @@ from app.delivery import finish
 from app.delivery.carry import Answered, Ask, carry_out, people_of
 from app.delivery.claim import Claimed, Lease, Traits, claim
 from app.delivery.models import VirtualQueue
+from app.delivery.places import Places, breathe
+from app.delivery.stats import Activity
+from app.destinations.models import Destination
 from app.identity import vault
-from connectors.contract import AnyConnector, Verdict, failed, retry
+from connectors.contract import AnyConnector, failed, retry
 
 log = get_logger(__name__)
 
 ClassOf = Callable[[str], type[AnyConnector] | None]
 """Connector name -> class; None when it is not installed."""
+HostOf = Callable[[Destination], str | None]
+"""Whose server a destination is on; None: nobody else's."""
 
-CLAIMED_AHEAD = 8
-"""Calls claimed at once, as a multiple of those under way: the rest waits for its queue's turn."""
+AHEAD = 2
+"""Calls that may wait for a place, as a multiple of the places."""
 RECORD_ATTEMPTS = 12
 """After these, about half a minute, the answers are let go: the lease runs out and the calls are
 made again.
 """
 GATHER = 0.002
 """Seconds the finisher waits for more answers to record in the same transaction."""
+ACTIVITY_EVERY = 10.0
+INTERNAL_ERROR = "internal_error"
 
 
 class Engine:
-    """``step`` is the dispatch pump's work; everything else happens in tasks of the same loop."""
+    """``step`` is the dispatch pump's work; everything else happens in tasks of the same loop.
+
+    ``in_flight``: calls under way at once; ``per_host``: those to one host, shared with the other
+    processes that hold a lease. ``together``: answers recorded in one transaction at most.
+    ``yields``: others need this event loop, too: make fewer calls at once when it runs late.
+    ``wake``: called when a queue that was given back has work that is due.
+    """
 
     def __init__(
         self,
@@ -53,6 +69,11 @@ class Engine:
         stopped: finish.Stopped,
         in_flight: int,
         lease: dt.timedelta,
+        host_of: HostOf = lambda _: None,
+        per_host: int = 128,
+        together: int = 500,
+        yields: bool = False,
+        wake: Callable[[], None] = lambda: None,
         chance: random.Random | None = None,
     ) -> None:
         self.owner = new_id("wrk")
@@ -62,22 +83,36 @@ class Engine:
         self._ask = ask
         self._on_settled = on_settled
         self._stopped = stopped
-        self._capacity = in_flight
+        self._most = in_flight
         self._lease = lease
+        self._host_of = host_of
+        self._per_host = per_host
+        self._together = together
+        self._yields = yields
+        self._wake = wake
         self._chance = chance or random.Random()  # noqa: S311 (jitter, not a secret)
         self._held: dict[str, Lease] = {}
-        self._in_flight = 0
-        self._places = asyncio.Semaphore(in_flight)
+        self._wanting = 0
+        """Calls under way, and those that only wait for a place."""
+        self._freed = asyncio.Event()
+        self._places = Places(in_flight)
+        self._hosts: dict[str, Places] = {}
+        self._dispatchers = 1
         self._answers: asyncio.Queue[Answered | Lease] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._services: list[asyncio.Task[None]] = []
+        self._activity = Activity()
         self._is_stopping = False
 
     def start(self) -> None:
         self._services = [
             asyncio.create_task(self._finish_forever(), name="finisher"),
             asyncio.create_task(self._renew_forever(), name="lease-renewal"),
+            asyncio.create_task(self._tell_forever(), name="activity"),
         ]
+        if self._yields:
+            breathing = breathe(self._places, self._most)
+            self._services.append(asyncio.create_task(breathing, name="breathing"))
 
     async def stop(self, patience: float = 5.0) -> None:
         """Let calls in flight come home for a while; what does not is made again after the
@@ -87,12 +122,14 @@ class Engine:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience)
         for _ in range(100):
-            if not self._held or self._in_flight:
+            if not self._held or self._tasks:
                 break
             await asyncio.sleep(0.01)
         for task in (*self._tasks, *self._services):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._services, return_exceptions=True)
+        if patience:
+            await self._tell()
 
     def _traits_of(self, name: str) -> Traits | None:
         connector = self._class_of(name)
@@ -102,7 +139,6 @@ class Engine:
             connector.batch,
             connector.limits,
             connector.concurrency,
-            connector.timeout,
             connector.poll_every,
             connector.gives_up_after,
         )
@@ -115,93 +151,148 @@ class Engine:
         """Embedded start: nobody else can hold a lease on this database, so none has to run out
         first.
         """
+        queue = table_of(VirtualQueue)
         async with self._database.writing() as session:
             await session.execute(
-                sa.update(VirtualQueue)
-                .where(col(VirtualQueue.lease_until).is_not(None))
+                sa.update(queue)
+                .where(queue.c.lease_until.is_not(None))
                 .values(lease_until=None, lease_owner=None, next_due=utc_now())
             )
 
+    # Claiming
+
     async def step(self) -> bool:
         """Claim once, if there is room; True when there was something to claim."""
-        room = self._capacity - self._in_flight
-        if room <= 0 or len(self._tasks) >= CLAIMED_AHEAD * self._capacity or self._is_stopping:
-            await asyncio.sleep(0.01)
+        room = AHEAD * self._places.limit - self._wanting
+        if room < max(1, self._places.limit // 4) or self._is_stopping:
+            self._freed.clear()
+            try:
+                async with asyncio.timeout(0.05):
+                    await self._freed.wait()
+            except TimeoutError:
+                pass
             return not self._is_stopping
+        began = time.monotonic()
         async with self._database.writing() as session:
             leases = await claim(
                 session,
                 owner=self.owner,
-                queues=min(50, room),
                 room=room,
                 traits_of=self._traits_of,
                 now=utc_now(),
                 lease=self._lease,
             )
+            failpoint("claim.before_commit")
+        failpoint("claim.after_commit")
+        if not leases:
+            return False
+        opened = await self._open(leases)
         for lease in leases:
-            self._hold(lease)
-        return bool(leases)
+            lease.good_until = began + self._lease.total_seconds()
+            self._hold(lease, opened)
+        return True
 
-    def _hold(self, lease: Lease) -> None:
+    async def _open(self, leases: Sequence[Lease]) -> Mapping[str, Any] | None:
+        """The identifiers that the leases' calls name; None: they could not be had (which is an
+        outage of ours, and the deliveries must live on).
+        """
+        wanted = {
+            each
+            for lease in leases
+            for call in lease.calls
+            for member in call.members
+            for each in member.identifier_ids
+        }
+        if not wanted:
+            return {}
+        try:
+            async with self._database.reading() as session:
+                return await vault.open_ids(session, self._keys, wanted)
+        except Exception as error:
+            log.exception("open_failed", count=len(wanted), error=type(error).__name__)
+            return None
+
+    def _hold(self, lease: Lease, opened: Mapping[str, Any] | None) -> None:
         self._held[lease.queue_id] = lease
         lease.open = len(lease.calls)
         if not lease.calls:
             self._answers.put_nowait(lease)
             return
         slots = asyncio.Semaphore(max(1, lease.concurrency))
+        host = self._host(lease.destination)
         for call in lease.calls:
-            task = asyncio.create_task(self._carry(lease, call, slots))
+            task = asyncio.create_task(self._carry(lease, call, opened, slots, host))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, lease: Lease, call: Claimed, slots: asyncio.Semaphore) -> None:
-        # A call that waits for its own queue's turn takes no place from other queues.
-        async with slots, self._places:
-            self._in_flight += 1
+    def _host(self, destination: Destination) -> Places:
+        """The places of the destination's host in this process."""
+        name = self._host_of(destination) or destination.id
+        if name not in self._hosts:
+            self._hosts[name] = Places(self._host_share())
+        return self._hosts[name]
+
+    def _host_share(self) -> int:
+        return max(1, self._per_host // self._dispatchers)
+
+    # Calling
+
+    async def _carry(
+        self,
+        lease: Lease,
+        call: Claimed,
+        opened: Mapping[str, Any] | None,
+        slots: asyncio.Semaphore,
+        host: Places,
+    ) -> None:
+        # A call that waits for its own queue's or host's turn takes no place from others.
+        async with slots, host:
+            self._wanting += 1
             try:
-                answered = await self._answer(lease, call)
+                async with self._places:
+                    answered = await self._answer(lease, call, opened)
             finally:
-                self._in_flight -= 1
+                self._wanting -= 1
+                self._freed.set()
         lease.open -= 1
-        lease.answers.append(_is_healthy(answered))
-        if any(each.parks for each in answered.outcomes.values()):
-            lease.parked = (
-                next(each.reason for each in answered.outcomes.values() if each.parks) or "refused"
-            )
         self._answers.put_nowait(answered)
         if lease.open == 0:
             self._answers.put_nowait(lease)
 
-    async def _answer(self, lease: Lease, call: Claimed) -> Answered:
+    async def _answer(
+        self, lease: Lease, call: Claimed, opened: Mapping[str, Any] | None
+    ) -> Answered:
+        if lease.is_held_back or time.monotonic() > lease.good_until:
+            return Answered(lease, call, {}, 0)
+        if lease.destination.deleted_at is not None:
+            gone = failed("destination_deleted")
+            return Answered(lease, call, {each.delivery_id: gone for each in call.members}, 0)
+        connector = self._class_of(lease.destination.connector)
         try:
-            if lease.destination.deleted_at is not None:
-                gone = failed("destination_deleted")
-                return Answered(lease, call, {each.delivery_id: gone for each in call.members}, 0)
-            async with self._database.reading() as session:
-                opened = await vault.open_ids(
-                    session,
-                    self._keys,
-                    {each for member in call.members for each in member.identifier_ids},
-                )
-            connector = self._class_of(lease.destination.connector)
-            assert connector is not None  # noqa: S101 (an invariant of ours)
-            return await carry_out(
-                lease, call, people_of(call.members, opened), connector, self._ask
-            )
+            if opened is None or connector is None:
+                raise LookupError("no identifiers or no connector")
+            people = people_of(call.members, opened)
+            failpoint("call.before_send")
+            answered = await carry_out(lease, call, people, connector, self._ask)
+            failpoint("call.after_answer")
         except Exception as error:  # a bug or an outage of ours: the delivery must live on
             log.exception(
                 "call_failed", call_id=call.id, queue_id=lease.queue_id, error=type(error).__name__
             )
-            outcome = retry("internal_error")
+            outcome = retry(INTERNAL_ERROR)
             return Answered(
                 lease, call, {member.delivery_id: outcome for member in call.members}, 0
             )
+        lease.learn(call, answered.outcomes.values(), utc_now(), self._chance.random())
+        return answered
+
+    # Recording
 
     async def _finish_forever(self) -> None:
         while True:
             batch = [await self._answers.get()]
             await asyncio.sleep(GATHER)
-            while not self._answers.empty() and len(batch) < 500:
+            while not self._answers.empty() and len(batch) < self._together:
                 batch.append(self._answers.get_nowait())
             answered = [each for each in batch if isinstance(each, Answered)]
             released = [each for each in batch if isinstance(each, Lease)]
@@ -213,36 +304,49 @@ class Engine:
         """
         for attempt in range(RECORD_ATTEMPTS):
             try:
-                async with self._database.writing() as session:
-                    fenced = await finish.record(
-                        session,
-                        answered,
-                        released,
-                        self._on_settled,
-                        self._stopped,
-                        utc_now(),
-                        self._chance,
-                    )
-                break
-            except (
-                Exception
-            ) as error:  # database away, deadlock: the answers are still in our hands
+                recorded = await self._try_to_record(answered, released)
+            except Exception as error:  # database away, deadlock: the answers are in our hands
                 log.exception("record_failed", count=len(answered), error=type(error).__name__)
-                if (
-                    attempt >= 2 and len(answered) > 1
-                ):  # perhaps one of them cannot be written: find out which
+                if attempt >= 2 and len(answered) > 1:
+                    # Perhaps one of them cannot be written: find out which.
                     for each in answered:
                         await self._record([each], [])
                     answered = []
                 await asyncio.sleep(min(0.1 * 2**attempt, 5.0))
-        else:
-            fenced = {each.lease.key for each in answered} | {lease.key for lease in released}
-        for queue_id, token in fenced:
-            log.warning("fenced_out", queue_id=queue_id, token_number=token)
-        for queue_id, token in fenced | {lease.key for lease in released}:
+                continue
+            self._let_go(recorded.fenced | {lease.key for lease in released})
+            for queue_id, token in recorded.fenced:
+                log.warning("fenced_out", queue_id=queue_id, token_number=token)
+            self._activity.add(recorded.steps, answered)
+            if recorded.has_more:
+                self._wake()
+            return
+        self._let_go({each.lease.key for each in answered} | {lease.key for lease in released})
+
+    async def _try_to_record(
+        self, answered: Sequence[Answered], released: Sequence[Lease]
+    ) -> finish.Recorded:
+        async with self._database.writing() as session:
+            recorded = await finish.record(
+                session,
+                answered,
+                released,
+                self._on_settled,
+                self._stopped,
+                utc_now(),
+                self._chance,
+            )
+            failpoint("finish.before_commit")
+        failpoint("finish.after_commit")
+        return recorded
+
+    def _let_go(self, leases: Iterable[tuple[str, int]]) -> None:
+        for queue_id, token in leases:
             held = self._held.get(queue_id)
             if held is not None and held.token == token:
                 del self._held[queue_id]
+
+    # Keeping and telling
 
     async def _renew_forever(self) -> None:
         while True:
@@ -250,23 +354,46 @@ class Engine:
             if not self._held:
                 continue
             try:
-                until = utc_now() + self._lease
-                async with self._database.writing() as session:
-                    await session.execute(
-                        sa.update(VirtualQueue)
-                        .where(
-                            col(VirtualQueue.id).in_(sorted(self._held)),
-                            col(VirtualQueue.lease_owner) == self.owner,
-                        )
-                        .values(lease_until=until)
-                        .execution_options(synchronize_session=False)
-                    )
+                await self._renew()
             except Exception as error:
                 log.exception("renewal_failed", error=type(error).__name__)
 
+    async def _renew(self) -> None:
+        queue, now, began = table_of(VirtualQueue), utc_now(), time.monotonic()
+        held = list(self._held.values())
+        async with self._database.writing() as session:
+            renewed = await session.execute(
+                sa.update(queue)
+                .where(
+                    bulk.among(queue.c.id, sorted(each.queue_id for each in held)),
+                    queue.c.lease_owner == self.owner,
+                )
+                .values(lease_until=now + self._lease)
+                .returning(queue.c.id, queue.c.token)
+            )
+            still_ours = {(queue_id, token) for queue_id, token in renewed}
+            owners = await session.execute(
+                sa.select(queue.c.lease_owner).where(queue.c.lease_until > now).distinct()
+            )
+            dispatchers = max(1, len(owners.all()))
+        for lease in held:
+            if lease.key in still_ours:
+                lease.good_until = began + self._lease.total_seconds()
+        if dispatchers != self._dispatchers:
+            self._dispatchers = dispatchers
+            for host in self._hosts.values():
+                host.change(self._host_share())
 
-def _is_healthy(answered: Answered) -> bool:
-    """The destination answered; what it said about a person is another matter."""
-    return not all(
-        each.verdict is Verdict.RETRY and not each.parks for each in answered.outcomes.values()
-    )
+    async def _tell_forever(self) -> None:
+        while True:
+            await asyncio.sleep(ACTIVITY_EVERY)
+            try:
+                await self._tell()
+            except Exception as error:
+                log.exception("activity_failed", error=type(error).__name__)
+
+    async def _tell(self) -> None:
+        """Write down what happened in the queues, for people's eyes."""
+        if self._activity:
+            async with self._database.writing() as session:
+                await self._activity.write(session, utc_now())

@@ -13,21 +13,27 @@ import hashlib
 import json
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 
-from app.core.db import Moment, hint_after_commit, table_of
-from app.delivery import health
+from app.core import bulk
+from app.core.db import table_of
+from app.delivery import due, expiry, health, order
 from app.delivery.carry import Answered
-from app.delivery.claim import READY_KEY, Lease, Member, ready_key
-from app.delivery.models import DeliveryTransition, OpenCall, Ready, VirtualQueue
+from app.delivery.claim import ERRORS_KEPT, Lease
+from app.delivery.due import Member
+from app.delivery.health import Sign
+from app.delivery.limits import Budget
+from app.delivery.models import Delivery, DeliveryTransition, OpenCall, Ready, VirtualQueue
 from app.delivery.states import Situation, State, Step, judge
 from connectors.contract import Outcome
+
+BOOSTED_AT = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+"""``next_due`` of a boosted queue with work: before everybody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,29 @@ Stopped = Callable[[AsyncSession, Collection[str]], Awaitable[set[str]]]
 """
 
 
+@dataclass(slots=True)
+class Recorded:
+    """What a commit wrote. ``fenced``: leases (queue and token) that were no longer held."""
+
+    fenced: set[tuple[str, int]]
+    steps: list[tuple[Answered, Member, Step]]
+    has_more: bool = False
+    """A queue that was given back has work that is due."""
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What a commit is going to write."""
+
+    transitions: list[dict[str, Any]] = field(default_factory=list)
+    unsent: list[dict[str, Any]] = field(default_factory=list)
+    gone: list[dict[str, Any]] = field(default_factory=list)
+    moved: list[dict[str, Any]] = field(default_factory=list)
+    closed: list[dict[str, Any]] = field(default_factory=list)
+    settled: list[Settled] = field(default_factory=list)
+    expired: list[expiry.Expired] = field(default_factory=list)
+
+
 async def record(
     session: AsyncSession,
     answered: Sequence[Answered],
@@ -53,34 +82,48 @@ async def record(
     stopped: Stopped,
     now: dt.datetime,
     chance: random.Random,
-) -> set[tuple[str, int]]:
-    """Write down what came back; returns the leases (queue and token) that were fenced out."""
+) -> Recorded:
+    """Write down what came back, and give back the queues that are done."""
     leases = {each.lease.key for each in answered} | {lease.key for lease in released}
-    valid = await _still_held(session, leases)
-    transitions: list[dict[str, Any]] = []
-    gone: list[dict[str, Any]] = []
-    moved: list[dict[str, Any]] = []
-    settled: list[Settled] = []
-    answered = [each for each in answered if each.lease.key in valid]
-    closed = [{"b_queue_id": each.lease.queue_id, "b_call_id": each.call.id} for each in answered]
-    for each, member, step in await _steps(session, answered, stopped, now, chance):
-        outcome = each.outcomes[member.delivery_id]
-        transitions.append(_transition(each, member, outcome, step, now))
-        key = ready_key(each.lease.queue_id, member)
-        if step.due_at is None:
-            gone.append(key)
-        else:
-            moved.append(key | _moved(member, step, now))
-        if step.is_settled:
-            settled.append(Settled(member.delivery_id, member.request_id, member.workspace_id))
-    await _write(session, transitions, gone, moved, closed)
-    if settled:
-        await on_settled(session, settled, now)
-    for lease in released:
-        if lease.key in valid:
-            await _release(session, lease, now, chance)
-    hint_after_commit(session, "dispatch")
-    return leases - valid
+    held = await _still_held(session, leases)
+    answered = [each for each in answered if each.lease.key in held]
+    made = [each for each in answered if each.outcomes]
+    steps = await _steps(session, made, stopped, now, chance)
+    rows = _rows(answered, steps, now)
+    await bulk.insert(session, DeliveryTransition, rows.transitions)
+    await bulk.delete(session, Ready, ("delivery_id",), rows.gone)
+    await bulk.update(session, Ready, ("delivery_id",), rows.moved)
+    await bulk.delete(session, OpenCall, ("queue_id", "call_id"), rows.closed)
+    await bulk.update(session, Ready, ("delivery_id",), rows.unsent)
+    await _hurry_siblings(session, made, now)
+    await expiry.archive(session, rows.expired, now)
+    if rows.settled:
+        await on_settled(session, rows.settled, now)
+    has_more = await _release(
+        session, [lease for lease in released if lease.key in held], held, now
+    )
+    return Recorded(leases - held.keys(), steps, has_more)
+
+
+async def _still_held(
+    session: AsyncSession, leases: set[tuple[str, int]]
+) -> dict[tuple[str, int], Any]:
+    """The leases whose token is still their queue's, with what others may have changed meanwhile.
+
+    One process may hold two on the same queue: one that ran out under it, and the one it took after
+    that.
+    """
+    queue = table_of(VirtualQueue)
+    rows = await session.execute(
+        sa.select(
+            queue.c.id, queue.c.token, queue.c.is_paused, queue.c.is_boosted, queue.c.eager_before,
+            queue.c.last_errors,
+        )
+        .where(bulk.among(queue.c.id, {queue_id for queue_id, _ in leases}))
+        .order_by(queue.c.id)
+        .with_for_update()
+    )  # fmt: skip
+    return {(row.id, row.token): row for row in rows if (row.id, row.token) in leases}
 
 
 async def _steps(
@@ -102,7 +145,8 @@ async def _steps(
         for each in answered
         for member in each.call.members
     ]
-    if all(step.is_settled for _, _, step in steps):
+    again = {member.request_id for _, member, step in steps if not step.is_settled}
+    if not again:
         return steps
     ended = await stopped(session, {member.request_id for _, member, _ in steps})
     return [
@@ -115,19 +159,6 @@ async def _steps(
         )
         for each, member, step in steps
     ]
-
-
-async def _still_held(session: AsyncSession, leases: set[tuple[str, int]]) -> set[tuple[str, int]]:
-    """The leases whose token is still their queue's. One process may hold two on the same queue:
-    one that ran out under it, and the one it took after that.
-    """
-    rows = await session.execute(
-        sa.select(col(VirtualQueue.id), col(VirtualQueue.token))
-        .where(col(VirtualQueue.id).in_(sorted({queue_id for queue_id, _ in leases})))
-        .order_by(col(VirtualQueue.id))
-        .with_for_update()
-    )
-    return leases & {(queue_id, token) for queue_id, token in rows}
 
 
 def _situation(each: Answered, member: Member, now: dt.datetime) -> Situation:
@@ -143,6 +174,45 @@ def _situation(each: Answered, member: Member, now: dt.datetime) -> Situation:
     )
 
 
+def _rows(
+    answered: Sequence[Answered],
+    steps: Iterable[tuple[Answered, Member, Step]],
+    now: dt.datetime,
+) -> _Rows:
+    rows = _Rows()
+    rows.closed = [
+        {"queue_id": each.lease.queue_id, "call_id": each.call.id}
+        for each in answered
+        if each.outcomes or not each.call.is_repeat
+    ]
+    rows.unsent = [
+        {"delivery_id": member.delivery_id, "call_id": None}
+        for each in answered
+        if not (each.outcomes or each.call.is_repeat)
+        for member in each.call.members
+    ]
+    for each, member, step in steps:
+        rows.transitions.append(
+            _transition(each, member, each.outcomes[member.delivery_id], step, now)
+        )
+        if step.due_at is None:
+            rows.gone.append({"delivery_id": member.delivery_id})
+        else:
+            rows.moved.append(_moved(member, step, now))
+        if step.is_settled:
+            rows.settled.append(Settled(member.delivery_id, member.request_id, member.workspace_id))
+        if step.state is State.ARCHIVING:
+            rows.expired.append(
+                expiry.Expired(
+                    member.delivery_id,
+                    member.workspace_id,
+                    member.request_id,
+                    each.lease.queue_id,
+                )
+            )
+    return rows
+
+
 def _transition(
     each: Answered, member: Member, outcome: Outcome, step: Step, now: dt.datetime
 ) -> dict[str, Any]:
@@ -153,7 +223,7 @@ def _transition(
         "state": step.state,
         "detail": step.detail,
         "assurance": step.assurance,
-        "attempt": member.attempt + (1 if step.counts_attempt and member.job is None else 0),
+        "attempt": attempt_of(member, step),
         "duration_ms": each.duration_ms,
         "http_status": outcome.http_status,
         "reason": step.reason,
@@ -161,6 +231,11 @@ def _transition(
         "call_id": each.call.id,
         "evidence": _evidence(outcome),
     }
+
+
+def attempt_of(member: Member, step: Step) -> int:
+    """How often the delivery was tried by now; asking about a job is no try."""
+    return member.attempt + (1 if step.counts_attempt and member.job is None else 0)
 
 
 def _evidence(outcome: Outcome) -> dict[str, Any]:
@@ -183,94 +258,117 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
 
 
 def _moved(member: Member, step: Step, now: dt.datetime) -> dict[str, Any]:
-    is_try = step.counts_attempt and member.job is None
     return {
-        "v_due_at": step.due_at,
-        "v_attempt": member.attempt + is_try,
-        "v_seq": member.seq + 1,
-        "v_job": step.job,
-        "v_job_since": (member.job_since or now) if step.job else None,
+        "delivery_id": member.delivery_id,
+        "rank": order.rank_of(member.deadline, now, is_started=True),
+        "due_at": step.due_at,
+        "placed_at": now,
+        "attempt": attempt_of(member, step),
+        "seq": member.seq + 1,
+        "job": step.job,
+        "job_since": (member.job_since or now) if step.job else None,
+        "call_id": None,
     }
 
 
-async def _write(
-    session: AsyncSession,
-    transitions: list[Any],
-    gone: list[Any],
-    moved: list[Any],
-    closed: list[Any],
+async def _hurry_siblings(
+    session: AsyncSession, answered: Sequence[Answered], now: dt.datetime
 ) -> None:
-    ready, open_call = table_of(Ready), table_of(OpenCall)
-    by_key = [ready.c[name] == sa.bindparam(f"b_{name}") for name in READY_KEY]
-    if transitions:
-        await session.execute(sa.insert(DeliveryTransition), transitions)
-    if gone:
-        await session.execute(sa.delete(ready).where(*by_key), gone)
-    if moved:
-        values: dict[str, Any] = {
-            name: sa.bindparam(f"v_{name}")
-            for name in ("due_at", "attempt", "seq", "job", "job_since")
-        }
-        await session.execute(sa.update(ready).where(*by_key).values(call_id=None, **values), moved)
-    if closed:
+    """Depth first: what else waits for people whose first call has come back goes before people
+    nobody has begun with.
+    """
+    begun = {
+        member.request_id: order.rank_of(member.deadline, now, is_started=True)
+        for each in answered
+        for member in each.call.members
+        if not member.is_started
+    }
+    ready, delivery = table_of(Ready), table_of(Delivery)
+    for rank in sorted(set(begun.values())):
+        requests = [request_id for request_id, each in begun.items() if each == rank]
+        siblings = sa.select(delivery.c.id).where(bulk.among(delivery.c.request_id, requests))
         await session.execute(
-            sa.delete(open_call).where(
-                open_call.c.queue_id == sa.bindparam("b_queue_id"),
-                open_call.c.call_id == sa.bindparam("b_call_id"),
-            ),
-            closed,
+            sa.update(ready)
+            .where(
+                ready.c.delivery_id.in_(siblings),
+                ready.c.rank >= order.FRESH,
+                ready.c.call_id.is_(None),
+            )
+            .values(rank=rank)
         )
+
+
+# Giving queues back
 
 
 async def _release(
-    session: AsyncSession, lease: Lease, now: dt.datetime, chance: random.Random
-) -> None:
-    """Give the queue back with what was learnt: windows, concurrency, breaker, and when to look
-    again.
+    session: AsyncSession,
+    leases: Sequence[Lease],
+    queues: dict[tuple[str, int], Any],
+    now: dt.datetime,
+) -> bool:
+    """Give queues back with what was learnt: windows, budget, concurrency, breaker, and when to
+    look again. True when one of them has work that is due.
     """
-    breaker = lease.breaker
-    for healthy in lease.answers:
-        breaker = breaker.after(healthy, now, chance.random())
-    values: dict[str, Any] = {
+    heads = await due.heads(session, [lease.queue_id for lease in leases])
+    rows = [_released(lease, queues[lease.key], heads[lease.queue_id], now) for lease in leases]
+    await bulk.update(session, VirtualQueue, ("id",), rows)
+    return any(row["next_due"] is not None and row["next_due"] <= now for row in rows)
+
+
+def _released(
+    lease: Lease,
+    queue: Any,
+    heads: tuple[dt.datetime | None, dt.datetime | None],
+    now: dt.datetime,
+) -> dict[str, Any]:
+    has_closed = lease.was_open and lease.breaker.until is None
+    well = sum(each is Sign.WELL for each in lease.signs)
+    budget = lease.budget.earn(well, lease.retries_gone_well)
+    # An order to hurry that was given during the lease stands; what hurried was taken, or waits on.
+    eager = queue.eager_before
+    if eager == lease.eager_before and (lease.is_drained or lease.breaker.until is not None):
+        eager = None
+    if has_closed:
+        eager = now
+    floors = (lease.not_before, lease.told_to_wait, lease.breaker.opens_again_at)
+    not_before = max((each for each in floors if each and each > now), default=None)
+    next_due = None if queue.is_paused or lease.parked else _next_due(budget, heads, eager, now)
+    is_boosted = queue.is_boosted and next_due is not None and next_due <= now
+    if next_due is not None:
+        next_due = max(next_due, not_before) if not_before else next_due
+        next_due = BOOSTED_AT if is_boosted and not_before is None else max(next_due, now)
+    return {
+        "id": lease.queue_id,
         "lease_owner": None,
         "lease_until": None,
+        "next_due": next_due,
+        "not_before": not_before,
+        "eager_before": eager,
+        "is_boosted": is_boosted,
         "windows": lease.windows,
+        "budget": budget.dump(),
+        "deficit": lease.deficit,
         "concurrency_limit": health.concurrency_after(
-            lease.concurrency, lease.answers, lease.traits.concurrency
+            lease.concurrency, lease.signs, lease.traits.concurrency
         ),
-        "breaker": breaker.dump(),
+        "breaker": lease.breaker.dump(),
+        "last_errors": [*lease.errors[::-1], *queue.last_errors][:ERRORS_KEPT],
+        "parked_reason": lease.parked,
+        "parked_at": now if lease.parked else None,
+        "parked_version": lease.destination.version if lease.parked else None,
     }
-    if lease.parked:
-        values |= {
-            "parked_reason": lease.parked,
-            "parked_version": lease.destination.version,
-            "next_due": None,
-        }
-    else:
-        head = await next_due(session, lease.queue_id)
-        floor = max(filter(None, (breaker.until, lease.next_window)), default=None)
-        due = max(head, floor) if head and floor else head
-        values["next_due"] = sa.case(
-            (~col(VirtualQueue.is_paused), sa.literal(due, Moment())), else_=None
-        )
-    await session.execute(
-        sa.update(VirtualQueue)
-        .where(col(VirtualQueue.id) == lease.queue_id)
-        .values(**values)
-        .execution_options(synchronize_session=False)
-    )
 
 
-async def next_due(session: AsyncSession, queue_id: str) -> dt.datetime | None:
-    """When the queue's first row is due, one index look-up per rank."""
-    table = table_of(Ready)
-    heads = [
-        sa.select(table.c.due_at)
-        .where(table.c.queue_id == queue_id, table.c.rank == rank)
-        .order_by(table.c.due_at, table.c.delivery_id)
-        .limit(1)
-        .scalar_subquery()
-        for rank in range(4)
-    ]
-    found = [each for each in (await session.execute(sa.select(*heads))).one() if each is not None]
-    return min(found, default=None)
+def _next_due(
+    budget: Budget,
+    heads: tuple[dt.datetime | None, dt.datetime | None],
+    eager: dt.datetime | None,
+    now: dt.datetime,
+) -> dt.datetime | None:
+    started, other = heads
+    if started is not None:
+        started = now if eager is not None else started
+        if not budget.calls:
+            started = max(started, budget.next_at)
+    return min(filter(None, (started, other)), default=None)

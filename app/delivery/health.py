@@ -1,4 +1,5 @@
-"""A queue's health as pure functions: rate windows, adaptive concurrency (AIMD), circuit breaker.
+"""A queue's health as pure functions: what an answer says of the destination, adaptive concurrency
+(AIMD), circuit breaker.
 
 AIMD after Chiu and Jain (1989); breaker with half-open probe after Nygard, "Release It!".
 """
@@ -6,101 +7,132 @@ AIMD after Chiu and Jain (1989); breaker with half-open probe after Nygard, "Rel
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum, auto
 from typing import Any
 
-from connectors.contract import Window
+from connectors.contract import Outcome, Verdict
 
-FAILURES_TO_OPEN = 5
-OPEN_FIRST = dt.timedelta(seconds=30)
-OPEN_CAP = dt.timedelta(minutes=15)
+FAILURES_IN_A_ROW = 5
+WINDOW_SECONDS = 60.0
+FEWEST_CALLS = 10
+"""In a window, before its share of failures says anything."""
+SHORTEST_PAUSE = dt.timedelta(seconds=30)
+LONGEST_PAUSE = dt.timedelta(minutes=15)
+PAUSES_IN_TROUBLE = 12
+"""A pause is this part of the time that the trouble has lasted: so the wait after its end is, too.
+"""
+OVERLOADED_SHARE = 0.1
+FIRST_LIMIT = 4
+"""Calls at once to a destination nothing is known of."""
 
 
-def spend(
-    windows: Mapping[str, Any], limits: Sequence[Window], wanted: int, now: dt.datetime
-) -> tuple[dict[str, Any], int, dt.datetime | None]:
-    """Take up to ``wanted`` calls from all rate windows at once.
+class Sign(Enum):
+    """What one call showed of the destination, whatever it said about the people."""
 
-    Returns the windows after spending, how many calls are granted, and when more may be had (None:
-    no limit hit). A window is a fixed interval counted from its first call: ``{"3/1.0": [start
-    (Unix seconds), spent]}``.
+    WELL = auto()
+    FAILING = auto()
+    """No answer, or one of the destination's own trouble."""
+    OVERLOADED = auto()
+    """Failing, in a way that fewer calls at once may help."""
+
+
+def sign_of(outcomes: Collection[Outcome]) -> Sign:
+    """A call went well if it was answered for anybody; a refusal of us (401) is an answer."""
+    if not all(each.verdict is Verdict.RETRY and not each.parks for each in outcomes):
+        return Sign.WELL
+    is_overloaded = any(
+        each.http_status in {429, 503} or each.reason in {"timeout", "busy"} for each in outcomes
+    )
+    return Sign.OVERLOADED if is_overloaded else Sign.FAILING
+
+
+def concurrency_after(limit: int, signs: Collection[Sign], cap: int) -> int:
+    """One more for every ``limit`` calls that went well, half when a tenth showed overload; between
+    1 and ``cap``.
     """
-    at = now.timestamp()
-    state = {}
-    granted = wanted
-    later: list[float] = []
-    for limit in limits:
-        name = f"{limit.calls}/{limit.seconds}"
-        start, spent = windows.get(name, (at, 0))
-        if at >= start + limit.seconds:
-            start, spent = at, 0
-        if limit.calls - spent < granted:
-            granted = max(0, limit.calls - spent)
-            later.append(start + limit.seconds)
-        state[name] = [start, spent]
-    for entry in state.values():
-        entry[1] += granted
-    return state, granted, dt.datetime.fromtimestamp(max(later), dt.UTC) if later else None
+    overloaded = sum(each is Sign.OVERLOADED for each in signs)
+    if overloaded and overloaded >= OVERLOADED_SHARE * len(signs):
+        return max(1, limit // 2)
+    if overloaded:
+        return min(limit, cap)
+    well = sum(each is Sign.WELL for each in signs)
+    return max(1, min(cap, limit + well // max(1, limit)))
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """``until`` is set while open; ``probing`` while a single call tries whether the destination is
-    back.
+    """Opens after five failures in a row, or when half of ten or more calls in a minute failed.
+
+    ``until`` is set while open; ``probing`` while one call tries whether the destination is back.
+    A pause grows with the trouble, which begins with the first opening and ends with a good spell,
+    not with one lucky answer.
     """
 
-    failures: int = 0
-    opened: int = 0
-    until: dt.datetime | None = None
+    in_a_row: int = 0
+    bad: int = 0
+    good: int = 0
+    since: float = 0.0
+    """Unix seconds at which the counted minute began."""
+    troubled_since: float | None = None
+    until: float | None = None
     probing: bool = False
 
     @classmethod
     def load(cls, state: Mapping[str, Any]) -> Breaker:
-        until = state.get("until")
-        return cls(
-            state.get("failures", 0),
-            state.get("opened", 0),
-            dt.datetime.fromisoformat(until) if until else None,
-            state.get("probing", False),
-        )
+        return cls(**state)
 
     def dump(self) -> dict[str, Any]:
-        return {
-            "failures": self.failures,
-            "opened": self.opened,
-            "until": self.until.isoformat() if self.until else None,
-            "probing": self.probing,
-        }
+        return asdict(self)
 
     @property
     def state(self) -> str:
-        return "half_open" if self.probing else "open" if self.until else "closed"
+        return "half_open" if self.probing else "closed" if self.until is None else "open"
+
+    @property
+    def opens_again_at(self) -> dt.datetime | None:
+        """The end of the pause."""
+        return None if self.until is None else dt.datetime.fromtimestamp(self.until, dt.UTC)
 
     def at_lease(self, now: dt.datetime) -> Breaker:
         """An open breaker whose pause has passed lets one probe through."""
-        return replace(self, probing=True) if self.until and now >= self.until else self
+        if self.until is not None and now.timestamp() >= self.until:
+            return replace(self, probing=True)
+        return self
 
-    def after(self, healthy: bool, now: dt.datetime, jitter: float) -> Breaker:
-        """``healthy``: the destination answered, whatever it said about the person; ``jitter`` in
-        0..1.
-        """
-        if healthy:
-            return Breaker()
+    def after(self, sign: Sign, now: dt.datetime, jitter: float) -> Breaker:
+        """``jitter`` in 0..1."""
+        return self._well(now) if sign is Sign.WELL else self._failed(now, jitter)
+
+    def _well(self, now: dt.datetime) -> Breaker:
+        if self.until is not None:
+            if not self.probing:
+                return self  # open already: this answer belongs to the burst that opened it
+            return Breaker(since=now.timestamp(), troubled_since=self.troubled_since)
+        counted = self._counted(now)
+        good = counted.good + 1
+        is_recovered = good >= FEWEST_CALLS and counted.bad * 4 < good
+        troubled_since = None if is_recovered else self.troubled_since
+        return replace(counted, in_a_row=0, good=good, troubled_since=troubled_since)
+
+    def _failed(self, now: dt.datetime, jitter: float) -> Breaker:
         if self.until is not None and not self.probing:
-            return self  # open already: this answer belongs to the burst that opened it
-        failures = self.failures + 1
-        if failures < FAILURES_TO_OPEN and not self.probing:
-            return replace(self, failures=failures)
-        pause = min(OPEN_CAP, OPEN_FIRST * 2**self.opened) * (0.75 + jitter / 2)
-        return Breaker(failures, min(self.opened + 1, 10), now + pause)
+            return self
+        counted = self._counted(now)
+        counted = replace(counted, in_a_row=counted.in_a_row + 1, bad=counted.bad + 1)
+        calls = counted.bad + counted.good
+        is_half = calls >= FEWEST_CALLS and counted.bad * 2 >= calls
+        if not (self.probing or is_half or counted.in_a_row >= FAILURES_IN_A_ROW):
+            return counted
+        at = now.timestamp()
+        troubled_since = at if self.troubled_since is None else min(at, self.troubled_since)
+        part = dt.timedelta(seconds=at - troubled_since) / PAUSES_IN_TROUBLE
+        pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, part)) * (0.75 + jitter / 2)
+        return Breaker(since=at, troubled_since=troubled_since, until=(now + pause).timestamp())
 
-
-def concurrency_after(limit: int, answers: Iterable[bool], cap: int) -> int:
-    """One more for a round of healthy answers, half after an unhealthy one; between 1 and
-    ``cap``.
-    """
-    answers = list(answers)
-    if not answers:
-        return limit
-    return min(cap, limit + 1) if all(answers) else max(1, limit // 2)
+    def _counted(self, now: dt.datetime) -> Breaker:
+        """The minute's counts begin anew when it is over (or the clock went back)."""
+        if 0 <= now.timestamp() - self.since < WINDOW_SECONDS:
+            return self
+        return replace(self, good=0, bad=0, since=now.timestamp())

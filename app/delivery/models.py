@@ -1,8 +1,8 @@
 """Tables of the engine: immutable deliveries, append-only history, and a small working set.
 
 ``delivery``, ``delivery_transition`` and ``call`` are only ever inserted into. ``ready``,
-``open_call`` and
-``virtual_queue`` are the working set: small, changed in place, and rebuildable from the history.
+``open_call`` and ``virtual_queue`` are the working set: small, changed in place, and rebuildable
+from the history. ``queue_activity`` are counts for people's eyes; losing some harms nobody.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ class Delivery(Main, table=True):
     identifier_ids: list[str] = Field(sa_type=Json)
     phase: int = 1
     """Identity sources are erased in phase 2, after all others."""
-    rank: int = 3
-    """Standing in the queue: 0 boosted, 1 deadline within 72 h, 2 person already started, 3 other.
-    """
     due_at: dt.datetime | None = Field(default=None, sa_type=Moment)
     """The law's deadline, for order and for humans."""
     created_at: dt.datetime = Field(sa_type=Moment)
@@ -94,11 +91,19 @@ class Ready(Main, table=True):
     """A live delivery's place in its queue, with the counters its next attempt needs."""
 
     __tablename__ = "ready"
+    __table_args__ = (
+        sa.Index("ix_ready_order", "queue_id", "rank", "due_at", "delivery_id"),
+        sa.Index("ix_ready_expires_at", "expires_at"),
+    )
 
-    queue_id: str = Field(primary_key=True, sa_type=Id)
-    rank: int = Field(primary_key=True)
-    due_at: dt.datetime = Field(primary_key=True, sa_type=Moment)
     delivery_id: str = Field(primary_key=True, sa_type=Id)
+    queue_id: str = Field(sa_type=Id)
+    rank: int
+    """See ``app.delivery.order``: whose person is started goes before whose deadline is near."""
+    due_at: dt.datetime = Field(sa_type=Moment)
+    """Not before. What was never tried is due since it was planned."""
+    placed_at: dt.datetime = Field(sa_type=Moment)
+    """Waits here since; see ``VirtualQueue.eager_before``."""
     operation: str
     attempt: int = 0
     seq: int = 1
@@ -115,23 +120,94 @@ class VirtualQueue(Main, table=True):
     """
 
     __tablename__ = "virtual_queue"
-    __table_args__ = (sa.Index("ix_virtual_queue_next_due", "next_due"),)
+    __table_args__ = (
+        sa.Index("ix_virtual_queue_next_due", "next_due"),
+        sa.Index(
+            "ix_virtual_queue_lease_until",
+            "lease_until",
+            postgresql_where=sa.text("lease_until IS NOT NULL"),
+            sqlite_where=sa.text("lease_until IS NOT NULL"),
+        ),
+    )
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(sa_type=Id, index=True)
     next_due: dt.datetime | None = Field(default=None, sa_type=Moment)
     """When somebody should look; None: nothing to do, paused or parked."""
+    not_before: dt.datetime | None = Field(default=None, sa_type=Moment)
+    """No call before: an open breaker, a spent rate window, or the destination's Retry-After."""
+    eager_before: dt.datetime | None = Field(default=None, sa_type=Moment)
+    """What waits since before this moment need not wait for its time: somebody flushed the queue,
+    or its breaker closed.
+    """
+    is_boosted: bool = False
+    """Looked at before all others until nothing is due."""
     lease_owner: str | None = None
     lease_until: dt.datetime | None = Field(default=None, sa_type=Moment)
+    leased_at: dt.datetime | None = Field(default=None, sa_type=Moment)
+    """Start of the newest lease."""
     token: int = 0
     """Fencing token: grows with every lease, guards every write of the holder."""
     deficit: int = 0
+    """Deliveries that its fair share allowed and its last leases left (deficit round robin)."""
     windows: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    """Spent calls per rate window: {"<calls>/<seconds>": [window start, spent]}."""
+    """Spent calls per rate window, see ``app.delivery.limits``."""
+    budget: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    """What retries may spend, see ``app.delivery.limits``."""
     concurrency_limit: int = 4
     breaker: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    """See ``app.delivery.health.Breaker``: failures, opened, until, probing."""
+    """See ``app.delivery.health.Breaker``."""
+    last_errors: list[Any] = Field(default_factory=list, sa_type=Json)
+    """The newest few: ``[Unix seconds, reason, HTTP status or null]``."""
     is_paused: bool = False
     parked_reason: str | None = None
+    parked_at: dt.datetime | None = Field(default=None, sa_type=Moment)
     parked_version: int | None = None
     """The destination's version that was parked: mending it sets the queue going again."""
+
+
+class QueueActivity(Main, table=True):
+    """How often something happened in a queue during five minutes; ``at`` is their start."""
+
+    __tablename__ = "queue_activity"
+    __table_args__ = (sa.Index("ix_queue_activity_at", "at"),)
+
+    queue_id: str = Field(primary_key=True, sa_type=Id)
+    at: dt.datetime = Field(primary_key=True, sa_type=Moment)
+    event: str = Field(primary_key=True)
+    """``calls``, ``duration_ms`` (their sum), and per delivery ``retried``, ``discarded``, or
+    ``succeeded:<attempt>``.
+    """
+    count: int = Field(sa_type=sa.BigInteger)
+
+
+class Archived(Main, table=True):
+    """A delivery that ran out of time: a legal risk until it is replayed, waived or cancelled, and
+    then gone from here.
+    """
+
+    __tablename__ = "archived"
+    __table_args__ = (
+        sa.Index("ix_archived_workspace", "workspace_id", "archived_at", "delivery_id"),
+        sa.Index("ix_archived_file", "file", "archived_at", "delivery_id"),
+        sa.Index("ix_archived_request_id", "request_id"),
+    )
+
+    delivery_id: str = Field(primary_key=True, sa_type=Id)
+    workspace_id: str = Field(sa_type=Id)
+    request_id: str = Field(sa_type=Id)
+    queue_id: str = Field(sa_type=Id)
+    archived_at: dt.datetime = Field(sa_type=Moment)
+    file: str | None = Field(default=None, sa_type=Id)
+    """The file that holds its line, or will: see ``ArchiveFile.write_at``."""
+
+
+class ArchiveFile(Main, table=True):
+    """A file of the archive; it goes when none of its deliveries is in ``archived`` any more."""
+
+    __tablename__ = "archive_file"
+    __table_args__ = (sa.Index("ix_archive_file_write_at", "write_at"),)
+
+    name: str = Field(primary_key=True, sa_type=Id)
+    write_at: dt.datetime | None = Field(default=None, sa_type=Moment)
+    """Not yet written: whoever comes after this moment may write it. None: it is written."""

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import hint_after_commit, insert_or_ignore
+from app.core import bulk
+from app.core.db import Moment, hint_after_commit, insert_or_ignore, table_of
 from app.core.ids import new_id
 from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
+from app.delivery.order import rank_of
 from app.delivery.states import Assurance, State
-
-URGENT = dt.timedelta(hours=72)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ async def insert(session: AsyncSession, planned: Sequence[Planned], now: dt.date
     """Write deliveries; those of the first phase are due at once."""
     if not planned:
         return
-    await session.execute(sa.insert(Delivery), [_delivery(each, now) for each in planned])
-    await session.execute(
-        sa.insert(DeliveryTransition), [_first_transition(each, now) for each in planned]
+    await bulk.insert(session, Delivery, [_delivery(each, now) for each in planned])
+    await bulk.insert(
+        session, DeliveryTransition, [_first_transition(each, now) for each in planned]
     )
     first = first_phases(planned)
     due = [
@@ -81,7 +81,7 @@ async def enqueue(
     """
     if not rows:
         return
-    await session.execute(sa.insert(Ready), list(rows))
+    await bulk.insert(session, Ready, list(rows))
     queue_ids = sorted(workspaces)
     await session.execute(
         insert_or_ignore(session, VirtualQueue).values(
@@ -91,9 +91,12 @@ async def enqueue(
                     "workspace_id": workspaces[queue_id],
                     "windows": {},
                     "breaker": {},
+                    "budget": {},
+                    "last_errors": [],
                     "token": 0,
                     "deficit": 0,
                     "concurrency_limit": 4,
+                    "is_boosted": False,
                     "is_paused": False,
                 }
                 for queue_id in queue_ids
@@ -104,19 +107,22 @@ async def enqueue(
 
 
 async def look_at(session: AsyncSession, queue_ids: Iterable[str], due_at: dt.datetime) -> None:
-    """Bring queues' next look forward to ``due_at``; touches only those that would look later. In
-    id order.
+    """Bring queues' next look forward to ``due_at``, or to the end of what holds them back; touches
+    only those that would look later.
     """
+    queue = table_of(VirtualQueue)
+    when = sa.case(
+        (queue.c.not_before > due_at, queue.c.not_before), else_=sa.literal(due_at, Moment())
+    )
     await session.execute(
-        sa.update(VirtualQueue)
+        sa.update(queue)
         .where(
-            col(VirtualQueue.id).in_(sorted(queue_ids)),
-            sa.or_(col(VirtualQueue.next_due).is_(None), col(VirtualQueue.next_due) > due_at),
-            ~col(VirtualQueue.is_paused),
-            col(VirtualQueue.parked_reason).is_(None),
+            bulk.among(queue.c.id, sorted(queue_ids)),
+            sa.or_(queue.c.next_due.is_(None), queue.c.next_due > when),
+            ~queue.c.is_paused,
+            queue.c.parked_reason.is_(None),
         )
-        .values(next_due=due_at)
-        .execution_options(synchronize_session=False)
+        .values(next_due=when)
     )
     hint_after_commit(session, "dispatch")
 
@@ -137,7 +143,7 @@ async def release_phase(
     waiting = [
         {
             **_ready_row(each.destination_id, each.id, each.operation, each.expires_at, now),
-            "rank": min(each.rank, 2),
+            "rank": rank_of(each.due_at, now, is_started=True),
         }
         for each in rows
     ]
@@ -174,15 +180,10 @@ def _delivery(planned: Planned, now: dt.datetime) -> dict[str, Any]:
         "operation": planned.operation,
         "identifier_ids": list(planned.identifier_ids),
         "phase": planned.phase,
-        "rank": _rank(planned.due_at, now),
         "due_at": planned.due_at,
         "created_at": now,
         "expires_at": planned.expires_at,
     }
-
-
-def _rank(due_at: dt.datetime | None, now: dt.datetime) -> int:
-    return 1 if due_at is not None and due_at - now <= URGENT else 3
 
 
 def _first_transition(planned: Planned, now: dt.datetime) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def _ready(planned: Planned, now: dt.datetime) -> dict[str, Any]:
         **_ready_row(
             planned.destination_id, planned.id, planned.operation, planned.expires_at, now
         ),
-        "rank": _rank(planned.due_at, now),
+        "rank": rank_of(planned.due_at, now, is_started=False),
     }
 
 
@@ -213,8 +214,8 @@ def _ready_row(
 ) -> dict[str, Any]:
     return {
         "queue_id": queue_id,
-        "rank": 3,
         "due_at": now,
+        "placed_at": now,
         "delivery_id": delivery_id,
         "operation": operation,
         "attempt": 0,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
+from pydantic import AwareDatetime, Field
 
 from app.core.clock import rfc3339, utc_now
-from app.core.http import Reading, StrictRoute, Writing
+from app.core.http import Reading, Schema, StrictRoute, Writing
 from app.delivery import service
 from app.delivery.models import Delivery, DeliveryTransition
 from app.security import audit
@@ -26,12 +28,51 @@ async def get_delivery(delivery_id: str, caller: Reader, session: Reading) -> di
     return delivery_json(delivery, await service.trace(session, delivery_id))
 
 
+Replayer = Annotated[Caller, Depends(needs("requests:write"))]
+
+
+class ReplayIn(Schema):
+    """Which archived deliveries: all, or those of one destination, or that expired in a time."""
+
+    destination_id: str | None = Field(None, max_length=48)
+    since: AwareDatetime | None = Field(None, description="Expired at this moment or later.")
+    until: AwareDatetime | None = Field(None, description="Expired before this moment.")
+
+
+@router.post("/deliveries/replay")
+async def replay_deliveries(
+    body: ReplayIn, request: Request, caller: Replayer, session: Writing
+) -> dict[str, Any]:
+    """Put archived deliveries back into their queues, at most 500 in one call: call again while
+    `remaining` is not 0. `forgotten` ones can only be waived.
+    """
+    now = utc_now()
+    which = service.Selection(
+        caller.workspace_id, queue_id=body.destination_id, since=body.since, until=body.until
+    )
+    await request.app.state.archive.mend(which)
+    done = await service.replay_many(session, which, now)
+    audit.record(
+        session,
+        workspace_id=caller.workspace_id,
+        actor=caller.actor,
+        verb="replay_archived",
+        target=body.destination_id or caller.workspace_id,
+        now=now,
+        replayed=done.replayed,
+        since=rfc3339(body.since),
+        until=rfc3339(body.until),
+    )
+    return asdict(done)
+
+
 @router.post("/deliveries/{delivery_id}/replay")
 async def replay_delivery(
-    delivery_id: str, caller: Annotated[Caller, Depends(needs("requests:write"))], session: Writing
+    delivery_id: str, request: Request, caller: Replayer, session: Writing
 ) -> dict[str, Any]:
     """Put an archived delivery back into its queue."""
     now = utc_now()
+    await request.app.state.archive.mend(service.Selection(caller.workspace_id, delivery_id))
     delivery = await service.replay(session, caller.workspace_id, delivery_id, now)
     audit.record(
         session,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -11,18 +12,31 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import hint_after_commit
+from app.core import bulk
+from app.core.db import Moment, hint_after_commit, table_of
 from app.core.errors import Conflict, Gone, NotFound
-from app.delivery.finish import OnSettled, Settled, next_due
+from app.delivery import due
+from app.delivery.finish import BOOSTED_AT, OnSettled, Settled
 from app.delivery.health import Breaker
-from app.delivery.models import Delivery, DeliveryTransition, OpenCall, Ready, VirtualQueue
-from app.delivery.plan import look_at
+from app.delivery.models import (
+    Archived,
+    Delivery,
+    DeliveryTransition,
+    OpenCall,
+    Ready,
+    VirtualQueue,
+)
+from app.delivery.order import BOOSTED
+from app.delivery.plan import enqueue, look_at
 from app.delivery.states import SETTLED, Assurance, State
 from app.identity.models import PersonalValue
 
+REPLAY_BITE = 500
+"""Deliveries put back in one transaction."""
+
 
 class NotReplayable(Conflict):
-    slug, title = "not-replayable", "Only archived or failed deliveries can be replayed"
+    slug, title = "not-replayable", "Only archived deliveries can be replayed"
 
 
 async def latest(
@@ -36,7 +50,7 @@ async def latest(
             col(DeliveryTransition.delivery_id),
             sa.func.max(col(DeliveryTransition.seq)).label("seq"),
         )
-        .where(col(DeliveryTransition.delivery_id).in_(delivery_ids))
+        .where(bulk.among(table_of(DeliveryTransition).c.delivery_id, delivery_ids))
         .group_by(col(DeliveryTransition.delivery_id))
         .subquery()
     )
@@ -54,10 +68,45 @@ async def of_requests(session: AsyncSession, request_ids: Collection[str]) -> li
     """Deliveries of requests, in the order they were planned."""
     rows = await session.execute(
         sa.select(Delivery)
-        .where(col(Delivery.request_id).in_(request_ids))
+        .where(bulk.among(table_of(Delivery).c.request_id, request_ids))
         .order_by(col(Delivery.phase), col(Delivery.id))
     )
     return list(rows.scalars())
+
+
+async def standing(session: AsyncSession, request_ids: Collection[str]) -> Sequence[Any]:
+    """Deliveries of requests with their present transition, as plain rows: ``request_id,
+    destination_id, operation, created_at, state, detail, assurance, attempt, reason, at,
+    evidence``, in the order they were planned.
+    """
+    delivery, step = table_of(Delivery), table_of(DeliveryTransition)
+    other = step.alias("other")
+    newest = (
+        sa.select(sa.func.max(other.c.seq))
+        .where(other.c.delivery_id == delivery.c.id)
+        .scalar_subquery()
+    )
+    rows = await session.execute(
+        sa.select(
+            delivery.c.request_id,
+            delivery.c.destination_id,
+            delivery.c.operation,
+            delivery.c.created_at,
+            step.c.state,
+            step.c.detail,
+            step.c.assurance,
+            step.c.attempt,
+            step.c.reason,
+            step.c.at,
+            step.c.evidence,
+        )
+        .select_from(
+            delivery.join(step, (step.c.delivery_id == delivery.c.id) & (step.c.seq == newest))
+        )
+        .where(bulk.among(delivery.c.request_id, request_ids))
+        .order_by(delivery.c.phase, delivery.c.id)
+    )
+    return rows.all()
 
 
 async def get(session: AsyncSession, workspace_id: str, delivery_id: str) -> Delivery:
@@ -77,33 +126,144 @@ async def trace(session: AsyncSession, delivery_id: str) -> list[DeliveryTransit
     return list(rows.scalars())
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Archived deliveries of a workspace: all, one, of one queue, or by time of expiry (``since``
+    is in, ``until`` is not).
+    """
+
+    workspace_id: str
+    delivery_id: str | None = None
+    queue_id: str | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+
+    @property
+    def condition(self) -> sa.ColumnElement[bool]:
+        wanted = [col(Archived.workspace_id) == self.workspace_id]
+        if self.delivery_id is not None:
+            wanted.append(col(Archived.delivery_id) == self.delivery_id)
+        if self.queue_id is not None:
+            wanted.append(col(Archived.queue_id) == self.queue_id)
+        if self.since is not None:
+            wanted.append(col(Archived.archived_at) >= self.since)
+        if self.until is not None:
+            wanted.append(col(Archived.archived_at) < self.until)
+        return sa.and_(*wanted)
+
+
+REPLAYABLE = sa.and_(
+    sa.exists().where(col(Delivery.id) == col(Archived.delivery_id)).correlate(Archived),
+    sa.exists()
+    .where(
+        col(PersonalValue.holder_id) == col(Archived.request_id),
+        col(PersonalValue.purpose) == "identifier",
+    )
+    .correlate(Archived),
+)
+"""Of an archived delivery: there is still somebody to ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a bite did; ``forgotten``: nobody is left to ask for, only waiving remains."""
+
+    replayed: int
+    forgotten: int
+    remaining: int
+
+
+async def archived(session: AsyncSession, which: Selection, limit: int = 1000) -> list[Archived]:
+    """Archived deliveries, oldest first."""
+    rows = await session.execute(
+        sa.select(Archived)
+        .where(which.condition)
+        .order_by(col(Archived.archived_at), col(Archived.delivery_id))
+        .limit(limit)
+    )
+    return list(rows.scalars())
+
+
+async def unreplayable(session: AsyncSession, which: Selection, after: str = "") -> list[Archived]:
+    """Archived deliveries that the main database alone cannot bring back, some 500 in id order."""
+    rows = await session.execute(
+        sa.select(Archived)
+        .where(which.condition, ~REPLAYABLE, col(Archived.delivery_id) > after)
+        .order_by(col(Archived.delivery_id))
+        .limit(REPLAY_BITE)
+    )
+    return list(rows.scalars())
+
+
 async def replay(
     session: AsyncSession, workspace_id: str, delivery_id: str, now: dt.datetime
 ) -> Delivery:
     """Put an archived delivery back into its queue with a fresh expiry."""
     delivery = await get(session, workspace_id, delivery_id)
-    present = (await latest(session, [delivery_id]))[delivery_id]
     if await _is_forgotten(session, delivery):
         raise Gone("The person was forgotten: there is nobody left to ask for.")
-    if present.state != State.ARCHIVED:
+    if not await _leave_archive(session, [delivery_id]):
         raise NotReplayable("Look at the delivery's `state`: it must be `archived`.")
-    lifetime = delivery.expires_at - delivery.created_at
-    session.add(_transition(present, State.AWAITING_SCHEDULING, None, now, reason="replayed"))
-    session.add(
-        Ready(
-            queue_id=delivery.destination_id,
-            rank=0,
-            due_at=now,
-            delivery_id=delivery.id,
-            operation=delivery.operation,
-            attempt=0,
-            seq=present.seq + 1,
-            expires_at=now + lifetime,
-        )
+    await _put_back(session, [delivery], now)
+    return delivery
+
+
+async def replay_many(session: AsyncSession, which: Selection, now: dt.datetime) -> Replayed:
+    """Put the next bite of archived deliveries back into their queues, oldest first."""
+    rows = await session.execute(
+        sa.select(Delivery)
+        .join(Archived, col(Archived.delivery_id) == col(Delivery.id))
+        .where(which.condition, REPLAYABLE)
+        .order_by(col(Archived.archived_at), col(Archived.delivery_id))
+        .limit(REPLAY_BITE)
+        .with_for_update(of=Archived, skip_locked=True)
+    )
+    found = list(rows.scalars())
+    await _leave_archive(session, [each.id for each in found])
+    await _put_back(session, found, now)
+    left = sa.select(sa.func.count()).select_from(Archived).where(which.condition)
+    forgotten = (await session.execute(left.where(~REPLAYABLE))).scalar_one()
+    remaining = (await session.execute(left.where(REPLAYABLE))).scalar_one()
+    return Replayed(len(found), forgotten, remaining)
+
+
+async def _put_back(session: AsyncSession, found: Sequence[Delivery], now: dt.datetime) -> None:
+    present = await latest(session, [each.id for each in found])
+    session.add_all(
+        _transition(each, State.AWAITING_SCHEDULING, None, now, reason="replayed")
+        for each in present.values()
     )
     await session.flush()
-    await look_at(session, [delivery.destination_id], now)
-    return delivery
+    await enqueue(
+        session,
+        [
+            {
+                "queue_id": each.destination_id,
+                "rank": BOOSTED,
+                "due_at": now,
+                "placed_at": now,
+                "delivery_id": each.id,
+                "operation": each.operation,
+                "attempt": 0,
+                "seq": present[each.id].seq + 1,
+                "expires_at": now + (each.expires_at - each.created_at),
+            }
+            for each in found
+        ],
+        {each.destination_id: each.workspace_id for each in found},
+        now,
+    )
+
+
+async def _leave_archive(session: AsyncSession, delivery_ids: Collection[str]) -> bool:
+    """Whether any of them was there; from here on nobody else can replay, waive or stop them."""
+    left = await session.execute(
+        sa.delete(Archived)
+        .where(col(Archived.delivery_id).in_(delivery_ids))
+        .returning(col(Archived.delivery_id))
+        .execution_options(synchronize_session=False)
+    )
+    return bool(left.all())
 
 
 async def _is_forgotten(session: AsyncSession, delivery: Delivery) -> bool:
@@ -126,9 +286,9 @@ async def waive(
     the receipt.
     """
     delivery = await get(session, workspace_id, delivery_id)
-    present = (await latest(session, [delivery_id]))[delivery_id]
-    if present.state != State.ARCHIVED:
+    if not await _leave_archive(session, [delivery_id]):
         raise Conflict("Only an archived delivery can be waived.")
+    present = (await latest(session, [delivery_id]))[delivery_id]
     session.add(_transition(present, State.DISCARDED, "expired", now, reason=reason))
     await session.flush()
     await on_settled(
@@ -148,7 +308,8 @@ async def stop_all(
     not recalled.
     """
     deliveries = {each.id: each for each in await of_requests(session, request_ids)}
-    # Their places first, locked: from here on nobody can claim one of them.
+    await _leave_archive(session, deliveries)
+    # Their places next, locked: from here on nobody can claim one of them.
     places = await session.execute(
         sa.select(col(Ready.delivery_id), col(Ready.call_id))
         .where(col(Ready.delivery_id).in_(list(deliveries)))
@@ -156,6 +317,7 @@ async def stop_all(
         .with_for_update()
     )
     in_call = {delivery_id for delivery_id, call_id in places if call_id is not None}
+    await _leave_archive(session, deliveries)  # what expired until their places were locked
     present = await latest(session, list(deliveries))
     open_ids = [each for each, transition in present.items() if transition.state not in SETTLED]
     stopped = [each for each in open_ids if each not in in_call]
@@ -256,15 +418,19 @@ async def pause(session: AsyncSession, workspace_id: str, queue_id: str) -> None
 
 
 async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
-    """Go on, also after parking; the breaker starts anew."""
-    await _change(session, workspace_id, queue_id, is_paused=False, parked_reason=None, breaker={})
+    """Go on, also after parking; the breaker starts anew, and nothing waits for its time."""
+    await _change(
+        session, workspace_id, queue_id, is_paused=False, parked_reason=None, parked_at=None,
+        breaker={}, not_before=None,
+    )  # fmt: skip
     await session.execute(
         sa.update(OpenCall)
         .where(col(OpenCall.queue_id) == queue_id)
         .values(leases=1)
         .execution_options(synchronize_session=False)
     )
-    head = await next_due(session, queue_id)
+    heads = (await due.heads(session, [queue_id]))[queue_id]
+    head = min(filter(None, heads), default=None)
     await session.execute(
         sa.update(VirtualQueue)
         .where(
@@ -278,24 +444,29 @@ async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: d
 
 
 async def boost(session: AsyncSession, workspace_id: str, queue_id: str) -> None:
-    """Let the queue be looked at before all others."""
-    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    await _change(session, workspace_id, queue_id, next_due=epoch)
+    """Let the queue be looked at before all others, until nothing in it is due."""
+    has_work = sa.case(
+        (_is_running() & col(VirtualQueue.next_due).is_not(None), sa.literal(BOOSTED_AT, Moment())),
+        else_=col(VirtualQueue.next_due),
+    )
+    await _change(session, workspace_id, queue_id, is_boosted=True, next_due=has_work)
     hint_after_commit(session, "dispatch")
 
 
 async def flush(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
-    """Try everything that waits, now."""
-    await _change(session, workspace_id, queue_id, next_due=now, breaker={})
-    await session.execute(
-        sa.update(Ready)
-        .where(
-            col(Ready.queue_id) == queue_id, col(Ready.call_id).is_(None), col(Ready.due_at) > now
-        )
-        .values(due_at=now)
-        .execution_options(synchronize_session=False)
-    )
+    """Try everything that waits, now: whatever waits since before this moment need not wait for
+    its time, and the breaker and the destination's wishes are forgotten.
+    """
+    looked_at = sa.case((_is_running(), sa.literal(now, Moment())), else_=None)
+    await _change(
+        session, workspace_id, queue_id, eager_before=now, not_before=None, breaker={}, budget={},
+        next_due=looked_at,
+    )  # fmt: skip
     hint_after_commit(session, "dispatch")
+
+
+def _is_running() -> sa.ColumnElement[bool]:
+    return ~col(VirtualQueue.is_paused) & col(VirtualQueue.parked_reason).is_(None)
 
 
 async def wake_job(session: AsyncSession, delivery_ids: Sequence[str], now: dt.datetime) -> None:

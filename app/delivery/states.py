@@ -124,7 +124,7 @@ def _again(outcome: Outcome, situation: Situation, chance: random.Random) -> Ste
         )  # the queue is parked as a whole; the delivery keeps its place and its attempts
     due_at = situation.now + wait
     if due_at >= situation.expires_at:
-        return Step(State.ARCHIVED, "expired", assurance, outcome.reason)
+        return Step(State.ARCHIVING, "expired", assurance, outcome.reason)
     return Step(
         state,
         None,

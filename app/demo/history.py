@@ -23,7 +23,9 @@ from app.crypto.keyring import sha256
 from app.crypto.keystore import HolderKey
 from app.delivery import finish
 from app.delivery.carry import Answered
-from app.delivery.claim import Claimed, Lease, Member, Traits, claim
+from app.delivery.claim import Claimed, Lease, Traits, claim
+from app.delivery.due import Member
+from app.delivery.health import Sign
 from app.delivery.service import wake_job
 from app.demo.scenes import Scene, Turn
 from app.destinations import human_tasks
@@ -342,20 +344,21 @@ class Stage:
             leases = await claim(
                 self._session,
                 owner=ACTOR,
-                queues=20,
-                room=20,
+                room=200,
                 traits_of=self._traits_of,
                 now=at,
                 lease=_LEASE,
             )
             if not leases:
                 break
-            answered = [await self._answer(lease, call) for lease in leases for call in lease.calls]
+            answered = [
+                await self._answer(lease, call, at) for lease in leases for call in lease.calls
+            ]
             at += max(
                 (dt.timedelta(milliseconds=each.duration_ms) for each in answered), default=_SECOND
             )
             for lease in leases:
-                lease.answers = [True] * len(lease.calls)
+                lease.signs = [Sign.WELL] * len(lease.calls)
             await finish.record(
                 self._session,
                 answered,
@@ -367,18 +370,24 @@ class Stage:
             )
         return at
 
-    async def _answer(self, lease: Lease, call: Claimed) -> Answered:
+    async def _answer(self, lease: Lease, call: Claimed, at: dt.datetime) -> Answered:
         outcomes = {
-            each.delivery_id: await self._outcome(lease, call, each) for each in call.members
+            each.delivery_id: await self._outcome(lease, call, each, at) for each in call.members
         }
         return Answered(lease, call, outcomes, self._chance.randrange(9, 140))
 
-    async def _outcome(self, lease: Lease, call: Claimed, member: Member) -> Outcome:
+    async def _outcome(
+        self, lease: Lease, call: Claimed, member: Member, at: dt.datetime
+    ) -> Outcome:
         if lease.destination.connector != "manual":
             return self._rehearsed.answers[lease.queue_id, member.request_id]
-        return done() if call.job else accepted(self._open_task(lease.destination, call, member))
+        if call.job:
+            return done()
+        return accepted(self._open_task(lease.destination, call, member, at))
 
-    def _open_task(self, destination: Destination, call: Claimed, member: Member) -> str:
+    def _open_task(
+        self, destination: Destination, call: Claimed, member: Member, at: dt.datetime
+    ) -> str:
         """As the manual connector's tools do it, in this transaction."""
         task_id = self._tasks[member.delivery_id] = new_id("tsk")
         self._session.add(
@@ -391,7 +400,7 @@ class Stage:
                 instructions=destination.settings[_INSTRUCTIONS_OF],
                 assignee=destination.settings.get("assignee"),
                 due_at=member.deadline,
-                created_at=member.due_at,
+                created_at=at,
             )
         )
         return task_id

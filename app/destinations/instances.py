@@ -63,19 +63,32 @@ class Instances:
     @asynccontextmanager
     async def use(self, destination: Destination) -> AsyncIterator[AnyConnector]:
         """The connector of this destination; ``CannotBuild``."""
-        key = (destination.id, destination.version)
-        kept = self._kept.get(key)
-        if kept is None:
-            kept = self._kept[key] = _Kept(self._of(destination))
-        self._kept.move_to_end(key)
+        kept, is_new = self._keep(destination)
         kept.users += 1
         try:
-            await self._drop_old(destination)
+            if is_new:
+                await self._drop_old(destination)
             yield kept.connector
         finally:
             kept.users -= 1
             if kept.is_dropped and not kept.users:
                 await self._close(kept.connector)
+
+    def host_of(self, destination: Destination) -> str | None:
+        """Whose server the destination is on; None also when it cannot be built."""
+        try:
+            return self._keep(destination)[0].connector.host()
+        except CannotBuild:
+            return None
+
+    def _keep(self, destination: Destination) -> tuple[_Kept, bool]:
+        """The instance of this version, and whether it is a new one."""
+        key = (destination.id, destination.version)
+        kept = self._kept.get(key)
+        if is_new := kept is None:
+            kept = self._kept[key] = _Kept(self._of(destination))
+        self._kept.move_to_end(key)
+        return kept, is_new
 
     def build(
         self, *, workspace_id: str, destination_id: str, connector: str,

@@ -9,7 +9,7 @@ import datetime as dt
 import hmac
 import json
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import table_of
+from app.core.clock import rfc3339
+from app.core.db import insert_or_ignore, table_of
 from app.core.ids import new_id
 from app.crypto.keyring import KeyRing
 from app.crypto.keystore import HolderKey, KeyStore
@@ -196,6 +197,44 @@ async def forget(session: AsyncSession, holder_ids: Collection[str]) -> None:
         await session.execute(
             sa.delete(PersonalValue).where(col(PersonalValue.holder_id).in_(holder_ids))
         )
+
+
+def pack(row: PersonalValue) -> dict[str, Any]:
+    """A sealed value for a file outside the database, still sealed; its subject reference stays
+    behind, the value gives it again.
+    """
+    return {
+        "id": row.id,
+        "workspace_id": row.workspace_id,
+        "holder_id": row.holder_id,
+        "purpose": row.purpose,
+        "kind": row.kind,
+        "commitment": row.commitment,
+        "origin": row.origin,
+        "created_at": rfc3339(row.created_at),
+        "sealed": base64.b64encode(row.sealed).decode(),
+    }
+
+
+async def put_back(
+    session: AsyncSession,
+    keys: Mapping[str, HolderKey],
+    ring: KeyRing,
+    packed: Iterable[dict[str, Any]],
+) -> None:
+    """Insert packed values that the table lacks; those of a holder without a key stay away."""
+    for each in packed:
+        key = keys.get(each["holder_id"])
+        if key is None:
+            continue
+        sealed = base64.b64decode(each["sealed"])
+        value, _ = json.loads(key.unseal(sealed, _place(each["workspace_id"], each["id"])))
+        row = each | {
+            "sealed": sealed,
+            "created_at": dt.datetime.fromisoformat(each["created_at"]),
+            "subject_ref": ring.subject_ref(each["workspace_id"], each["kind"], value),
+        }
+        await session.execute(insert_or_ignore(session, PersonalValue).values(**row))
 
 
 def _place(workspace_id: str, row_id: str) -> str:

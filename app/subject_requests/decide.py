@@ -243,6 +243,8 @@ async def waive(
     async def on_settled(inner: AsyncSession, settled: object, at: dt.datetime) -> None:
         await settle.on_settled(services, inner, settled, at)  # type: ignore[arg-type]
 
+    delivery = await deliveries.get(session, workspace_id, delivery_id)
+    await find(session, workspace_id, delivery.request_id)  # locked first, as by ``cancel``
     await deliveries.waive(session, workspace_id, delivery_id, reason, on_settled, now)
     audit.record(
         session,

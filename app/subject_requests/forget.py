@@ -19,6 +19,7 @@ from app.consent import links
 from app.core.db import hint_after_commit
 from app.core.failpoints import failpoint
 from app.delivery import service as deliveries
+from app.delivery.models import Archived
 from app.identity import vault
 from app.identity.models import PersonalValue
 from app.notifications.models import OutgoingMail
@@ -161,7 +162,10 @@ async def _visitors_of_erased(session: AsyncSession, request_ids: Sequence[str])
 
 
 async def sweep_orphans(services: Services, now: dt.datetime) -> int:
-    """Data keys whose request never came to be (a crash between the two databases)."""
+    """Data keys whose request never came to be (a crash between the two databases).
+
+    A key that the archive's lines need is none of them, whatever the main database has lost.
+    """
     count, after = 0, ""
     while holders := await services.keys.older_than(now - ORPHAN_AGE, after=after):
         after = holders[-1]
@@ -169,7 +173,9 @@ async def sweep_orphans(services: Services, now: dt.datetime) -> int:
             rows = await session.execute(
                 sa.select(col(PersonalValue.holder_id))
                 .where(col(PersonalValue.holder_id).in_(holders))
-                .distinct()
+                .union(
+                    sa.select(col(Archived.request_id)).where(col(Archived.request_id).in_(holders))
+                )
             )
             orphans = sorted(set(holders) - {holder_id for (holder_id,) in rows})
         await services.keys.forget(orphans)

@@ -11,7 +11,7 @@ from sqlmodel import col
 from app.consent import links
 from app.core.db import hint_after_commit
 from app.core.logging import get_logger
-from app.delivery.models import Call, Delivery, DeliveryTransition
+from app.delivery.models import Archived, Call, Delivery, DeliveryTransition
 from app.notifications.postmen import FilePostman
 from app.notifications.service import Postman
 from app.receipts.models import Receipt
@@ -90,7 +90,7 @@ async def _remove_old(services: Services, oldest: dt.datetime) -> int:
             sa.delete(DeliveryTransition).where(col(DeliveryTransition.delivery_id).in_(deliveries))
         )
         await session.execute(sa.delete(Delivery).where(col(Delivery.request_id).in_(ids)))
-        for owned in (RequestEvent, Receipt):
+        for owned in (RequestEvent, Receipt, Archived):
             await session.execute(sa.delete(owned).where(col(owned.request_id).in_(ids)))
         await session.execute(sa.delete(SubjectRequest).where(col(SubjectRequest.id).in_(ids)))
         return len(ids)

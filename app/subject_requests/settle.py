@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core import bulk
 from app.core.clock import rfc3339
-from app.core.db import hint_after_commit
+from app.core.db import hint_after_commit, table_of
 from app.core.ids import new_id
 from app.delivery import plan
 from app.delivery import service as deliveries
 from app.delivery.finish import Settled
-from app.delivery.models import Delivery, DeliveryTransition
 from app.destinations.models import Destination
 from app.identity.models import PersonalValue
 from app.notifications import service as notifications
@@ -42,38 +42,59 @@ async def on_settled(
 ) -> None:
     """Called by the engine in the transaction that records the deliveries' end."""
     counts = Counter(each.request_id for each in settled)
+    request = table_of(SubjectRequest)
     rows = await session.execute(
-        sa.select(SubjectRequest)
-        .where(col(SubjectRequest.id).in_(sorted(counts)))
-        .order_by(col(SubjectRequest.id))
+        sa.select(
+            request.c.id,
+            request.c.open_count,
+            request.c.phase_open_count,
+            request.c.phase,
+            request.c.status,
+            request.c.completed_at,
+        )
+        .where(bulk.among(request.c.id, counts))
+        .order_by(request.c.id)
         .with_for_update()
     )
-    done: list[SubjectRequest] = []
+    done: list[str] = []
     next_phase: list[str] = []
-    for request in rows.scalars():
-        request.open_count -= counts[request.id]
-        request.phase_open_count -= counts[request.id]
-        if request.completed_at is not None:
-            continue  # closed before its last call came home
-        if request.open_count <= 0:
-            done.append(request)
-        elif request.status in FINAL:
-            continue  # cancelled or denied: nothing new starts
-        elif request.phase_open_count <= 0 and request.phase == 1:
-            request.phase, request.phase_open_count = 2, request.open_count
-            next_phase.append(request.id)
-    await session.flush()
+    counted: list[dict[str, Any]] = []
+    for row in rows:
+        left, phase = row.open_count - counts[row.id], row.phase
+        left_of_phase = row.phase_open_count - counts[row.id]
+        is_closed = row.completed_at is not None  # before its last call came home
+        if left <= 0 and not is_closed:
+            done.append(row.id)
+        # Cancelled or denied: nothing new starts.
+        elif left_of_phase <= 0 and phase == 1 and row.status not in FINAL and not is_closed:
+            phase, left_of_phase = 2, left
+            next_phase.append(row.id)
+        counted.append(
+            {
+                "id": row.id,
+                "open_count": left,
+                "phase": phase,
+                "phase_open_count": left_of_phase,
+            }
+        )
+    await bulk.update(session, SubjectRequest, ("id",), counted)
     if next_phase:
         await plan.release_phase(session, next_phase, 2, now)
     if done:
-        await finalise(session, services, done, now)
+        closing = await session.execute(
+            sa.select(SubjectRequest)
+            .where(bulk.among(request.c.id, done))
+            .order_by(request.c.id)
+            .execution_options(populate_existing=True)
+        )
+        await finalise(session, services, closing.scalars().all(), now)
 
 
 async def stopped(session: AsyncSession, request_ids: Collection[str]) -> set[str]:
     """Which of these were cancelled or denied; all are locked, in the order of ``on_settled``."""
     rows = await session.execute(
         sa.select(col(SubjectRequest.id), col(SubjectRequest.status))
-        .where(col(SubjectRequest.id).in_(sorted(request_ids)))
+        .where(bulk.among(table_of(SubjectRequest).c.id, request_ids))
         .order_by(col(SubjectRequest.id))
         .with_for_update()
     )
@@ -121,7 +142,7 @@ async def finalise(
     for request in closing:
         _close(session, services, request, facts, now, gave_up=gave_up)
     await session.flush()
-    hint_after_commit(session, "sign", "mail", "advance")
+    hint_after_commit(session, "sign")
 
 
 def _close(
@@ -179,15 +200,10 @@ async def gather(session: AsyncSession, requests: Sequence[SubjectRequest]) -> F
     ids = [each.id for each in requests]
     for workspace_id in {each.workspace_id for each in requests}:
         facts.workspaces[workspace_id] = await session.get_one(Workspace, workspace_id)
-    found = await deliveries.of_requests(
-        session, {each.duplicate_of or each.id for each in requests}
-    )
-    present = await deliveries.latest(session, [each.id for each in found])
+    found = await deliveries.standing(session, {each.duplicate_of or each.id for each in requests})
     kinds = await _connectors(session, {each.destination_id for each in found})
     for each in found:
-        facts.deliveries[each.request_id].append(
-            _fact(each, present[each.id], kinds[each.destination_id])
-        )
+        facts.deliveries[each.request_id].append(_fact(each, kinds[each.destination_id]))
     values = await session.execute(
         sa.select(
             col(PersonalValue.holder_id), col(PersonalValue.kind), col(PersonalValue.commitment)
@@ -236,19 +252,20 @@ async def _connectors(session: AsyncSession, destination_ids: set[str]) -> dict[
     return dict(rows.all())
 
 
-def _fact(delivery: Delivery, present: DeliveryTransition, connector: str) -> wording.DeliveryFact:
+def _fact(row: Any, connector: str) -> wording.DeliveryFact:
+    """``row``: see ``app.delivery.service.standing``."""
     return wording.DeliveryFact(
         ref=new_id("ref"),
         connector=connector,
-        operation=delivery.operation,
-        state=present.state,
-        detail=present.detail,
-        assurance=present.assurance,
-        attempt=present.attempt,
-        reason=present.reason,
-        requested_at=delivery.created_at,
-        settled_at=present.at if present.state in {"succeeded", "discarded"} else None,
-        evidence=present.evidence or {},
+        operation=row.operation,
+        state=row.state,
+        detail=row.detail,
+        assurance=row.assurance,
+        attempt=row.attempt,
+        reason=row.reason,
+        requested_at=row.created_at,
+        settled_at=row.at if row.state in {"succeeded", "discarded"} else None,
+        evidence=row.evidence or {},
     )
 
 

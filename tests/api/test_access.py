@@ -46,6 +46,7 @@ DELETE /v1/destinations/{}
 POST /v1/destinations/{}/test
 GET /v1/deliveries/{}
 POST /v1/deliveries/{}/replay
+POST /v1/deliveries/replay
 GET /v1/queues
 GET /v1/sites
 POST /v1/sites

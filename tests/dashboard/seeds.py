@@ -16,7 +16,7 @@ from app.compose import Runtime
 from app.consent.models import ConsentRecord
 from app.core.ids import new_id
 from app.crypto.keystore import HolderKey
-from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
+from app.delivery.models import Archived, Delivery, DeliveryTransition, Ready, VirtualQueue
 from app.destinations import sealed
 from app.destinations.models import Destination, HumanTask
 from app.identity import vault
@@ -204,7 +204,7 @@ async def _destinations(runtime: Runtime, workspace_id: str, now: dt.datetime) -
                 )
             )
             breaker = (
-                {"failures": 9, "opened": 3, "until": (now + dt.timedelta(minutes=4)).isoformat()}
+                {"in_a_row": 9, "until": (now + dt.timedelta(minutes=4)).timestamp()}
                 if connector == "webhook"
                 else {}
             )
@@ -399,6 +399,15 @@ def _deliveries(
             state, detail, assurance = "discarded", "failed", "requested"
         if case == "overdue" and connector == "webhook":
             state, detail, archived = "archived", "expired", delivery_id
+            session.add(
+                Archived(
+                    delivery_id=delivery_id,
+                    workspace_id=request.workspace_id,
+                    request_id=request.id,
+                    queue_id=destination_id,
+                    archived_at=start + 30 * DAY,
+                )
+            )
         steps: list[tuple[str, str | None, dict[str, Any]]] = [("awaiting_scheduling", None, {})]
         if connector == "webhook" and state != "succeeded":
             steps += [
@@ -425,8 +434,9 @@ def _deliveries(
             session.add(
                 Ready(
                     queue_id=destination_id,
-                    rank=3,
+                    rank=2,
                     due_at=now + dt.timedelta(minutes=4),
+                    placed_at=now,
                     delivery_id=delivery_id,
                     operation="erase",
                     attempt=2,

@@ -10,6 +10,7 @@ import re
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import sqlalchemy as sa
@@ -20,7 +21,8 @@ from app.core.ids import new_id
 from app.dashboard.views import schema_forms
 from app.dashboard.views.charts import nice_top
 from app.dashboard.views.requests import cell, masked
-from app.delivery.models import VirtualQueue
+from app.delivery.models import Archived, Ready, VirtualQueue
+from app.delivery.order import BOOSTED
 from app.destinations.catalogue import Catalogue, description
 from app.destinations.models import Destination, HumanTask
 from app.identity.models import PersonalValue
@@ -558,3 +560,33 @@ def test_secret_fields_are_never_filled():
 )
 def test_the_scale_of_a_chart_halves_well(value: int, top: int):
     assert nice_top(value) == top
+
+
+async def test_archived_deliveries_are_listed_and_replayed_by_destination_and_day(stage: Stage):
+    browser = await stage.signed_in(stage.seeded.operator)
+    webhook, request_id = stage.seeded.destinations["webhook"], stage.seeded.requests["overdue"]
+    text = (await browser.get("/dashboard/archived")).text
+    assert "1 delivery" in text
+    assert request_id in text
+    async with stage.runtime.database.reading() as session:
+        at = (await session.execute(sa.select(col(Archived.archived_at)))).scalar_one()
+    day, before = at.date(), at.date() - dt.timedelta(days=1)
+
+    for missed in ({"destination": stage.seeded.destinations["sql"]}, {"until": before}):
+        answer = await browser.get(f"/dashboard/archived?{urlencode(missed)}")
+        assert "Nothing fits this filter" in answer.text
+        await browser.post("/dashboard/archived/replay", missed)
+    chosen = {"destination": webhook, "since": day, "until": day}
+    text = (await browser.get(f"/dashboard/archived?{urlencode(chosen)}")).text
+    assert "Replay them" in text
+    assert request_id in text
+    assert (await browser.get("/dashboard/archived?since=yesterday")).status_code == 422
+
+    answer = await browser.post("/dashboard/archived/replay", chosen)
+
+    assert answer.headers["location"] == "/dashboard/archived?notice=archive-replayed"
+    assert "Nothing ran out of time" in (await browser.get("/dashboard/archived")).text
+    assert "replay_archived" in await verbs(stage, webhook)
+    async with stage.runtime.database.reading() as session:
+        waiting = await session.get_one(Ready, stage.seeded.archived_delivery_id)
+        assert waiting.rank == BOOSTED

@@ -618,7 +618,7 @@ async def test_a_rate_limit_is_kept_and_everything_still_goes_out(service: Servi
     assert len(crm.asked) == 2
 
     for expected in (4, 5):
-        service.later(seconds=10)
+        service.later(seconds=11)
         await service.work()
         assert len(crm.asked) == expected
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.delivery.carry import people_of, usable
-from app.delivery.claim import Member, group
+from app.delivery.claim import group
+from app.delivery.due import Member
 from connectors.contract import Identifier
 
 NOW = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
@@ -19,7 +20,9 @@ operations = st.sampled_from(["erase", "suppress"])
 
 
 def member(number: int, operation: str = "erase", job: str | None = None) -> Member:
-    return Member(f"dlv_{number:03}", operation, 3, NOW, 0, 1, NOW, job, None)
+    return Member(
+        f"dlv_{number:03}", operation, 3, 0, 1, NOW, job, None, None, "req_1", "ws_1", (), None
+    )
 
 
 def test_a_call_carries_one_operation() -> None:

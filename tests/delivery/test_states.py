@@ -156,7 +156,7 @@ def test_a_retry_that_would_come_after_the_expiry_goes_to_the_archive() -> None:
 
     step = judge(retry("timeout"), almost, CHANCE)
 
-    assert (step.state, step.detail, step.reason) == (State.ARCHIVED, "expired", "timeout")
+    assert (step.state, step.detail, step.reason) == (State.ARCHIVING, "expired", "timeout")
     assert not step.is_settled
     assert step.due_at is None
 
@@ -184,7 +184,7 @@ def test_every_answer_leads_somewhere_and_never_claims_more_than_was_seen(
 
     step: Step = judge(outcome, known, CHANCE)
 
-    assert (step.due_at is None) == (step.is_settled or step.state is State.ARCHIVED)
+    assert (step.due_at is None) == (step.is_settled or step.state is State.ARCHIVING)
     if step.assurance in {Assurance.CONFIRMED, Assurance.VERIFIED_ABSENT}:
         assert verdict in {Verdict.DONE, Verdict.ABSENT}
     if step.assurance is Assurance.VERIFIED_ABSENT:

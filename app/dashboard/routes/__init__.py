@@ -6,6 +6,7 @@ from app.dashboard.access import router
 from app.dashboard.render import render_problem
 from app.dashboard.routes import (
     account,
+    archived,
     consent,
     destinations,
     lists,
@@ -19,6 +20,7 @@ from app.dashboard.routes import (
 
 __all__ = [
     "account",
+    "archived",
     "consent",
     "destinations",
     "lists",

@@ -226,6 +226,7 @@ async def answer(request_id: str, request: Request, operator: SignedIn) -> Respo
 @router.post("/deliveries/{delivery_id}/replay")
 async def replay(delivery_id: str, request: Request, operator: SignedIn) -> Response:
     now = utc_now()
+    await request.app.state.archive.mend(deliveries.Selection(operator.workspace_id, delivery_id))
 
     async def work(session: AsyncSession) -> object:
         await deliveries.replay(session, operator.workspace_id, delivery_id, now)

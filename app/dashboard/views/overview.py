@@ -23,7 +23,7 @@ from app.dashboard.views.requests import (
     RequestRow,
     row_of,
 )
-from app.delivery.models import Delivery, DeliveryTransition
+from app.delivery.models import Archived
 from app.destinations.models import Destination, HumanTask
 from app.security.sessions import Operator
 from app.subject_requests.models import SubjectRequest
@@ -90,9 +90,7 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
         _tile("Waiting for your answer", counts[3], "/dashboard/requests?status=answer", "warn"),
         _tile("Open human tasks", task_count, "/dashboard/tasks", "warn"),
         _tile("Destinations in trouble", len(troubled), "/dashboard/destinations", "bad"),
-        _tile(
-            "Archived deliveries", archived_count, "/dashboard/requests?status=in_progress", "bad"
-        ),
+        _tile("Archived deliveries", archived_count, "/dashboard/archived", "bad"),
         _tile("Open requests", counts[4], "/dashboard/requests?status=open", ""),
     ]
     values = await _consent_per_day(session, workspace_id, now)
@@ -214,39 +212,27 @@ async def _open_tasks(session: AsyncSession, workspace_id: str) -> list[Item]:
 
 
 async def _archived(session: AsyncSession, workspace_id: str) -> tuple[list[Item], int]:
-    """Deliveries of open requests that ran out of time and were neither replayed nor waived."""
-    later = sa.orm.aliased(DeliveryTransition)
-    condition = (
-        (col(SubjectRequest.workspace_id) == workspace_id)
-        & (col(SubjectRequest.status) == "in_progress")
-        & (col(DeliveryTransition.state) == "archived")
-        & ~sa.exists().where(
-            col(later.delivery_id) == col(DeliveryTransition.delivery_id),
-            col(later.seq) > col(DeliveryTransition.seq),
-        )
+    """Deliveries that ran out of time and were neither replayed nor waived, oldest first."""
+    mine = col(Archived.workspace_id) == workspace_id
+    count = await session.execute(sa.select(sa.func.count()).select_from(Archived).where(mine))
+    rows = await session.execute(
+        sa.select(Archived, col(Destination.name))
+        .join(Destination, col(Destination.id) == col(Archived.queue_id))
+        .where(mine)
+        .order_by(col(Archived.archived_at), col(Archived.delivery_id))
+        .limit(_LISTED)
     )
-    source = (
-        sa.select(col(SubjectRequest.id), col(Destination.name), col(DeliveryTransition.at))
-        .join(Delivery, col(Delivery.request_id) == col(SubjectRequest.id))
-        .join(DeliveryTransition, col(DeliveryTransition.delivery_id) == col(Delivery.id))
-        .join(Destination, col(Destination.id) == col(Delivery.destination_id))
-        .where(condition)
-    )
-    count = (
-        await session.execute(sa.select(sa.func.count()).select_from(source.subquery()))
-    ).scalar_one()
-    rows = await session.execute(source.order_by(col(DeliveryTransition.at)).limit(_LISTED))
     items = [
         Item(
             f"Delivery to {name}",
-            f"/dashboard/requests/{request_id}",
+            f"/dashboard/requests/{each.request_id}",
             Badge("Archived", "bad"),
             "gave up",
-            at,
+            each.archived_at,
         )
-        for request_id, name, at in rows
+        for each, name in rows
     ]
-    return items, int(count)
+    return items, int(count.scalar_one())
 
 
 async def _consent_per_day(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[int]:

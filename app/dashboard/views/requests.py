@@ -498,7 +498,7 @@ def _delivery(
         next_at=None if is_settled else next_at,
         expires_at=delivery.expires_at,
         steps=[_step(each) for each in transitions],
-        can_replay=state == "archived" and operator.may(Role.OPERATOR),
+        can_replay=state in {"archiving", "archived"} and operator.may(Role.OPERATOR),
     )
 
 
