@@ -19,7 +19,7 @@ from tests.faults import lanes, network, report, scenarios
 from tests.faults.lanes import Result
 from tests.faults.network import Wire
 from tests.faults.scenarios import Scenario
-from tests.faults.servers import Servers, missing
+from tests.faults.servers import Servers, missing, provide
 from tests.faults.stage import Stage
 
 
@@ -119,6 +119,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only scenarios whose name contains this")
     options = parser.parse_args()
     run = Run(options.seeds, options.only)
+    provide(("postgres", "redis", "rabbitmq"))
     with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(2) as pool:
         wanted = [name for name in LANES if run.only.partition(":")[0] in {name, run.only}]
         lanes_done = [pool.submit(LANES[name], run, Path(directory) / name) for name in wanted]

@@ -13,7 +13,7 @@ from sqlmodel import col
 
 import app.tables
 from app.core.db import table_of
-from app.delivery.models import Call, DeliveryTransition, Ready, VirtualQueue
+from app.delivery.models import Archived, Call, DeliveryTransition, Ready, VirtualQueue
 from app.delivery.models import Delivery as DeliveryRow
 from app.receipts.verify import NotValid, verify
 from app.subject_requests.models import SubjectRequest
@@ -32,9 +32,7 @@ def collect(stage: Stage) -> History:
             row.id: frozenset(row.delivery_ids)
             for row in connection.execute(sa.select(table_of(Call)))
         }
-        alarmed = _alarmed(connection) | {
-            each for each, found in deliveries.items() if found.steps[-1].state == "archived"
-        }
+        alarmed = _alarmed(connection)
     _compare_with_api(stage.instance.api, deliveries)
     return History(
         asked=dict(stage.people),
@@ -47,7 +45,11 @@ def collect(stage: Stage) -> History:
         alarmed=frozenset(alarmed),
         removed={each.name: stage.gone(each) for each in stage.destinations},
         sinks=stage.sinks
-        | {"the logs": stage.instance.logs().encode(), "the main database": dump(stage.engine)},
+        | {
+            "the logs": stage.instance.logs().encode(),
+            "the main database": dump(stage.engine),
+            "the archive": _content(stage.instance.directory / "archive"),
+        },
     )
 
 
@@ -84,13 +86,14 @@ def _deliveries(
 
 
 def _alarmed(connection: sa.Connection) -> set[str]:
-    """Deliveries in parked queues: operators see those, with the reason."""
-    rows = connection.execute(
+    """Deliveries that operators are shown as stuck: in parked queues, or in the archive."""
+    parked = connection.execute(
         sa.select(col(Ready.delivery_id))
         .join(VirtualQueue, col(VirtualQueue.id) == col(Ready.queue_id))
         .where(col(VirtualQueue.parked_reason).is_not(None))
     )
-    return set(rows.scalars())
+    archived = connection.execute(sa.select(col(Archived.delivery_id)))
+    return {*parked.scalars(), *archived.scalars()}
 
 
 def _compare_with_api(api: httpx.Client, deliveries: dict[str, history.Delivery]) -> None:
@@ -127,6 +130,10 @@ def _checked(answer: dict[str, Any], keys: Any, person: Person) -> dict[str, Any
     except NotValid:
         return None
     return claims
+
+
+def _content(directory: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in directory.rglob("*") if each.is_file())
 
 
 def dump(engine: sa.Engine) -> bytes:

@@ -70,8 +70,32 @@ def kill(role: str, failpoint: str) -> Scenario:
     return Scenario(name, play)
 
 
+def kill_while_archiving(role: str, failpoint: str) -> Scenario:
+    """One destination is away until its deliveries run out of time; replayed, they end."""
+    name = f"kill {role} at {failpoint}"
+
+    def play(stage: Stage) -> None:
+        away = stage.destinations[0]
+        away.default = meets.status(503)
+        process = stage.arm(role, failpoint)
+        stage.ask()
+        wait_for(lambda: stage.run_out_of_time(away) == len(stage.people), "all to be put off")
+        await_death(process)
+        stage.strike(name, lambda: None, lambda: stage.restart(role))
+        away.default = meets.obey
+        left = {"destination_id": stage.ids[away.name]}
+        replayed = stage.instance.api.post("/v1/deliveries/replay", json=left).raise_for_status()
+        if replayed.json()["replayed"] != len(stage.people):
+            raise AssertionError(f"the archive gave back {replayed.json()}")
+
+    return Scenario(name, play)
+
+
 def kills(role: str) -> list[Scenario]:
-    return [kill(role, failpoint) for failpoint in ROLES[role]]
+    return [
+        kill_while_archiving(role, each) if each.startswith("archive.") else kill(role, each)
+        for each in ROLES[role]
+    ]
 
 
 def freeze(role: str, failpoint: str) -> Scenario:

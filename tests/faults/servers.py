@@ -12,12 +12,19 @@ import redis
 
 from tests.services import install
 from tests.services.servers import SERVERS
-from tests.services.state import State
+from tests.services.state import HOME, State
 
 
 def missing(names: Iterable[str]) -> list[str]:
     """Those of these servers that are not on this machine."""
     return sorted(set(names) & set(install.missing()))
+
+
+def provide(names: Iterable[str]) -> None:
+    """Install those that are missing, if we may."""
+    if (absent := missing(names)) and install.can_install():
+        HOME.mkdir(parents=True, exist_ok=True)
+        install.install(absent, HOME / "apt.log")
 
 
 class Servers:

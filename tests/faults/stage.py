@@ -4,6 +4,7 @@ way to hurt it that remembers what was in flight.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import random
 import signal
@@ -18,7 +19,9 @@ from contextlib import contextmanager, suppress
 import httpx
 import sqlalchemy as sa
 
+from app.core.db import table_of
 from app.core.failpoints import VARIABLE
+from app.delivery.models import Ready
 from tests.faults.destination import Destination, slow_answer
 from tests.faults.history import Fault, Person
 from tests.journeys.instance import Instance, wait_for
@@ -139,6 +142,24 @@ class Stage:
             wait_for(is_over, "all requests to end", SETTLES_WITHIN)
 
     # What is done to the service
+
+    def run_out_of_time(self, destination: Destination) -> int:
+        """Let all that waits for a retry there expire now; how many do."""
+        ready, past = table_of(Ready), dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+        with self.engine.begin() as connection:
+            waiting = connection.execute(
+                sa.select(ready.c.delivery_id).where(
+                    ready.c.queue_id == self.ids[destination.name],
+                    ready.c.call_id.is_(None),
+                    ready.c.attempt > 0,
+                )
+            )
+            found = list(waiting.scalars())
+            if len(found) == len(self.people):
+                connection.execute(
+                    sa.update(ready).where(ready.c.delivery_id.in_(found)).values(expires_at=past)
+                )
+        return len(found)
 
     def open_calls(self) -> frozenset[str]:
         with self.engine.connect() as connection:
