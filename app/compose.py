@@ -161,6 +161,7 @@ class Runtime:
             return
         if self.settings.is_embedded:
             await self.engine.forget_leases()
+            await resolve.forget_leases(self.services, utc_now())
         for pump in self._make_pumps():
             self.pumps.add(pump)
         self.engine.start()

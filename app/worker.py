@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from app.compose import PUMPS, Runtime
 from app.core import ops
 from app.core.broker import Hints, make_celery
+from app.core.failpoints import failpoint
 from app.core.http import install_problem_handlers
 from app.core.logging import get_logger
 from app.core.pump import spare_the_collector
@@ -114,6 +115,7 @@ def run_scheduler(settings: Settings) -> None:
     log.info("scheduler_started")
     ticks = 0
     while not stop.wait(SWEEP_EVERY):
+        failpoint("scheduler.before_publish")
         hints.publish(["sweep", "dispatch", "advance"])
         if ticks * SWEEP_EVERY % MAINTAIN_EVERY == 0:
             hints.publish(["maintain"])

@@ -18,6 +18,7 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from prometheus_client import Counter
 
+from app.core.failpoints import failpoint
 from app.core.logging import get_logger
 from app.core.settings import Settings
 
@@ -96,6 +97,7 @@ class Hints:
         self._is_closed.wait(SPACING)
 
     def _send(self, name: str) -> None:
+        failpoint("hint.before_publish")
         try:
             self._app.send_task(
                 f"quittance.{name}", retry=False, ignore_result=True, argsrepr="()", kwargsrepr="{}"

@@ -182,10 +182,11 @@ class Engine:
                 now=utc_now(),
                 lease=self._lease,
             )
-            failpoint("claim.before_commit")
-        failpoint("claim.after_commit")
+            if leases:
+                failpoint("claim.before_commit")
         if not leases:
             return False
+        failpoint("claim.after_commit")
         for lease in leases:
             metrics.leased(lease.lag)
         opened = await self._open(leases)

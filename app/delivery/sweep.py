@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import table_of
+from app.core.failpoints import failpoint
 from app.delivery import expiry
 from app.delivery.claim import DESTINATION_DISABLED
 from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
@@ -21,7 +22,9 @@ async def sweep(session: AsyncSession, now: dt.datetime) -> int:
     """One bounded pass; returns how many deliveries were archived."""
     await _unpark_mended(session, now)
     await _repair(session, now)
-    return await _archive_expired(session, now)
+    archived = await _archive_expired(session, now)
+    failpoint("sweep.before_commit")
+    return archived
 
 
 async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
