@@ -49,6 +49,7 @@ class Traits:
     batch: int
     limits: tuple[Window, ...]
     concurrency: int
+    timeout: dt.timedelta
     poll_every: dt.timedelta
     gives_up_after: dt.timedelta
 
@@ -123,15 +124,21 @@ class Lease:
         return is_open or self.parked is not None or self.told_to_wait is not None
 
     def learn(
-        self, call: Claimed, outcomes: Collection[Outcome], now: dt.datetime, jitter: float
+        self,
+        call: Claimed,
+        outcomes: Collection[Outcome],
+        took: dt.timedelta,
+        now: dt.datetime,
+        jitter: float,
     ) -> None:
         """What an answer says of the destination; ``jitter`` in 0..1."""
-        sign = sign_of(outcomes)
+        sign = sign_of(outcomes, took, self.traits.timeout)
+        went_well = sign in {Sign.WELL, Sign.SLOW}
         # A poll that fails keeps nobody from being erased.
-        if call.job is None or sign is Sign.WELL or self.breaker.probing:
+        if call.job is None or went_well or self.breaker.probing:
             self.signs.append(sign)
             self.breaker = self.breaker.after(sign, now, jitter)
-        self.retries_gone_well += sign is Sign.WELL and call.is_retry
+        self.retries_gone_well += went_well and call.is_retry
         for each in outcomes:
             if each.parks:
                 self.parked = each.reason or "refused"

@@ -140,6 +140,7 @@ class Engine:
             connector.batch,
             connector.limits,
             connector.concurrency,
+            connector.timeout,
             connector.poll_every,
             connector.gives_up_after,
         )
@@ -290,7 +291,8 @@ class Engine:
             return Answered(
                 lease, call, {member.delivery_id: outcome for member in call.members}, 0
             )
-        lease.learn(call, answered.outcomes.values(), utc_now(), self._chance.random())
+        took = dt.timedelta(milliseconds=answered.duration_ms)
+        lease.learn(call, answered.outcomes.values(), took, utc_now(), self._chance.random())
         return answered
 
     # Recording

@@ -324,7 +324,7 @@ def _released(
     now: dt.datetime,
 ) -> dict[str, Any]:
     has_closed = lease.was_open and lease.breaker.until is None
-    well = sum(each is Sign.WELL for each in lease.signs)
+    well = sum(each in {Sign.WELL, Sign.SLOW} for each in lease.signs)
     budget = lease.budget.earn(well, lease.retries_gone_well)
     # An order to hurry that was given during the lease stands; what hurried was taken, or waits on.
     eager = queue.eager_before

@@ -146,7 +146,7 @@ class World:
         return f"{self._id}{number:020}"
 
     async def claim(self, now: dt.datetime) -> list[Lease]:
-        traits = Traits(1, (), 4, DAY, DAY)
+        traits = Traits(1, (), 4, DAY, DAY, DAY)
         async with self.database.writing() as session:
             return await claim(
                 session, owner="me", room=256, traits_of=lambda _: traits, now=now, lease=LEASE
