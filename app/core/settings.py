@@ -156,6 +156,9 @@ class Settings(BaseSettings):
     consent_per_minute: int = Field(
         300, ge=1, description="Consent posts from one address in a minute."
     )
+    callback_per_minute: int = Field(
+        1200, ge=1, description="Callbacks of destinations from one address in a minute."
+    )
     api_per_minute: int = Field(60_000, ge=1, description="API calls of one key in a minute.")
     login_per_minute: int = Field(
         10, ge=1, description="Sign-in attempts from one address, or for one account, in a minute."
@@ -187,6 +190,49 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(
         60, ge=10, description="Lease of a virtual queue; renewed at a third of it."
     )
+    stall_seconds: int = Field(
+        60,
+        ge=10,
+        description=(
+            "/readyz fails when work has been due for so long and no worker took any of it."
+        ),
+    )
+    stuck_after_minutes: int = Field(
+        60,
+        ge=1,
+        description="How long a queue's deliveries wait or fail before the alert `queue_stuck`.",
+    )
+    alert_mail: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Mail addresses that are told of alerts. Empty: nobody is."
+    )
+    alert_webhook_url: str = Field(
+        "",
+        description=(
+            "Address that alerts are posted to; the rules for destinations' addresses hold for it. "
+            "Empty: none."
+        ),
+    )
+    alert_webhook_secret: str = Field(
+        "",
+        pattern=(
+            r"^(whsec_([A-Za-z0-9+/]{4}){7,21}"
+            r"([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==))?$"
+        ),
+        repr=False,
+        description=(
+            "Signs those posts (Standard Webhooks): `whsec_` and 24 to 64 bytes in Base64. Empty: "
+            "they are not signed."
+        ),
+    )
+    worker_metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description=(
+            "Port on QUITTANCE_HOST where `quittance worker` shows /metrics, /healthz and /readyz "
+            "to everybody who reaches it. 0: none."
+        ),
+    )
     security_contact: str = Field(
         "",
         description=(
@@ -202,6 +248,7 @@ class Settings(BaseSettings):
         "allowed_private_networks",
         "allowed_ports",
         "allowed_paths",
+        "alert_mail",
         mode="before",
     )
     @classmethod

@@ -20,9 +20,10 @@ from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.crypto.keystore import KeyStore
-from app.delivery import finish
+from app.delivery import finish, metrics
 from app.delivery.carry import Answered, Ask, carry_out, people_of
 from app.delivery.claim import Claimed, Lease, Traits, claim
+from app.delivery.health import Sign
 from app.delivery.models import VirtualQueue
 from app.delivery.places import Places, breathe
 from app.delivery.stats import Activity
@@ -182,10 +183,13 @@ class Engine:
                 now=utc_now(),
                 lease=self._lease,
             )
-            failpoint("claim.before_commit")
-        failpoint("claim.after_commit")
+            if leases:
+                failpoint("claim.before_commit")
         if not leases:
             return False
+        failpoint("claim.after_commit")
+        for lease in leases:
+            metrics.leased(lease.lag)
         opened = await self._open(leases)
         for lease in leases:
             lease.good_until = began + self._lease.total_seconds()
@@ -218,7 +222,7 @@ class Engine:
         if not lease.calls:
             self._answers.put_nowait(lease)
             return
-        slots = asyncio.Semaphore(max(1, lease.concurrency))
+        slots = Places(max(1, lease.concurrency))
         host = self._host(lease.destination)
         for call in lease.calls:
             task = asyncio.create_task(self._carry(lease, call, opened, slots, host))
@@ -242,7 +246,7 @@ class Engine:
         lease: Lease,
         call: Claimed,
         opened: Mapping[str, Any] | None,
-        slots: asyncio.Semaphore,
+        slots: Places,
         host: Places,
     ) -> None:
         # A call that waits for its own queue's or host's turn takes no place from others.
@@ -254,6 +258,8 @@ class Engine:
             finally:
                 self._wanting -= 1
                 self._freed.set()
+        if lease.signs and lease.signs[-1] is Sign.OVERLOADED:
+            slots.change(max(1, lease.concurrency // 2))
         lease.open -= 1
         self._answers.put_nowait(answered)
         if lease.open == 0:
@@ -275,6 +281,7 @@ class Engine:
             failpoint("call.before_send")
             answered = await carry_out(lease, call, people, connector, self._ask)
             failpoint("call.after_answer")
+            metrics.called(answered.duration_ms)
         except Exception as error:  # a bug or an outage of ours: the delivery must live on
             log.exception(
                 "call_failed", call_id=call.id, queue_id=lease.queue_id, error=type(error).__name__
@@ -307,6 +314,7 @@ class Engine:
                 recorded = await self._try_to_record(answered, released)
             except Exception as error:  # database away, deadlock: the answers are in our hands
                 log.exception("record_failed", count=len(answered), error=type(error).__name__)
+                metrics.record_failed()
                 if attempt >= 2 and len(answered) > 1:
                     # Perhaps one of them cannot be written: find out which.
                     for each in answered:
@@ -318,6 +326,10 @@ class Engine:
             for queue_id, token in recorded.fenced:
                 log.warning("fenced_out", queue_id=queue_id, token_number=token)
             self._activity.add(recorded.steps, answered)
+            metrics.fenced_out(len(recorded.fenced))
+            metrics.recorded(
+                [(step, finish.attempt_of(member, step)) for _, member, step in recorded.steps]
+            )
             if recorded.has_more:
                 self._wake()
             return

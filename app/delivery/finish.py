@@ -258,9 +258,10 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
 
 
 def _moved(member: Member, step: Step, now: dt.datetime) -> dict[str, Any]:
+    started = order.rank_of(member.deadline, now, is_started=True)
     return {
         "delivery_id": member.delivery_id,
-        "rank": order.rank_of(member.deadline, now, is_started=True),
+        "rank": order.WAITING if step.job else started,
         "due_at": step.due_at,
         "placed_at": now,
         "attempt": attempt_of(member, step),

@@ -49,16 +49,16 @@ def sign_of(outcomes: Collection[Outcome]) -> Sign:
 
 
 def concurrency_after(limit: int, signs: Collection[Sign], cap: int) -> int:
-    """One more for every ``limit`` calls that went well, half when a tenth showed overload; between
-    1 and ``cap``.
+    """One more after a full round of ``limit`` calls that went well, half when a tenth showed
+    overload; between 1 and ``cap``.
     """
     overloaded = sum(each is Sign.OVERLOADED for each in signs)
     if overloaded and overloaded >= OVERLOADED_SHARE * len(signs):
         return max(1, limit // 2)
     if overloaded:
         return min(limit, cap)
-    well = sum(each is Sign.WELL for each in signs)
-    return max(1, min(cap, limit + well // max(1, limit)))
+    is_full_round = sum(each is Sign.WELL for each in signs) >= limit
+    return max(1, min(cap, limit + is_full_round))
 
 
 @dataclass(frozen=True, slots=True)

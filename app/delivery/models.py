@@ -17,6 +17,16 @@ from sqlmodel import Field
 from app.core.db import Id, Json, Main, Moment
 
 
+def _partial(name: str, column: str, where: str, sqlite: str | None = None) -> sa.Index:
+    """An index of the few rows that are unlike the others."""
+    return sa.Index(
+        name,
+        column,
+        postgresql_where=sa.text(where),
+        sqlite_where=sa.text(sqlite or where),
+    )
+
+
 class Delivery(Main, table=True):
     """One request x one destination x one operation; names the identifiers it uses. Immutable."""
 
@@ -97,7 +107,20 @@ class Ready(Main, table=True):
     __tablename__ = "ready"
     __table_args__ = (
         sa.Index("ix_ready_order", "queue_id", "rank", "due_at", "delivery_id"),
-        sa.Index("ix_ready_expires_at", "expires_at"),
+        sa.Index(
+            "ix_ready_expires_at",
+            "expires_at",
+            postgresql_where=sa.text("job IS NULL"),
+            sqlite_where=sa.text("job IS NULL"),
+        ),
+        # Long handles are left out: no row may be too large for its index.
+        sa.Index(
+            "ix_ready_job",
+            "queue_id",
+            "job",
+            postgresql_where=sa.text("length(job) <= 600"),
+            sqlite_where=sa.text("length(job) <= 600"),
+        ),
     )
 
     delivery_id: str = Field(primary_key=True, sa_type=Id)
@@ -114,6 +137,7 @@ class Ready(Main, table=True):
     job: str | None = None
     job_since: dt.datetime | None = Field(default=None, sa_type=Moment)
     expires_at: dt.datetime = Field(sa_type=Moment)
+    """Counts until a vendor's job was begun; that has a time of its own to give up."""
     call_id: str | None = Field(default=None, sa_type=Id)
     """The open call that carries it now."""
 
@@ -126,18 +150,10 @@ class VirtualQueue(Main, table=True):
     __tablename__ = "virtual_queue"
     __table_args__ = (
         sa.Index("ix_virtual_queue_next_due", "next_due"),
-        sa.Index(
-            "ix_virtual_queue_lease_until",
-            "lease_until",
-            postgresql_where=sa.text("lease_until IS NOT NULL"),
-            sqlite_where=sa.text("lease_until IS NOT NULL"),
-        ),
-        sa.Index(
-            "ix_virtual_queue_stopped",
-            "id",
-            postgresql_where=sa.text("parked_reason IS NOT NULL OR is_paused"),
-            sqlite_where=sa.text("parked_reason IS NOT NULL OR is_paused = 1"),
-        ),
+        _partial("ix_virtual_queue_lease_until", "lease_until", "lease_until IS NOT NULL"),
+        _partial("ix_virtual_queue_not_before", "not_before", "not_before IS NOT NULL"),
+        _partial("ix_virtual_queue_parked", "parked_at", "parked_reason IS NOT NULL"),
+        _partial("ix_virtual_queue_paused", "id", "is_paused", sqlite="is_paused = 1"),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)
@@ -221,3 +237,23 @@ class ArchiveFile(Main, table=True):
     name: str = Field(primary_key=True, sa_type=Id)
     write_at: dt.datetime | None = Field(default=None, sa_type=Moment)
     """Not yet written: whoever comes after this moment may write it. None: it is written."""
+
+
+class JobReport(Main, table=True):
+    """How a vendor's job ended, as its callback said; the next poll of the job reads it here.
+
+    It may come before our own record that the job was begun.
+    """
+
+    __tablename__ = "job_report"
+    __table_args__ = (
+        sa.Index("ix_job_report_expires_at", "destination_id", "expires_at"),
+        sa.Index("ix_job_report_at", "at"),
+    )
+
+    destination_id: str = Field(primary_key=True, sa_type=Id)
+    job: str = Field(primary_key=True)
+    """See ``app.delivery.reports.key_of``."""
+    at: dt.datetime = Field(sa_type=Moment)
+    outcome: dict[str, Any] = Field(sa_type=Json)
+    expires_at: dt.datetime = Field(sa_type=Moment)

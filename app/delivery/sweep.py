@@ -9,38 +9,49 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import table_of
+from app.core.failpoints import failpoint
 from app.delivery import expiry
 from app.delivery.claim import DESTINATION_DISABLED
-from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
+from app.delivery.models import Delivery, DeliveryTransition, Ready
 from app.delivery.plan import look_at
 from app.delivery.states import Assurance, State
+from app.delivery.waiting import heads, is_running, queue
 from app.destinations.models import Destination
+
+OVERSLEPT = dt.timedelta(minutes=1)
+"""What is looked at within this time need not be woken."""
 
 
 async def sweep(session: AsyncSession, now: dt.datetime) -> int:
     """One bounded pass; returns how many deliveries were archived."""
     await _unpark_mended(session, now)
     await _repair(session, now)
-    return await _archive_expired(session, now)
+    archived = await _archive_expired(session, now)
+    failpoint("sweep.before_commit")
+    return archived
 
 
 async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
-    """A parked queue goes on once its destination was changed, or enabled again."""
-    mended = (
-        sa.select(col(VirtualQueue.id))
-        .join(Destination, col(Destination.id) == col(VirtualQueue.id))
-        .where(
-            sa.or_(col(VirtualQueue.parked_reason).is_not(None), col(VirtualQueue.is_paused)),
-            sa.or_(
-                # Nobody will mend a deleted one: its deliveries come to their end as exceptions.
-                col(Destination.deleted_at).is_not(None),
-                _is_mended(),
-            ),
-        )
+    """A parked queue goes on once its destination was changed, or enabled again. Nobody will mend a
+    deleted one: its deliveries come to their end as exceptions, also where somebody paused it.
+    """
+    destination = table_of(Destination)
+    is_deleted = destination.c.deleted_at.is_not(None)
+    is_mended = sa.and_(
+        ~queue.c.is_paused,
+        destination.c.is_enabled,
+        sa.or_(
+            queue.c.parked_reason == DESTINATION_DISABLED,
+            destination.c.version != queue.c.parked_version,
+        ),
     )
+    stopped = sa.select(queue.c.id).join(destination, destination.c.id == queue.c.id)
+    goes_on = stopped.where(
+        queue.c.parked_reason.is_not(None), sa.or_(is_deleted, is_mended)
+    ).union(stopped.where(queue.c.is_paused, is_deleted))
     await session.execute(
-        sa.update(VirtualQueue)
-        .where(col(VirtualQueue.id).in_(mended))
+        sa.update(queue)
+        .where(queue.c.id.in_(goes_on))
         .values(
             is_paused=False,
             parked_reason=None,
@@ -50,40 +61,24 @@ async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
             not_before=None,
             next_due=now,
         )
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _is_mended() -> sa.ColumnElement[bool]:
-    return sa.and_(
-        col(VirtualQueue.parked_reason).is_not(None),
-        ~col(VirtualQueue.is_paused),
-        col(Destination.is_enabled),
-        sa.or_(
-            col(VirtualQueue.parked_reason) == DESTINATION_DISABLED,
-            col(Destination.version) != col(VirtualQueue.parked_version),
-        ),
     )
 
 
 async def _repair(session: AsyncSession, now: dt.datetime) -> None:
-    """A queue with work is looked at, whatever became of its ``next_due`` (a lost update, a
-    hand-made change, a worker that died while the queue was paused).
+    """A queue with work is looked at, whatever became of its ``next_due``: a hand-made change, a
+    worker that died while the queue was paused, or a plan whose queue was due already, so that it
+    changed and locked nothing, and that was claimed and given back before the plan's commit.
     """
-    queue, ready = table_of(VirtualQueue), table_of(Ready)
-    has_work = sa.select(sa.literal(1)).where(ready.c.queue_id == queue.c.id).exists()
-    idle = await session.execute(
-        sa.select(queue.c.id)
-        .where(
-            queue.c.next_due.is_(None),
-            sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now),
-            ~queue.c.is_paused,
-            queue.c.parked_reason.is_(None),
-            has_work,
-        )
-        .limit(1000)
+    free = sa.and_(sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now), is_running())
+    forgotten = queue.c.next_due.is_(None) & sa.or_(*(head.is_not(None) for head in heads()))
+    asleep = sa.and_(
+        queue.c.next_due > now + OVERSLEPT,
+        sa.or_(queue.c.not_before.is_(None), queue.c.not_before <= now),
+        sa.or_(*(head <= now for head in heads())),
     )
-    await look_at(session, idle.scalars(), now)
+    for wrong in (forgotten, asleep):
+        found = await session.execute(sa.select(queue.c.id).where(free, wrong).limit(1000))
+        await look_at(session, found.scalars(), now)
 
 
 async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
@@ -92,7 +87,11 @@ async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
         await session.execute(
             sa.select(Ready, col(Delivery.workspace_id), col(Delivery.request_id))
             .join(Delivery, col(Delivery.id) == col(Ready.delivery_id))
-            .where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None))
+            .where(
+                col(Ready.expires_at) <= now,
+                col(Ready.call_id).is_(None),
+                col(Ready.job).is_(None),
+            )
             .limit(500)
             .with_for_update(of=Ready, skip_locked=True)
         )
@@ -105,7 +104,7 @@ async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
                 at=now,
                 state=State.ARCHIVING,
                 detail="expired",
-                assurance=Assurance.ACKNOWLEDGED if row.job else Assurance.REQUESTED,
+                assurance=Assurance.REQUESTED,
                 attempt=row.attempt,
                 reason="expired",
             )

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import Database, hint_after_commit
+from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.notifications.models import OutgoingMail
@@ -126,6 +127,7 @@ async def _send(
             values = {"due_at": None, "failed_reason": "no_recipient"}
         else:
             await postman.deliver(mail.id, letter, now)
+            failpoint("mail.after_send")
             values = {"due_at": None, "sent_at": now, "failed_reason": None, "context_sealed": b""}
     except (
         Exception

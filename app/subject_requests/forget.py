@@ -17,6 +17,7 @@ from sqlmodel import col
 
 from app.consent import links
 from app.core.db import hint_after_commit
+from app.core.failpoints import failpoint
 from app.delivery import service as deliveries
 from app.delivery.models import Archived
 from app.identity import vault
@@ -120,6 +121,7 @@ async def forget(services: Services, request_ids: Sequence[str], now: dt.datetim
     async with services.database.reading() as session:
         visitors = await _visitors_of_erased(session, request_ids)
     await services.keys.forget([*request_ids, *visitors])
+    failpoint("forget.after_keys")
     async with services.database.writing() as session:
         await links.forget(session, visitors)
         await vault.forget(session, request_ids)

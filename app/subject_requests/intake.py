@@ -15,6 +15,7 @@ from sqlmodel import col
 
 from app.core.db import hint_after_commit, table_of
 from app.core.errors import Invalid
+from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.crypto.keystore import HolderKey
 from app.destinations.models import Destination
@@ -117,6 +118,7 @@ async def write(
     await session.execute(sa.insert(table_of(PersonalValue)), values)
     await session.execute(sa.insert(table_of(RequestEvent)), [_event(ask, now) for ask in asks])
     hint_after_commit(session, "advance")
+    failpoint("intake.before_commit")
     return [SubjectRequest(**each) for each in requests]
 
 

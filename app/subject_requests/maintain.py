@@ -11,8 +11,9 @@ from sqlmodel import col
 from app.consent import links
 from app.core.db import hint_after_commit
 from app.core.logging import get_logger
-from app.delivery import history
+from app.delivery import history, reports
 from app.delivery.models import Archived
+from app.notifications import alerts
 from app.notifications.postmen import FilePostman
 from app.notifications.service import Postman
 from app.receipts.models import Receipt
@@ -39,9 +40,11 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
         await idempotency.sweep(session, now)
         await suppression.sweep(session, now)
         await sessions.sweep(session, now)
+        await reports.drop_expired(session, now)
         await links.forget(session, unlinked)
         await _end_waiting(session, services, now)
         oldest = now - dt.timedelta(days=services.settings.request_record_days)
+        await alerts.sweep(session, oldest)
         await session.execute(sa.delete(AuditEntry).where(col(AuditEntry.at) < oldest))
     if isinstance(postman, FilePostman):
         postman.sweep(now - dt.timedelta(days=services.settings.forget_grace_days))

@@ -22,6 +22,7 @@ from sqlmodel import col
 
 from app.core.db import hint_after_commit
 from app.core.errors import Conflict, Gone, NotFound
+from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.crypto.keyring import KeyRing, sha256
@@ -114,6 +115,7 @@ async def submit(
         ask = dataclasses.replace(ask, contact_email=None)
     try:
         await _take(services, ask, now, takes_effect=takes_effect)
+        failpoint("intake.after_commit")
     except IntegrityError:
         if not await _is_repeat(services, ask):
             raise

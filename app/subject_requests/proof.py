@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.errors import NotFound
+from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.identity import vault
 from app.receipts.models import Receipt
@@ -43,6 +44,10 @@ async def sign_due(services: Services, now: dt.datetime) -> bool:
         due = list(rows.scalars())
         for receipt in due:
             _sign(services, receipt, now)
+        if due:
+            failpoint("sign.before_commit")
+    if due:
+        failpoint("sign.after_commit")
     return bool(due)
 
 

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.delivery import plan
@@ -40,8 +41,9 @@ from connectors.contract import Call, Identifier, Operation, Outcome, Person, re
 log = get_logger(__name__)
 
 BATCH = 100
-LEASE = dt.timedelta(seconds=60)
 LOOKUP_SECONDS = 20.0
+LEASE = dt.timedelta(seconds=LOOKUP_SECONDS + 10)
+"""Who takes longer meets no harm: of two plans of a request the second finds it planned."""
 RETRY = dt.timedelta(seconds=30)
 RETRY_CAP = dt.timedelta(hours=1)
 FAILED_EVENT = "resolve_failed"
@@ -66,6 +68,8 @@ async def resolve_due(services: Services, now: dt.datetime) -> bool:
             await plan_requests(
                 session, services, await _still_resolving(session, [each.id for each in ready]), now
             )
+        failpoint("plan.before_commit")
+    failpoint("plan.after_commit")
     return True
 
 
@@ -97,6 +101,20 @@ async def _take(session: AsyncSession, now: dt.datetime) -> list[SubjectRequest]
     for request in batch:
         request.next_step_at = now + LEASE
     return batch
+
+
+async def forget_leases(services: Services, now: dt.datetime) -> None:
+    """Embedded start: whoever took requests to resolve them is dead; none has to wait for that."""
+    async with services.database.writing() as session:
+        await session.execute(
+            sa.update(SubjectRequest)
+            .where(
+                col(SubjectRequest.status) == Status.RESOLVING,
+                col(SubjectRequest.next_step_at) > now,
+            )
+            .values(next_step_at=now)
+            .execution_options(synchronize_session=False)
+        )
 
 
 async def _still_resolving(session: AsyncSession, ids: Sequence[str]) -> list[SubjectRequest]:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import utc_now
 from app.core.errors import Invalid, Problem, TooLarge
+from app.core.failpoints import failpoint
 from app.core.http import Cursors, Reading, StrictRoute, Writing
 from app.core.ids import new_id
 from app.identity.normalise import normalise
@@ -79,7 +80,9 @@ async def create_request(
         (made,) = await intake.write(session, services, [ask], keys, now)
         return 201, queries.request_json(made, [])
 
-    return await idempotency.once(request, caller, body.model_dump(mode="json"), work, now)
+    answer = await idempotency.once(request, caller, body.model_dump(mode="json"), work, now)
+    failpoint("intake.after_commit")
+    return answer
 
 
 @router.post("/requests/bulk", status_code=202)
@@ -108,7 +111,9 @@ async def create_bulk(
         await intake.write(session, services, asks, keys, now)
         return 202, {"batch_id": batch_id, "accepted": len(asks), "rejected": rejected}
 
-    return await idempotency.once(request, caller, body.model_dump(mode="json"), work, now)
+    answer = await idempotency.once(request, caller, body.model_dump(mode="json"), work, now)
+    failpoint("intake.after_commit")
+    return answer
 
 
 def _asks(

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from app.consent.models import ConsentOutbox
+from app.core.failpoints import failpoint
 from app.security.models import Workspace
 from app.sites import regimes
 from app.subject_requests import intake
@@ -57,4 +58,5 @@ async def take_withdrawals(services: Services, now: dt.datetime) -> bool:
         )
         mine = [asks[row_id] for (row_id,) in taken]
         await intake.write(session, services, mine, keys, now)
+    failpoint("intake.after_commit")
     return True

@@ -147,7 +147,7 @@ def test_the_pause_is_bounded_and_the_state_survives_the_database(
 def test_concurrency_grows_by_one_for_a_full_round_and_falls_by_half() -> None:
     assert concurrency_after(4, [Sign.WELL] * 3, 64) == 4
     assert concurrency_after(4, [Sign.WELL] * 4, 64) == 5
-    assert concurrency_after(4, [Sign.WELL] * 16, 64) == 8
+    assert concurrency_after(4, [Sign.WELL] * 16, 64) == 5
     assert concurrency_after(64, [Sign.WELL] * 64, 64) == 64
     assert concurrency_after(9, [Sign.WELL, Sign.OVERLOADED], 64) == 4
     assert concurrency_after(1, [Sign.OVERLOADED], 64) == 1

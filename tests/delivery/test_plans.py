@@ -18,7 +18,7 @@ import app.tables
 from app.core.clock import utc_now
 from app.core.db import Database
 from app.core.ids import new_id
-from app.delivery import finish, history, plan, service
+from app.delivery import finish, history, plan, queues, reports, service
 from app.delivery.carry import Answered
 from app.delivery.claim import Lease, Traits, claim
 from app.delivery.sweep import sweep
@@ -90,14 +90,22 @@ async def stopped(world: World) -> None:
 
 async def steered(world: World) -> None:
     async with world.database.writing() as session:
-        for action in service.QueueAction:
-            await service.change_queue(session, "ws_0007", queue_id(7), action, world.now)
-        await service.wake_job(session, [world.delivery_id(2), world.delivery_id(3)], world.now)
+        for action in queues.QueueAction:
+            await queues.change(session, "ws_0007", queue_id(7), action, world.now)
+        await queues.wake_job(session, [world.delivery_id(2), world.delivery_id(3)], world.now)
+
+
+async def reported(world: World) -> None:
+    async with world.database.writing() as session:
+        told = {"job": done(), "unknown": failed("no")}
+        await reports.store(session, queue_id(7), told, world.now, 180 * DAY)
+        await reports.wake_recent(session, world.now)
+        await reports.drop_expired(session, world.now)
 
 
 async def shown(world: World) -> None:
     async with world.database.writing() as session:
-        assert len(await service.queues(session, "ws_0007", world.now)) == QUEUES // WORKSPACES
+        assert len(await queues.shown(session, "ws_0007", world.now)) == QUEUES // WORKSPACES
         found = await service.of_requests(session, ["req_" + "7".zfill(20)])
         assert len(await service.latest(session, [each.id for each in found])) == 3
         assert await service.trace(session, found[0].id)
@@ -122,7 +130,7 @@ async def _nobody(*_: Any) -> set[str]:
     return set()
 
 
-SCENES = (claimed, finished, swept, stopped, steered, shown, planned)
+SCENES = (claimed, finished, swept, stopped, steered, reported, shown, planned)
 
 
 class World:

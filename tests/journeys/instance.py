@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 
@@ -35,7 +35,7 @@ class Instance:
         self.directory = directory
         self.shared = directory / "shared"
         self.shared.mkdir(parents=True, exist_ok=True)
-        self._environment = {
+        self.environment = {
             **{
                 name: value
                 for name, value in os.environ.items()
@@ -57,7 +57,7 @@ class Instance:
         """Run a command of the CLI to its end."""
         return subprocess.run(
             [sys.executable, "-m", "app.cli", *arguments],
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -65,12 +65,14 @@ class Instance:
             cwd=Path(__file__).parents[2],
         )
 
-    def launch(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a long-running command; its log goes beside the data."""
+    def launch(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """Start a long-running command; its log goes beside the data. ``more``: variables for it
+        alone.
+        """
         log = (self.directory / f"{arguments[0]}.log").open("a")
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", *arguments],
-            env=self._environment,
+            env=self.environment | more,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -80,7 +82,8 @@ class Instance:
         self.processes.append(process)
         return process
 
-    def start(self) -> None:
+    def start(self, **more: str) -> None:
+        """Everything; ``more``: variables for this start."""
         raise NotImplementedError
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -89,6 +92,17 @@ class Instance:
         for process in self.processes:
             process.communicate(timeout=PATIENCE)
         self.processes.clear()
+
+    def process(self, role: str) -> subprocess.Popen[str]:
+        """The newest process of that command: ``up``, ``serve``, ``worker`` or ``scheduler``."""
+        return next(each for each in reversed(self.processes) if role in cast("Any", each.args))
+
+    def end(self, role: str, number: signal.Signals) -> None:
+        """One process; it may have ended by itself."""
+        process = self.process(role)
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE)
+        self.processes.remove(process)
 
     def kill(self) -> None:
         """Everything at once, without a goodbye."""
@@ -122,6 +136,11 @@ class Instance:
 
         return wait_for(look, f"{request_id} to settle")
 
+    def watched_at(self) -> str:
+        """Where health and metrics of the process are that delivers."""
+        port = self.environment.get("QUITTANCE_WORKER_METRICS_PORT")
+        return f"http://127.0.0.1:{port}" if port else self.base_url
+
     def logs(self) -> str:
         """All that the processes wrote."""
         return "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
@@ -130,8 +149,8 @@ class Instance:
 class Embedded(Instance):
     """One process, SQLite, in-memory broker."""
 
-    def start(self) -> None:
-        process = self.launch("up", "--port", "0", "--no-demo", "--json")
+    def start(self, **more: str) -> None:
+        process = self.launch("up", "--port", "0", "--no-demo", "--json", **more)
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, self.logs()
@@ -148,8 +167,8 @@ class Embedded(Instance):
 class Distributed(Instance):
     """Web, worker and scheduler processes on PostgreSQL and a real broker."""
 
-    def start(self) -> None:
-        self.base_url = f"http://127.0.0.1:{self._environment['QUITTANCE_PORT']}"
+    def start(self, **more: str) -> None:
+        self.base_url = f"http://127.0.0.1:{self.environment['QUITTANCE_PORT']}"
         if not self.key:
             self.quittance("migrate")
             self.quittance("workspace", "create", "--name", "Journey")
@@ -157,9 +176,8 @@ class Distributed(Instance):
                 self.quittance("key", "create", "--name", "test", "--scope", "all", "--json").stdout
             )["key"]
         self._connect()
-        self.launch("serve")
-        self.launch("worker")
-        self.launch("scheduler")
+        for role in ("serve", "worker", "scheduler"):
+            self.launch(role, **more)
         wait_for(self._is_ready, "the web process to be ready")
 
     def _is_ready(self) -> bool:

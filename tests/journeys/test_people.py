@@ -169,8 +169,8 @@ def test_a_choice_is_proof_and_its_withdrawal_an_opt_out(instance: Instance) -> 
 class Demo(Embedded):
     """The embedded form as ``make up`` starts it."""
 
-    def start(self) -> None:
-        process = self.launch("up", "--port", "0", "--json")
+    def start(self, **more: str) -> None:
+        process = self.launch("up", "--port", "0", "--json", **more)
         assert process.stdout is not None
         welcome = json.loads(process.stdout.readline())
         self.base_url, self.key = welcome["base_url"], welcome["api_key"]

@@ -62,20 +62,21 @@ def start_postgres(plan: Plan, user: str | None) -> list[Process]:
     data, secret = plan.directory / "data", plan.directory / "password"
     write(secret, plan.password, user)
     locale = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
-    processes.run(
-        [
-            program("initdb"),
-            f"--pgdata={data}",
-            "--username=quittance",
-            "--auth=scram-sha-256",
-            f"--pwfile={secret}",
-            "--encoding=UTF8",
-            f"--locale={locale}",
-            "--no-sync",
-        ],
-        log=plan.log,
-        user=user,
-    )
+    if not data.exists():
+        processes.run(
+            [
+                program("initdb"),
+                f"--pgdata={data}",
+                "--username=quittance",
+                "--auth=scram-sha-256",
+                f"--pwfile={secret}",
+                "--encoding=UTF8",
+                f"--locale={locale}",
+                "--no-sync",
+            ],
+            log=plan.log,
+            user=user,
+        )
     on = "on" if plan.is_durable else "off"
     settings = {
         "listen_addresses": "127.0.0.1",

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,21 @@ class State:
         for process in reversed(one.processes):
             processes.stop(process, SERVERS[name].stop_signal)
         shutil.rmtree(one.directory, ignore_errors=True)
+
+    def halt(self, name: str, number: signal.Signals) -> None:
+        """End a server's processes, the server first; what they wrote stays for ``resume``."""
+        for process in reversed(self.running[name].processes):
+            processes.stop(process, number)
+
+    def resume(self, name: str) -> None:
+        """Start a halted server again, where it was and with what it had."""
+        one, server = self.running[name], SERVERS[name]
+        for _ in range(20):  # what a killed server left behind may bar the way for a moment
+            one.processes = server.start(self.plan(name), processes.account(server.account))
+            processes.wait_until(lambda: one.has_ended or self.is_healthy(name), START_SECONDS)
+            if self.is_healthy(name):
+                return
+        raise processes.Failed(f"{name} does not start again")
 
     def environment(self) -> dict[str, str]:
         """The variables that tell the tests where everything is."""

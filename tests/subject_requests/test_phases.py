@@ -8,7 +8,9 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col
 
+from app.core.clock import utc_now
 from app.crypto.models import DataKey
+from app.subject_requests import resolve
 from connectors.contract import Identifier, retry
 from tests.running import BOB, CAROL, Service, source_connector
 
@@ -112,3 +114,19 @@ async def test_a_forgotten_persons_key_is_in_no_file(service: Service) -> None:
     await service.runtime.keys.forget([made["id"]])
 
     assert not any(wrapped in each.read_bytes() for each in files if each.exists())
+
+
+async def test_who_died_while_planning_holds_nobody_up_after_an_embedded_start(
+    embedded: Service,
+) -> None:
+    await embedded.destination("crm")
+    made = await embedded.ask()
+    async with embedded.runtime.database.writing() as session:
+        assert await resolve._take(session, utc_now())
+    await embedded.work()
+    assert (await embedded.request(made["id"]))["status"] == "resolving", "its lease still runs"
+
+    await resolve.forget_leases(embedded.runtime.services, utc_now())
+    await embedded.work()
+
+    assert (await embedded.request(made["id"]))["status"] == "completed"
