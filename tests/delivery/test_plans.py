@@ -276,7 +276,7 @@ class _Sql:
 
     def working_set(self, born: str, called: str) -> tuple[str, ...]:
         """Of a hundred deliveries three are retries that wait, two are in a call that a crash left
-        open; of a thousand one expired. Half of the queues have something due, some were forgotten.
+        open; a few expired. Half of the queues have something due, some were forgotten.
         """
         delivery = f"'{born}' || {self._padded('n', 20)}"
         call = f"'{called}' || {self._padded('n', 20)}"
@@ -288,7 +288,7 @@ class _Sql:
             "CASE WHEN n % 100 < 3 THEN 2 ELSE 20000 + n % 40 END, "
             f"CASE WHEN n % 100 < 3 THEN {self._moved('+ n % 5000')} ELSE {self._ago} END, "
             f"{self._ago}, 'erase', 0, 1, "
-            f"CASE WHEN n % 1000 = 7 THEN {self._ago} ELSE {self._later} END, "
+            f"CASE WHEN n % 50000 = 7 THEN {self._ago} ELSE {self._later} END, "
             f"CASE WHEN {in_call} THEN {call} END FROM {self._series(LIVE)}",
             "INSERT INTO call (id, queue_id, token, operation, delivery_ids, attempt, created_at) "
             f"SELECT {call}, {self._queue}, 1, 'erase', {array}({delivery}), 1, {self._ago} "
