@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up test test-fast services services-down check lock bench faults format widget docs clean
+.PHONY: help up test test-fast services services-down check lock bench faults outage format widget docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks, which print ratios
 faults: $(VENV)/.installed-dev ## Hurt the service in every way we know; ends with the invariant report
 	@FAULT_MIXTURES=40 $(BIN)/python -m pytest -q tests/faults/test_history.py tests/faults/test_mixture.py
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+outage: $(VENV)/.installed-dev ## Replay an outage of 105 minutes in virtual time and draw its curve
+	@$(BIN)/python -m benchmarks.outage $(ARGS)
 
 lock: ## Resolve the lock files anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -q pyproject.toml --group build -o requirements.lock

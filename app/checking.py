@@ -12,7 +12,7 @@ import httpx
 import sqlalchemy as sa
 from sqlmodel import col
 
-from app.core import migrate
+from app.core import migrate, outbound
 from app.core.errors import Invalid
 from app.core.settings import Settings
 from app.crypto import keyring, keystore
@@ -21,6 +21,7 @@ from app.destinations.models import Destination
 from app.identity.normalise import normalise
 from app.receipts.verify import NotValid, Unreadable, verify
 from app.tables import KEYS, MAIN
+from connectors.contract import AddressRefused
 
 VALID, NOT_VALID, UNREADABLE = 0, 1, 2
 
@@ -158,9 +159,20 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
             )
         except sa.exc.SQLAlchemyError as error:
             findings.append(_finding(name, False, f"not reachable ({type(error).__name__})"))
+    if settings.alert_webhook_url:
+        findings.append(_alert_webhook(settings))
     if ring is not None and all(each["ok"] for each in findings):
         findings.append(_master_keys(settings, ring))
     return findings
+
+
+def _alert_webhook(settings: Settings) -> dict[str, Any]:
+    """Alerts go out by the rules for destinations; a refused address would only be in the log."""
+    try:
+        outbound.check_url(settings.alert_webhook_url, outbound.policy_of(settings))
+    except AddressRefused as error:
+        return _finding("alert webhook", False, str(error))
+    return _finding("alert webhook", True, "an address that may be called")
 
 
 def _master_keys(settings: Settings, ring: keyring.KeyRing) -> dict[str, Any]:

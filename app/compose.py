@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import sqlalchemy as sa
 from fastapi import FastAPI
 
 from app.consent.writer import ConsentWriter
@@ -17,30 +18,59 @@ from app.core.broker import EmbeddedWorker, Hints, make_celery
 from app.core.clock import utc_now
 from app.core.db import Database
 from app.core.http import Cursors
+from app.core.ops import Check
 from app.core.outbound import Outbound
 from app.core.pump import Pump, Pumps
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.crypto import keyring
 from app.crypto.keystore import KeyStore
+from app.delivery import metrics
 from app.delivery.archive import Archive
 from app.delivery.engine import Engine
+from app.delivery.gauges import Gauges
+from app.delivery.reports import hearing, wake_recent
+from app.delivery.states import State
 from app.delivery.sweep import sweep
+from app.delivery.waiting import is_stalled
 from app.destinations.catalogue import Catalogue, NoConnector
 from app.destinations.files import Files
 from app.destinations.instances import CannotBuild, Instances
 from app.destinations.models import Destination
 from app.destinations.running import Runner, outcome_of
+from app.notifications import alert_mail, alerts
+from app.notifications.alert_webhook import tell_due
+from app.notifications.models import OutgoingMail
 from app.notifications.postmen import FilePostman, postman_for
-from app.notifications.service import send_due
+from app.notifications.service import Letter, send_due
 from app.receipts.signing import Signer, load_signer
 from app.security.limits import RateLimits
-from app.subject_requests import forget, mails, maintain, proof, resolve, settle, withdrawals
+from app.subject_requests import (
+    forget,
+    mails,
+    maintain,
+    proof,
+    resolve,
+    settle,
+    watch,
+    withdrawals,
+)
 from app.subject_requests.people import StatusLinks
 from app.subject_requests.services import Services
 from connectors.contract import AnyConnector, Call
 
-PUMPS = ("dispatch", "advance", "sign", "mail", "withdrawals", "sweep", "archive", "maintain")
+PUMPS = (
+    "dispatch",
+    "advance",
+    "sign",
+    "mail",
+    "withdrawals",
+    "sweep",
+    "archive",
+    "watch",
+    "alerts",
+    "maintain",
+)
 
 
 class Runtime:
@@ -83,7 +113,7 @@ class Runtime:
             self.database,
             self.keys,
             class_of=self.class_of,
-            ask=self.ask,
+            ask=hearing(self.database, self.class_of, self.ask),
             on_settled=partial(settle.on_settled, self.services),
             stopped=settle.stopped,
             in_flight=settings.worker_in_flight,
@@ -94,6 +124,7 @@ class Runtime:
             yields=settings.is_embedded,
             wake=lambda: self._hint(["dispatch"]),
         )
+        self.gauges = Gauges(self.database)
         self._embedded_worker: EmbeddedWorker | None = None
         self.closers: list[Callable[[], Awaitable[None]]] = []
         """Called first on ``stop``: whatever was started beside the runtime."""
@@ -116,6 +147,7 @@ class Runtime:
         app.state.status_links = self.status_links
         app.state.archive = self.archive
         app.state.engine = self.engine
+        app.state.gauges = self.gauges
         app.state.outbox = self.postman if isinstance(self.postman, FilePostman) else None
 
     async def start(self, *, with_pumps: bool, with_worker: bool) -> None:
@@ -154,6 +186,26 @@ class Runtime:
         await self.database.close()
         await self.key_database.close()
 
+    def checks(self) -> dict[str, Check]:
+        """What ``/readyz`` asks."""
+        return {
+            "database": lambda: _is_reached(self.database),
+            "keystore": lambda: _is_reached(self.key_database),
+            "dispatcher": self._is_dispatching,
+            "pumps": self._is_pumping,
+        }
+
+    async def _is_dispatching(self) -> bool:
+        """Work that is due is being looked at: Celery workers can stall in silence, the database
+        cannot.
+        """
+        after = dt.timedelta(seconds=self.settings.stall_seconds)
+        async with self.database.reading() as session:
+            return not await is_stalled(session, utc_now(), after)
+
+    async def _is_pumping(self) -> bool:
+        return all(pump.failures < 3 for pump in self.pumps)
+
     def signer(self) -> Signer:
         assert self._signer is not None  # noqa: S101 (an invariant of ours)
         return self._signer
@@ -188,7 +240,6 @@ class Runtime:
 
     def _make_pumps(self) -> Iterable[Pump]:
         services = self.services
-        compose = partial(mails.compose, services, self.status_links)
         return (
             Pump("dispatch", self.engine.step),
             Pump("advance", self._advance),
@@ -198,7 +249,7 @@ class Runtime:
                 lambda: send_due(
                     self.database,
                     self.postman,
-                    compose,
+                    self._compose,
                     partial(mails.on_sent, services),
                     utc_now(),
                 ),
@@ -206,8 +257,20 @@ class Runtime:
             Pump("withdrawals", lambda: withdrawals.take_withdrawals(services, utc_now())),
             Pump("sweep", self._sweep, every=5.0),
             Pump("archive", lambda: self.archive.write_due(utc_now()), every=30.0),
+            Pump("watch", lambda: watch.watch(services, utc_now()), every=15.0),
+            Pump(
+                "alerts",
+                lambda: tell_due(self.database, self.outbound.http, self.settings, utc_now()),
+                every=5.0,
+            ),
             Pump("maintain", self._maintain, every=3600.0),
         )
+
+    async def _compose(self, mail: OutgoingMail) -> Letter | None:
+        """To operators about alerts, or to a person about a request."""
+        if mail.template == alerts.MAIL:
+            return await alert_mail.compose(self.database, self.settings, mail)
+        return await mails.compose(self.services, self.status_links, mail)
 
     async def _advance(self) -> bool:
         now = utc_now()
@@ -221,5 +284,14 @@ class Runtime:
 
     async def _sweep(self) -> bool:
         async with self.database.writing() as session:
-            await sweep(session, utc_now())
+            now = utc_now()
+            expired = await sweep(session, now)
+            await wake_recent(session, now)
+        metrics.ended(State.ARCHIVING, "expired", expired)
         return False
+
+
+async def _is_reached(database: Database) -> bool:
+    async with database.reading() as session:
+        await session.execute(sa.select(sa.literal(1)))
+    return True

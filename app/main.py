@@ -4,21 +4,20 @@ ask for it.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-import sqlalchemy as sa
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from sqlmodel import col
 
 import app.consent.routes
 import app.dashboard.routes
+import app.delivery.callbacks
 import app.delivery.routes
 import app.demo.shop
 import app.destinations.routes
+import app.notifications.alert_routes
 import app.notifications.routes
 import app.receipts.routes
 import app.security.routes
@@ -29,12 +28,9 @@ import app.suppression.routes
 from app import apidocs
 from app.compose import Runtime
 from app.core import ops
-from app.core.clock import utc_now
-from app.core.db import Database
 from app.core.errors import NotFound
 from app.core.http import Guard, install_problem_handlers
 from app.core.settings import Settings
-from app.delivery.models import VirtualQueue
 from app.security.access import caller_of
 
 Started = Callable[[Runtime], Awaitable[None]]
@@ -47,7 +43,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
     async def lifespan(application: FastAPI) -> AsyncIterator[None]:
         runtime = Runtime(settings)
         runtime.attach(application)
-        application.state.checks = _checks(runtime)
+        application.state.checks = runtime.checks()
         await runtime.start(with_pumps=settings.is_embedded, with_worker=settings.is_embedded)
         try:
             if on_start is not None:
@@ -74,11 +70,13 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
         app.suppression.routes,
         app.destinations.routes,
         app.delivery.routes,
+        app.delivery.callbacks,
         app.subject_requests.routes,
         app.receipts.routes,
         app.security.routes,
         app.subject_requests.pages,
         app.notifications.routes,
+        app.notifications.alert_routes,
         app.dashboard.routes,
         app.demo.shop,
     ):
@@ -119,39 +117,3 @@ def _add_docs(application: FastAPI) -> None:
     @application.get("/docs", include_in_schema=False, dependencies=inside)
     async def docs() -> HTMLResponse:
         return apidocs.page(application.openapi())
-
-
-def _checks(runtime: Runtime) -> dict[str, ops.Check]:
-    async def reach(database: Database) -> bool:
-        async with database.reading() as session:
-            await session.execute(sa.select(sa.literal(1)))
-        return True
-
-    async def dispatcher() -> bool:
-        """Work that is due is being looked at: Celery workers can stall in silence, the database
-        cannot.
-        """
-        async with runtime.database.reading() as session:
-            stalled = await session.execute(
-                sa.select(sa.literal(1))
-                .where(
-                    ~col(VirtualQueue.is_paused),
-                    col(VirtualQueue.parked_reason).is_(None),
-                    ~col(VirtualQueue.is_paused),
-                    col(VirtualQueue.parked_reason).is_(None),
-                    col(VirtualQueue.next_due)
-                    < utc_now() - ops.STALL - dt.timedelta(seconds=runtime.settings.lease_seconds),
-                )
-                .limit(1)
-            )
-            return stalled.first() is None
-
-    async def pumps() -> bool:
-        return all(pump.failures < 3 for pump in runtime.pumps)
-
-    return {
-        "database": lambda: reach(runtime.database),
-        "keystore": lambda: reach(runtime.key_database),
-        "dispatcher": dispatcher,
-        "pumps": pumps,
-    }

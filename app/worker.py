@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 
+import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from app.compose import PUMPS, Runtime
+from app.core import ops
 from app.core.broker import Hints, make_celery
 from app.core.failpoints import failpoint
+from app.core.http import install_problem_handlers
 from app.core.logging import get_logger
 from app.core.pump import spare_the_collector
 from app.core.settings import Settings
@@ -37,6 +42,8 @@ def run_worker(settings: Settings) -> None:
     async def start() -> None:
         runtime.append(Runtime(settings))
         await runtime[0].start(with_pumps=True, with_worker=False)
+        if settings.worker_metrics_port:
+            _open_port(runtime[0])
         spare_the_collector()
 
     def turn() -> None:
@@ -70,6 +77,33 @@ def run_worker(settings: Settings) -> None:
         asyncio.run_coroutine_threadsafe(runtime[0].stop(), loop).result(timeout=30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout=5)
+
+
+def _open_port(runtime: Runtime) -> None:
+    """Health and metrics of this process, answered by the loop that does its work: when that hangs,
+    so does the answer.
+    """
+    settings = runtime.settings
+    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    runtime.attach(application)
+    application.state.checks = runtime.checks()
+    application.include_router(ops.router)
+    application.include_router(ops.metrics_router)
+    install_problem_handlers(application, lambda *_: None)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application, log_config=None, access_log=False, server_header=False, lifespan="off"
+        )
+    )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.create_server((settings.host, settings.worker_metrics_port), family=family)
+    task = asyncio.create_task(server.serve([listening]), name="metrics")
+
+    async def close() -> None:
+        server.should_exit = True
+        await task
+
+    runtime.closers.append(close)
 
 
 def run_scheduler(settings: Settings) -> None:

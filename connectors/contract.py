@@ -253,6 +253,10 @@ class AddressRefused(ConnectorError):
     """The guard does not allow this address, port or path."""
 
 
+class NotAuthentic(ConnectorError):
+    """A callback that the destination did not sign, or not just now."""
+
+
 class ConnectorSettings(BaseModel):
     """Base of every connector's settings: unknown names are refused, secrets are ``SecretStr``."""
 
@@ -272,7 +276,10 @@ class _Base:
     """Deadline around one call."""
     runs_in: ClassVar[Literal["loop", "thread", "process"]] = "loop"
     poll_every: ClassVar[dt.timedelta] = dt.timedelta(minutes=5)
+    poll_schedule: ClassVar[tuple[dt.timedelta, ...]] = ()
+    """Growing waits between polls of a job, the last one repeated; empty: ``poll_every``."""
     gives_up_after: ClassVar[dt.timedelta] = dt.timedelta(days=90)
+    """How long a job may take; its deliveries are then ``unconfirmed``."""
     is_irreversible: ClassVar[bool] = True
     """Erasing here cannot be undone: the cooling-off time applies."""
 
@@ -305,8 +312,16 @@ class Connector(_Base):
 
     ``erase(kind, values)``, ``suppress``, ``unsuppress`` return one ``Outcome`` for all or a
     mapping from value; a value missing from the mapping counts as ``retry``. Optional:
-    ``resolve(kind, values)`` (vendor ids; none = absent) and ``poll(job) -> Outcome``. Methods are
-    coroutines where ``runs_in`` is "loop", plain functions elsewhere (``test`` too).
+    ``resolve(kind, values)`` (vendor ids; none = absent), ``poll(job) -> Outcome`` and
+    ``callback``. Methods are coroutines where ``runs_in`` is "loop", plain functions elsewhere
+    (``test`` too).
+
+    ``callback(headers, body) -> {job: Outcome}`` reads what the vendor posted to
+    ``/hooks/{destination_id}``; header names are in lower case. It is always a plain function, and
+    a quick one: it waits for nothing. It raises ``NotAuthentic`` before it believes anything, and
+    ``ValueError`` for a genuine body it cannot read. An end (done, absent, failed, skipped) closes
+    the job; ``retry`` asks for a poll now; ``accepted`` changes nothing. Without ``poll``, jobs
+    wait for their callback alone.
     """
 
 
@@ -315,7 +330,7 @@ class PeopleConnector(_Base):
     ``Person.id``.
 
     Optional: ``lookup(people) -> {Person.id: [Identifier, ...]}`` (identity source), ``poll(job) ->
-    Outcome``.
+    Outcome``, and ``callback`` (see ``Connector``).
     """
 
 

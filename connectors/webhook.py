@@ -21,6 +21,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from connectors.contract import (
     ConnectorSettings,
+    NotAuthentic,
     Outcome,
     Outcomes,
     PeopleConnector,
@@ -33,6 +34,8 @@ from connectors.contract import (
 )
 
 LONGEST_WAIT = dt.timedelta(days=7)
+TOLERANCE = dt.timedelta(minutes=5)
+"""How far a callback's timestamp may be from our clock."""
 _UNDECODED = "x-undecoded-content-encoding"
 """Set by the guarded client on an answer that came packed though we asked for none."""
 _RESULTS = {"done": done, "absent": absent}
@@ -81,6 +84,18 @@ class Webhook(PeopleConnector):
         response = await self.tools.http.get(job, headers=self._signed(b""))
         return job_outcome(response, job, self.tools.now())
 
+    def callback(self, headers: Mapping[str, str], body: bytes) -> Mapping[str, Outcome]:
+        secret = self.settings.signing_secret
+        if secret is None or not is_genuine(
+            secret.get_secret_value(), headers, body, self.tools.now()
+        ):
+            raise NotAuthentic("The signature does not fit.")
+        try:
+            message = json.loads(body)
+        except RecursionError:
+            raise ValueError("too deep") from None
+        return job_report(message, self.settings.url)
+
     async def _send(self, operation: str, people: Sequence[Person]) -> Outcomes:
         body = {
             "type": f"quittance.{operation}",
@@ -126,6 +141,19 @@ def sign(secret: str, message_id: str, timestamp: str, content: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
+def is_genuine(secret: str, headers: Mapping[str, str], content: bytes, now: dt.datetime) -> bool:
+    """Whether one of the signatures is of just this message, made just now."""
+    message_id, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    # A full stop in the id would let the signed bytes be cut in another place.
+    if not message_id or "." in message_id or not re.fullmatch(r"[0-9]{1,12}", stamp):
+        return False
+    if abs(now.timestamp() - int(stamp)) > TOLERANCE.total_seconds():
+        return False
+    expected = sign(secret, message_id, stamp, content).encode()
+    given = headers.get("webhook-signature", "").split()
+    return any(hmac.compare_digest(each.encode(), expected) for each in given)
+
+
 def _described(person: Person) -> dict[str, Any]:
     identifiers = [{"kind": each.kind, "value": each.value} for each in person.identifiers]
     return {"delivery_id": person.id, "identifiers": identifiers}
@@ -156,7 +184,7 @@ def _results(results: object, ids: Sequence[str], status: int) -> Outcomes:
     return {each: _result(results.get(each), status) for each in ids}
 
 
-def _result(word: object, status: int) -> Outcome:
+def _result(word: object, status: int | None) -> Outcome:
     if isinstance(word, str) and word in _RESULTS:
         return _RESULTS[word](http_status=status)
     if word == "failed":
@@ -183,14 +211,32 @@ def job_outcome(response: httpx.Response, job: str, now: dt.datetime) -> Outcome
     answer, is_readable = _answer(response)
     if not is_readable:
         return retry("unreadable_answer", http_status=status)
-    word = answer.get("status") if isinstance(answer, dict) else None
-    if word in {"done", "absent", "failed"}:
-        return _result(word, status)
-    if _says_error(answer):
-        return failed("destination_error", http_status=status)
-    if status == 202 or word is not None:
+    if end := _end(answer, status):
+        return end
+    if status == 202 or (isinstance(answer, dict) and answer.get("status") is not None):
         return accepted(job, after=retry_after(response, now), http_status=status)
     return done(http_status=status)
+
+
+def _end(answer: object, status: int | None) -> Outcome | None:
+    """How a job ended, if its ``status`` is one of an end."""
+    word = answer.get("status") if isinstance(answer, dict) else None
+    if isinstance(word, str) and word in {"done", "absent", "failed"}:
+        return _result(word, status)
+    return failed("destination_error", http_status=status) if _says_error(answer) else None
+
+
+def job_report(message: object, url: str) -> dict[str, Outcome]:
+    """What a genuine callback says of its job; other messages say nothing to us. ValueError."""
+    if not isinstance(message, dict):
+        raise ValueError("not an object")
+    if message.get("type") != "quittance.job":
+        return {}
+    job = message.get("job")
+    address = job_at(job, url) if isinstance(job, str) else None
+    if address is None:
+        raise ValueError("no job of ours")
+    return {address: _end(message, None) or accepted(address)}
 
 
 def refusal(response: httpx.Response, now: dt.datetime) -> Outcome:
@@ -230,8 +276,12 @@ def _says_error(answer: object) -> bool:
 
 
 def job_of(response: httpx.Response, url: str) -> str | None:
-    """The address of the job in ``Location``, if it is at the endpoint's own origin."""
-    location = response.headers.get("location", "")
+    """The address of the job in ``Location``."""
+    return job_at(response.headers.get("location", ""), url)
+
+
+def job_at(location: str, url: str) -> str | None:
+    """The job's full address, if it is at the endpoint's own origin."""
     try:
         job = str(httpx.URL(url).join(location).copy_with(fragment=None)) if location else ""
     except (httpx.InvalidURL, ValueError):

@@ -25,6 +25,7 @@ import app.cli
 from app.core import outbound
 from app.core.errors import Problem
 from app.core.settings import Settings
+from app.delivery import callbacks
 from app.destinations.catalogue import Catalogue
 from app.main import create_app
 from app.security import api_keys
@@ -42,6 +43,7 @@ GENERATED = "<!-- Written by `python -m docs.build` from the code. Do not edit. 
 
 _BUDGETS = {
     "api": "API calls of one key",
+    "callback": "callbacks of destinations from one address",
     "consent": "consent posts from one address",
     "form": "request forms from one address",
     "link": "openings and uses of confirmation links from one address",
@@ -60,7 +62,7 @@ _TAGS = {
     "suppressions": "Who must not be processed again.",
     "receipts": "Receipts and the keys that sign them. Public.",
     "keys": "API keys.",
-    "operations": "Health and metrics.",
+    "operations": "Health, metrics and alerts.",
 }
 
 
@@ -136,7 +138,7 @@ def _kind(field: FieldInfo) -> str:
         kind = next(each for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
-        return {int: "numbers", Path: "paths"}.get(item, "networks")
+        return {int: "numbers", Path: "paths", str: "texts"}.get(item, "networks")
     words: dict[Any, str] = {int: "number", bool: "true or false", Path: "path"}
     return words.get(kind, "text")
 
@@ -401,6 +403,7 @@ def _sizes() -> list[tuple[str, str]]:
     return [
         ("body of an API call (`QUITTANCE_BODY_LIMIT`)", _bytes(settings.body_limit)),
         ("body of bulk intake, answers of operators", _bytes(16 * settings.body_limit)),
+        ("body of a destination's callback", _bytes(callbacks.MAX_BODY)),
         ("people in one bulk intake", str(request_routes.MAX_BULK)),
         ("identifiers of one request, as given", str(identifiers)),
         (

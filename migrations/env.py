@@ -7,6 +7,7 @@ from typing import Any, Literal
 from alembic import context
 
 from app.core.db import Id, Json, Moment
+from app.core.migrate import without_partitions
 
 
 def render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:
@@ -35,6 +36,7 @@ context.configure(
     render_as_batch=connection.dialect.name == "sqlite",
     compare_type=False,
     render_item=render_item,
+    include_name=without_partitions(connection),
 )
 with context.begin_transaction():
     context.run_migrations()

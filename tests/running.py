@@ -193,6 +193,7 @@ class Service:
     workers: list[Runtime] = field(default_factory=list)
     _crashed: list[Runtime] = field(default_factory=list)
     _maintain: Any = None
+    _watch: Any = None
 
     # --- the API
 
@@ -345,6 +346,12 @@ class Service:
         await self._maintain.step()
         await self.work()
 
+    async def watch(self) -> None:
+        """A look for alerts, as there is one every quarter of a minute, and their news."""
+        while await self._watch.step():
+            pass
+        await self.step("alerts", "mail")
+
     async def add_worker(self) -> Runtime:
         """One more process on the same databases."""
         made = Runtime(self.settings, self.connectors)
@@ -370,6 +377,8 @@ class Service:
         for pump in runtime._make_pumps():
             if pump.name == "maintain":
                 self._maintain = pump
+            elif pump.name == "watch":
+                self._watch = pump
             else:
                 runtime.pumps.add(pump)
         runtime.engine.start()
@@ -440,7 +449,7 @@ async def running(
         runtime = Runtime(settings, connectors)
         application = app.main.create_app(settings)
         runtime.attach(application)
-        application.state.checks = app.main._checks(runtime)
+        application.state.checks = runtime.checks()
         transport = httpx.ASGITransport(
             application, raise_app_exceptions=False, client=("203.0.113.9", 4711)
         )

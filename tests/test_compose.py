@@ -76,6 +76,13 @@ def test_nothing_is_published_beyond_loopback(compose: dict[str, Any]) -> None:
     assert ports == ["127.0.0.1:8321:8321"]
 
 
+def test_the_worker_is_asked_where_it_answers(compose: dict[str, Any]) -> None:
+    worker = compose["services"]["worker"]
+    port = worker["environment"]["QUITTANCE_WORKER_METRICS_PORT"]
+
+    assert f"127.0.0.1:{port}/readyz" in worker["healthcheck"]["test"][-1]
+
+
 def test_the_image_is_hashed_unprivileged_and_watched() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
 

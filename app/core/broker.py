@@ -16,12 +16,17 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
+from prometheus_client import Counter
 
 from app.core.failpoints import failpoint
 from app.core.logging import get_logger
 from app.core.settings import Settings
 
 log = get_logger(__name__)
+
+HINTS_DROPPED = Counter(
+    "quittance_hints_dropped", "Hints that the broker did not take; polling makes up for them"
+)
 
 Wake = Callable[[str], None]
 
@@ -98,6 +103,7 @@ class Hints:
                 f"quittance.{name}", retry=False, ignore_result=True, argsrepr="()", kwargsrepr="{}"
             )
         except Exception as error:  # the broker is away: the pumps find the work by themselves
+            HINTS_DROPPED.inc()
             log.warning("hint_dropped", pump=name, error=type(error).__name__)
 
     def close(self) -> None:

@@ -6,13 +6,13 @@ whatever their number; on SQLite they are bound row by row inside its own librar
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic_core import to_json
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -45,6 +45,10 @@ class _Among(GenericFunction[bool]):
     name = "among"
     type = sa.Boolean()
     inherit_cache = True
+
+    def self_group(self, against: Any = None) -> Any:
+        """A comparison as it is: SQLite would not look behind ``... = 1`` for an index."""
+        return self
 
 
 @compiles(_Among, "postgresql")
@@ -147,13 +151,7 @@ def _join(keys: Sequence[str]) -> str:
 
 def document(rows: Rows) -> dict[str, str]:
     """The parameter ``rows`` for a statement that reads them with ``json_to_recordset``."""
-    return {"rows": json.dumps(list(rows), default=_plain, separators=(",", ":"))}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dt.datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} cannot travel in bulk")
+    return {"rows": to_json(rows).decode()}
 
 
 def _same(table: sa.Table, keys: Sequence[str]) -> list[sa.ColumnElement[bool]]:

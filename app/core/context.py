@@ -10,5 +10,6 @@ pumps       app.core.pump.Pumps
 catalogue   app.destinations.catalogue.Catalogue
 consents    app.consent.writer.ConsentWriter
 archive     app.delivery.archive.Archive
+gauges      app.delivery.gauges.Gauges
 engine      app.delivery.engine.Engine (worker processes and the embedded form)
 """

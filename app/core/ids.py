@@ -4,17 +4,25 @@ order = time order).
 
 from __future__ import annotations
 
+import datetime as dt
 import secrets
 import time
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LENGTH = 30  # 62**30 > 2**176
+_RANDOM_BITS = 128
 
 
 def new_id(prefix: str, at: float | None = None) -> str:
     """A fresh id such as ``req_0UtG...``; ``at`` is Unix seconds (default: now)."""
     milliseconds = int((time.time() if at is None else at) * 1000)
-    return f"{prefix}_{base62(milliseconds << 128 | secrets.randbits(128), _LENGTH)}"
+    number = milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    return f"{prefix}_{base62(number, _LENGTH)}"
+
+
+def first_id(prefix: str, at: dt.datetime) -> str:
+    """The least id made at ``at`` or later, for bounds in time."""
+    return f"{prefix}_{base62(int(at.timestamp() * 1000) << _RANDOM_BITS, _LENGTH)}"
 
 
 def base62(number: int, length: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
@@ -24,9 +25,13 @@ HTTP_ANSWERS = Counter(
     "quittance_http_answers", "Answers by route template and status", ["method", "route", "status"]
 )
 
-STALL = dt.timedelta(seconds=60)
-
 Check = Callable[[], Awaitable[bool]]
+
+
+class Gauges(Protocol):
+    """Metrics that have to be read from the database first."""
+
+    async def text(self) -> bytes: ...
 
 
 def observe(method: str, route: str, status: int, seconds: float) -> None:
@@ -83,6 +88,7 @@ async def security_txt(request: Request) -> PlainTextResponse:
 
 
 @metrics_router.get("/metrics")
-async def metrics() -> Response:
+async def metrics(request: Request) -> Response:
     """Prometheus metrics; no labels of people, sites or workspaces."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    gauges: Gauges = request.app.state.gauges
+    return Response(generate_latest() + await gauges.text(), media_type=CONTENT_TYPE_LATEST)

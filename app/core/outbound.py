@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import metadata
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
@@ -80,6 +79,10 @@ class Policy:
     networks: Networks = ()
     ports: frozenset[int] = frozenset({443})
     extra_allowed: set[tuple[str, int]] = field(default_factory=set)
+
+
+def policy_of(settings: Settings) -> Policy:
+    return Policy(settings.allowed_private_networks, frozenset(settings.allowed_ports))
 
 
 def is_allowed_address(
@@ -266,12 +269,10 @@ class _Transport(httpx.AsyncBaseTransport):
         if length.isdigit() and int(length) > ANSWER_LIMIT and request.method != "HEAD":
             await response.aclose()
             raise AnswerTooLarge("the answer is too large", request=request)
-        return httpx.Response(
-            response.status_code,
-            headers=_undecoded(response.headers),
-            stream=_Capped(response),
-            extensions=response.extensions,
-        )
+        _hide_encoding(response.headers)
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 (an invariant of ours)
+        response.stream = _Capped(response.stream)
+        return response
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -285,31 +286,45 @@ def _refuse_odd(url: httpx.URL) -> None:
         raise httpx.InvalidURL("the path climbs")  # the layer below would resolve it
 
 
-def _undecoded(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
-    """Hide the encoding from httpx, which would unpack the whole answer at once."""
-    return [
-        (UNDECODED.encode(), value)
-        if name.lower() == b"content-encoding" and value.strip().lower() != b"identity"
-        else (name, value)
-        for name, value in headers.raw
-    ]
+def _hide_encoding(headers: httpx.Headers) -> None:
+    """From httpx, which would unpack the whole answer at once."""
+    encoding = headers.get("content-encoding", "").strip()
+    if encoding and encoding.lower() != "identity":
+        headers[UNDECODED] = encoding
+        del headers["content-encoding"]
+
+
+class _Client(httpx.AsyncClient):
+    """Sends each request just once: nothing is followed, signed in to, or remembered."""
+
+    def __init__(self, transport: _Transport, **options: Any) -> None:
+        super().__init__(transport=transport, **options)
+        self._way_out = transport
+
+    async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        response = await self._way_out.handle_async_request(request)
+        response.request = request
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        return response
 
 
 class _Capped(httpx.AsyncByteStream):
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
-        assert isinstance(self._response.stream, httpx.AsyncByteStream)  # noqa: S101 (an invariant of ours)
-        async for chunk in self._response.stream:
+        async for chunk in self._stream:
             size += len(chunk)
             if size > ANSWER_LIMIT:
                 raise AnswerTooLarge("the answer is too large")
             yield chunk
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        await self._stream.aclose()
 
 
 class Outbound:
@@ -327,22 +342,19 @@ class Outbound:
         self._resolver = _Resolver(policy, lookup)
         self._tls = ssl.create_default_context()
         self._tls.load_verify_locations(certifi.where())  # beside the system's own authorities
-        self.http = httpx.AsyncClient(
-            transport=_Transport(AiohttpTransport(verify=self._tls, client=self._open_session)),
+        self.http = _Client(
+            _Transport(AiohttpTransport(verify=self._tls, client=self._open_session)),
             headers={
                 "user-agent": f"Quittance/{metadata.version('quittance')}",
                 "accept-encoding": "identity",
             },
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # takes none
             timeout=httpx.Timeout(30, connect=10),
-            follow_redirects=False,
             trust_env=False,
         )
 
     @classmethod
     def of(cls, settings: Settings) -> Outbound:
-        policy = Policy(settings.allowed_private_networks, frozenset(settings.allowed_ports))
-        return cls(policy, connections=settings.worker_in_flight)
+        return cls(policy_of(settings), connections=settings.worker_in_flight)
 
     def resolve(self, host: str, port: int) -> str:
         """See ``resolve``."""

@@ -129,6 +129,15 @@ class Settings(BaseSettings):
             "How long request records, receipts and audit entries stay (11 CCR 7101: 24 months)."
         ),
     )
+    history_days: int | None = Field(
+        None,
+        ge=30,
+        description=(
+            "How long the history of deliveries and calls stays, at most and by default as long "
+            "as request records, and never less than until the person is forgotten. PostgreSQL "
+            "removes whole months."
+        ),
+    )
     forget_grace_days: int = Field(
         30,
         ge=0,
@@ -146,6 +155,9 @@ class Settings(BaseSettings):
     form_per_hour: int = Field(30, ge=1, description="Request forms from one address in an hour.")
     consent_per_minute: int = Field(
         300, ge=1, description="Consent posts from one address in a minute."
+    )
+    callback_per_minute: int = Field(
+        1200, ge=1, description="Callbacks of destinations from one address in a minute."
     )
     api_per_minute: int = Field(60_000, ge=1, description="API calls of one key in a minute.")
     login_per_minute: int = Field(
@@ -178,6 +190,49 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(
         60, ge=10, description="Lease of a virtual queue; renewed at a third of it."
     )
+    stall_seconds: int = Field(
+        60,
+        ge=10,
+        description=(
+            "/readyz fails when work has been due for so long and no worker took any of it."
+        ),
+    )
+    stuck_after_minutes: int = Field(
+        60,
+        ge=1,
+        description="How long a queue's deliveries wait or fail before the alert `queue_stuck`.",
+    )
+    alert_mail: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Mail addresses that are told of alerts. Empty: nobody is."
+    )
+    alert_webhook_url: str = Field(
+        "",
+        description=(
+            "Address that alerts are posted to; the rules for destinations' addresses hold for it. "
+            "Empty: none."
+        ),
+    )
+    alert_webhook_secret: str = Field(
+        "",
+        pattern=(
+            r"^(whsec_([A-Za-z0-9+/]{4}){7,21}"
+            r"([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==))?$"
+        ),
+        repr=False,
+        description=(
+            "Signs those posts (Standard Webhooks): `whsec_` and 24 to 64 bytes in Base64. Empty: "
+            "they are not signed."
+        ),
+    )
+    worker_metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description=(
+            "Port on QUITTANCE_HOST where `quittance worker` shows /metrics, /healthz and /readyz "
+            "to everybody who reaches it. 0: none."
+        ),
+    )
     security_contact: str = Field(
         "",
         description=(
@@ -193,6 +248,7 @@ class Settings(BaseSettings):
         "allowed_private_networks",
         "allowed_ports",
         "allowed_paths",
+        "alert_mail",
         mode="before",
     )
     @classmethod
@@ -252,6 +308,10 @@ class Settings(BaseSettings):
         return dt.timedelta(days=self.identifier_max_days)
 
     @cached_property
+    def history_kept(self) -> dt.timedelta:
+        return dt.timedelta(days=self.history_days or self.request_record_days)
+
+    @cached_property
     def is_loopback(self) -> bool:
         return self.host in {"127.0.0.1", "::1", "localhost"}
 
@@ -272,6 +332,11 @@ class Settings(BaseSettings):
             found.append(
                 "QUITTANCE_BROKER_URL is set but the database is SQLite: the "
                 "distributed form needs PostgreSQL (QUITTANCE_DATABASE_URL)."
+            )
+        if self.history_kept > dt.timedelta(days=self.request_record_days):
+            found.append(
+                "QUITTANCE_HISTORY_DAYS is more than QUITTANCE_REQUEST_RECORD_DAYS: the history of "
+                "a request would outlive its record. Lower the one or raise the other."
             )
         if unusable := storage_problem(self.archive_place):
             found.append(f"QUITTANCE_ARCHIVE_URL cannot be used: {unusable}.")

@@ -74,6 +74,11 @@ DELIVERY_DETAIL = {
     "cancelled": Badge("Cancelled", "neutral"),
     "gave_up": Badge("Given up", "bad"),
 }
+BREAKER = {
+    "closed": Badge("Closed", "good"),
+    "open": Badge("Open", "bad"),
+    "half_open": Badge("Half open", "warn"),
+}
 ASSURANCE = {
     "none": "nothing was needed",
     "requested": "requested",
@@ -121,6 +126,11 @@ def words(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def number(count: int) -> str:
+    """``1 000``, with narrow spaces that do not break."""
+    return f"{count:,}".replace(",", "\u202f")
+
+
 def regime(name: str) -> str:
     return REGIME.get(name, name.upper())
 
@@ -161,6 +171,11 @@ def span(length: dt.timedelta) -> str:
             count = length // unit
             return f"{count} {name}{'s' if count != 1 else ''}"
     return "moments"
+
+
+def upcoming(moment: dt.datetime, now: dt.datetime) -> str:
+    """``in 3 days``, ``in moments``, ``now`` from then on"""
+    return f"in {span(moment - now)}" if moment > now else "now"
 
 
 def relative(moment: dt.datetime, now: dt.datetime) -> str:

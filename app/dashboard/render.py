@@ -78,7 +78,9 @@ _NAV = (
             ("/dashboard", "Overview"),
             ("/dashboard/requests", "Requests"),
             ("/dashboard/tasks", "Human tasks"),
+            ("/dashboard/queues", "Queues"),
             ("/dashboard/archived", "Archived deliveries"),
+            ("/dashboard/alerts", "Alerts"),
         ),
     ),
     (
@@ -131,6 +133,7 @@ def _time(
         "minute": present.minute(moment, tz),
         "second": present.second(moment, tz),
         "relative": present.relative(moment, utc_now()),
+        "upcoming": present.upcoming(moment, utc_now()),
     }[style]
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         rfc3339(moment), present.second(moment, tz), text
@@ -147,7 +150,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(asset=asset_url, time=_time, words=present.words)
-    environment.filters["number"] = lambda count: f"{count:,}".replace(",", "\u202f")
+    environment.filters["number"] = present.number
     environment.filters["regime"] = present.regime
     environment.filters["words"] = present.words
     return environment

@@ -4,15 +4,18 @@ outcome.
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from app.core.clock import utc_now
 from app.delivery.claim import Claimed, Lease
 from app.delivery.due import Member
-from app.delivery.states import JOBS, worst
+from app.delivery.reports import can_be_woken
+from app.delivery.states import JOBS, wait_for, worst
 from connectors.contract import (
     AnyConnector,
     Call,
@@ -22,10 +25,13 @@ from connectors.contract import (
     Outcome,
     Outcomes,
     Person,
+    Verdict,
     failed,
     retry,
     supports,
 )
+
+LOOKS_EVERY = dt.timedelta(days=1)
 
 Ask = Callable[..., Awaitable[Any]]
 """``await ask(destination, call, method, *args)``: the connector's answer, under its deadline;
@@ -58,7 +64,31 @@ async def carry_out(
         outcomes.update(
             await _ask(call, people, connector, partial(ask, lease.destination, context_of(call)))
         )
+    now = utc_now()
+    for member in call.members:
+        waited = now - (member.job_since or now)
+        outcomes[member.delivery_id] = _paced(
+            outcomes[member.delivery_id], member.job, connector, waited
+        )
     return Answered(lease, call, outcomes, round((time.perf_counter() - started) * 1000))
+
+
+def _paced(
+    outcome: Outcome, known_job: str | None, connector: type[AnyConnector], waited: dt.timedelta
+) -> Outcome:
+    """With the connector's own wait before the next poll, unless the destination named one."""
+    job = known_job or (outcome.job if outcome.verdict is Verdict.ACCEPTED else None)
+    if job is None or outcome.retry_after is not None:
+        return outcome
+    if not supports(connector, "poll"):
+        # Nobody is asked, so there is nothing to do before the callback or the end; but where a
+        # callback cannot wake the delivery, it looks for one by itself.
+        return replace(
+            outcome, retry_after=connector.gives_up_after if can_be_woken(job) else LOOKS_EVERY
+        )
+    if connector.poll_schedule:
+        return replace(outcome, retry_after=wait_for(connector.poll_schedule, waited))
+    return outcome
 
 
 async def _ask(

@@ -20,7 +20,7 @@ from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.crypto.keystore import KeyStore
-from app.delivery import finish
+from app.delivery import finish, metrics
 from app.delivery.carry import Answered, Ask, carry_out, people_of
 from app.delivery.claim import Claimed, Lease, Traits, claim
 from app.delivery.models import VirtualQueue
@@ -187,6 +187,8 @@ class Engine:
         if not leases:
             return False
         failpoint("claim.after_commit")
+        for lease in leases:
+            metrics.leased(lease.lag)
         opened = await self._open(leases)
         for lease in leases:
             lease.good_until = began + self._lease.total_seconds()
@@ -276,6 +278,7 @@ class Engine:
             failpoint("call.before_send")
             answered = await carry_out(lease, call, people, connector, self._ask)
             failpoint("call.after_answer")
+            metrics.called(answered.duration_ms)
         except Exception as error:  # a bug or an outage of ours: the delivery must live on
             log.exception(
                 "call_failed", call_id=call.id, queue_id=lease.queue_id, error=type(error).__name__
@@ -308,6 +311,7 @@ class Engine:
                 recorded = await self._try_to_record(answered, released)
             except Exception as error:  # database away, deadlock: the answers are in our hands
                 log.exception("record_failed", count=len(answered), error=type(error).__name__)
+                metrics.record_failed()
                 if attempt >= 2 and len(answered) > 1:
                     # Perhaps one of them cannot be written: find out which.
                     for each in answered:
@@ -319,6 +323,10 @@ class Engine:
             for queue_id, token in recorded.fenced:
                 log.warning("fenced_out", queue_id=queue_id, token_number=token)
             self._activity.add(recorded.steps, answered)
+            metrics.fenced_out(len(recorded.fenced))
+            metrics.recorded(
+                [(step, finish.attempt_of(member, step)) for _, member, step in recorded.steps]
+            )
             if recorded.has_more:
                 self._wake()
             return

@@ -2,7 +2,8 @@
 
 ``delivery``, ``delivery_transition`` and ``call`` are only ever inserted into. ``ready``,
 ``open_call`` and ``virtual_queue`` are the working set: small, changed in place, and rebuildable
-from the history. ``queue_activity`` are counts for people's eyes; losing some harms nobody.
+from the history. On PostgreSQL the history is partitioned by the month its ids begin with, see
+``app.delivery.history``. ``queue_activity`` are counts for people's eyes; losing some harms nobody.
 """
 
 from __future__ import annotations
@@ -16,10 +17,21 @@ from sqlmodel import Field
 from app.core.db import Id, Json, Main, Moment
 
 
+def _partial(name: str, column: str, where: str, sqlite: str | None = None) -> sa.Index:
+    """An index of the few rows that are unlike the others."""
+    return sa.Index(
+        name,
+        column,
+        postgresql_where=sa.text(where),
+        sqlite_where=sa.text(sqlite or where),
+    )
+
+
 class Delivery(Main, table=True):
     """One request x one destination x one operation; names the identifiers it uses. Immutable."""
 
     __tablename__ = "delivery"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (id)"},)
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(sa_type=Id)
@@ -39,6 +51,7 @@ class DeliveryTransition(Main, table=True):
     """One step in a delivery's life. Append-only; the greatest ``seq`` is the present state."""
 
     __tablename__ = "delivery_transition"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (delivery_id)"},)
 
     delivery_id: str = Field(primary_key=True, sa_type=Id)
     seq: int = Field(primary_key=True)
@@ -62,6 +75,7 @@ class Call(Main, table=True):
     """
 
     __tablename__ = "call"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (id)"},)
 
     id: str = Field(primary_key=True, sa_type=Id)
     queue_id: str = Field(sa_type=Id)
@@ -93,7 +107,20 @@ class Ready(Main, table=True):
     __tablename__ = "ready"
     __table_args__ = (
         sa.Index("ix_ready_order", "queue_id", "rank", "due_at", "delivery_id"),
-        sa.Index("ix_ready_expires_at", "expires_at"),
+        sa.Index(
+            "ix_ready_expires_at",
+            "expires_at",
+            postgresql_where=sa.text("job IS NULL"),
+            sqlite_where=sa.text("job IS NULL"),
+        ),
+        # Long handles are left out: no row may be too large for its index.
+        sa.Index(
+            "ix_ready_job",
+            "queue_id",
+            "job",
+            postgresql_where=sa.text("length(job) <= 600"),
+            sqlite_where=sa.text("length(job) <= 600"),
+        ),
     )
 
     delivery_id: str = Field(primary_key=True, sa_type=Id)
@@ -110,6 +137,7 @@ class Ready(Main, table=True):
     job: str | None = None
     job_since: dt.datetime | None = Field(default=None, sa_type=Moment)
     expires_at: dt.datetime = Field(sa_type=Moment)
+    """Counts until a vendor's job was begun; that has a time of its own to give up."""
     call_id: str | None = Field(default=None, sa_type=Id)
     """The open call that carries it now."""
 
@@ -122,12 +150,10 @@ class VirtualQueue(Main, table=True):
     __tablename__ = "virtual_queue"
     __table_args__ = (
         sa.Index("ix_virtual_queue_next_due", "next_due"),
-        sa.Index(
-            "ix_virtual_queue_lease_until",
-            "lease_until",
-            postgresql_where=sa.text("lease_until IS NOT NULL"),
-            sqlite_where=sa.text("lease_until IS NOT NULL"),
-        ),
+        _partial("ix_virtual_queue_lease_until", "lease_until", "lease_until IS NOT NULL"),
+        _partial("ix_virtual_queue_not_before", "not_before", "not_before IS NOT NULL"),
+        _partial("ix_virtual_queue_parked", "parked_at", "parked_reason IS NOT NULL"),
+        _partial("ix_virtual_queue_paused", "id", "is_paused", sqlite="is_paused = 1"),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)
@@ -211,3 +237,23 @@ class ArchiveFile(Main, table=True):
     name: str = Field(primary_key=True, sa_type=Id)
     write_at: dt.datetime | None = Field(default=None, sa_type=Moment)
     """Not yet written: whoever comes after this moment may write it. None: it is written."""
+
+
+class JobReport(Main, table=True):
+    """How a vendor's job ended, as its callback said; the next poll of the job reads it here.
+
+    It may come before our own record that the job was begun.
+    """
+
+    __tablename__ = "job_report"
+    __table_args__ = (
+        sa.Index("ix_job_report_expires_at", "destination_id", "expires_at"),
+        sa.Index("ix_job_report_at", "at"),
+    )
+
+    destination_id: str = Field(primary_key=True, sa_type=Id)
+    job: str = Field(primary_key=True)
+    """See ``app.delivery.reports.key_of``."""
+    at: dt.datetime = Field(sa_type=Moment)
+    outcome: dict[str, Any] = Field(sa_type=Json)
+    expires_at: dt.datetime = Field(sa_type=Moment)

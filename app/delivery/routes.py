@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import rfc3339, utc_now
 from app.core.http import Reading, Schema, StrictRoute, Writing
-from app.delivery import service
+from app.delivery import activity, queue_view, queues, service
 from app.delivery.models import Delivery, DeliveryTransition
 from app.security import audit
 from app.security.access import Caller, needs
@@ -18,6 +20,7 @@ from app.security.access import Caller, needs
 router = APIRouter(prefix="/v1", tags=["deliveries"], route_class=StrictRoute)
 
 Reader = Annotated[Caller, Depends(needs("requests:read"))]
+Watcher = Annotated[Caller, Depends(needs("destinations:read"))]
 Operator = Annotated[Caller, Depends(needs("destinations:write"))]
 
 
@@ -86,26 +89,63 @@ async def replay_delivery(
 
 
 @router.get("/queues")
-async def list_queues(
-    caller: Annotated[Caller, Depends(needs("destinations:read"))], session: Reading
+async def list_queues(caller: Watcher, session: Reading) -> dict[str, Any]:
+    """All queues with depth, age and health; `rate_per_minute` are calls at present,
+    `last_errors` the newest few `{at, reason, http_status}`, `not_before` when the next call may
+    go out (null: now).
+    """
+    return {"items": await _queues(session, caller.workspace_id, utc_now()), "next_cursor": None}
+
+
+@router.get("/queues/{destination_id}/activity")
+async def queue_activity(
+    destination_id: str,
+    caller: Watcher,
+    session: Reading,
+    hours: Annotated[int, Query(ge=1, le=168)] = 24,
 ) -> dict[str, Any]:
-    """All queues with depth, age and health."""
-    rows = await service.queues(session, caller.workspace_id, utc_now())
-    for row in rows:
-        row["oldest_due_at"], row["next_due_at"] = (
-            rfc3339(row["oldest_due_at"]),
-            rfc3339(row["next_due_at"]),
-        )
-    return {"items": rows, "next_cursor": None}
+    """What a queue did in the last `hours`, per five minutes; times without any activity are left
+    out. `succeeded`, `retried` and `discarded` count deliveries, `attempts` those that succeeded
+    by the number of their attempt.
+    """
+    await queue_view.find(session, caller.workspace_id, destination_id)
+    since = activity.slot_of(utc_now()) - dt.timedelta(hours=hours)
+    counts = (await activity.counts_of(session, [destination_id], since))[destination_id]
+    slots: dict[dt.datetime, activity.Tally] = {}
+    for each in counts:
+        slots.setdefault(each.at, activity.Tally()).add(each.event, each.count)
+    items = [{"at": rfc3339(at)} | activity.tally_json(tally) for at, tally in slots.items()]
+    return {"since": rfc3339(since), "slot_seconds": int(activity.SLOT.total_seconds())} | {
+        "items": items,
+        "next_cursor": None,
+    }
+
+
+@router.get("/stats/deliveries")
+async def delivery_stats(
+    caller: Watcher, session: Reading, days: Annotated[int, Query(ge=1, le=30)] = 7
+) -> dict[str, Any]:
+    """How many deliveries succeeded in the last `days`, how many of them only on a retry (`share`:
+    of those that succeeded, null if none did), and on which attempt.
+    """
+    since = activity.slot_of(utc_now()) - dt.timedelta(days=days)
+    total = await activity.total_of_all(session, caller.workspace_id, since)
+    return {
+        "since": rfc3339(since),
+        "succeeded": total.succeeded_count,
+        "saved_by_retry": total.saved_count,
+        "share": total.saved_share,
+        "attempts": activity.attempts_json(total),
+    }
 
 
 @router.post("/queues/{destination_id}/{action}")
 async def change_queue(
-    destination_id: str, action: service.QueueAction, caller: Operator, session: Writing
+    destination_id: str, action: queues.QueueAction, caller: Operator, session: Writing
 ) -> dict[str, Any]:
     """Pause, resume, boost or flush a queue: one UPDATE each."""
     now = utc_now()
-    await service.change_queue(session, caller.workspace_id, destination_id, action, now)
+    await queues.change(session, caller.workspace_id, destination_id, action, now)
     audit.record(
         session,
         workspace_id=caller.workspace_id,
@@ -114,13 +154,29 @@ async def change_queue(
         target=destination_id,
         now=now,
     )
-    rows = await service.queues(session, caller.workspace_id, now)
-    row = next(each for each in rows if each["destination_id"] == destination_id)
-    row["oldest_due_at"], row["next_due_at"] = (
-        rfc3339(row["oldest_due_at"]),
-        rfc3339(row["next_due_at"]),
-    )
-    return row
+    rows = await _queues(session, caller.workspace_id, now)
+    return next(each for each in rows if each["destination_id"] == destination_id)
+
+
+async def _queues(
+    session: AsyncSession, workspace_id: str, now: dt.datetime
+) -> list[dict[str, Any]]:
+    rows = await queues.shown(session, workspace_id, now)
+    notes = await queue_view.notes(session, workspace_id)
+    rates = await activity.rates(session, workspace_id, now)
+    for row in rows:
+        note = notes.get(row["destination_id"], queue_view.Note(None, []))
+        row |= {
+            "oldest_due_at": rfc3339(row["oldest_due_at"]),
+            "next_due_at": rfc3339(row["next_due_at"]),
+            "not_before": rfc3339(note.not_before) if note.is_held(now) else None,
+            "rate_per_minute": round(rates.get(row["destination_id"], 0.0), 2),
+            "last_errors": [
+                {"at": rfc3339(each.at), "reason": each.reason, "http_status": each.http_status}
+                for each in note.last_errors
+            ],
+        }
+    return rows
 
 
 def delivery_json(delivery: Delivery, transitions: list[DeliveryTransition]) -> dict[str, Any]:

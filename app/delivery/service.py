@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,21 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core import bulk
-from app.core.db import Moment, hint_after_commit, table_of
+from app.core.db import table_of
 from app.core.errors import Conflict, Gone, NotFound
-from app.delivery import due
-from app.delivery.finish import BOOSTED_AT, OnSettled, Settled
-from app.delivery.health import Breaker
+from app.delivery.finish import OnSettled, Settled
 from app.delivery.models import (
     Archived,
     Delivery,
     DeliveryTransition,
-    OpenCall,
     Ready,
-    VirtualQueue,
 )
 from app.delivery.order import BOOSTED
-from app.delivery.plan import enqueue, look_at
+from app.delivery.plan import enqueue
 from app.delivery.states import SETTLED, Assurance, State
 from app.identity.models import PersonalValue
 
@@ -348,156 +343,3 @@ def _transition(
         attempt=before.attempt,
         reason=reason,
     )
-
-
-# Queues: every change of order or flow is one UPDATE.
-
-
-async def queues(
-    session: AsyncSession, workspace_id: str, now: dt.datetime
-) -> list[dict[str, Any]]:
-    """Every queue with its depth and health, in the shape of ``GET /v1/queues``."""
-    depth = (
-        sa.select(
-            col(Ready.queue_id).label("queue_id"),
-            sa.func.count().label("depth"),
-            sa.func.sum(sa.case((col(Ready.due_at) <= now, 1), else_=0)).label("due_count"),
-            sa.func.min(col(Ready.due_at)).label("oldest"),
-            sa.func.count(col(Ready.call_id)).label("in_flight"),
-        )
-        .group_by(col(Ready.queue_id))
-        .subquery()
-    )
-    rows = await session.execute(
-        sa.select(VirtualQueue, depth.c.depth, depth.c.due_count, depth.c.oldest, depth.c.in_flight)
-        .outerjoin(depth, depth.c.queue_id == col(VirtualQueue.id))
-        .where(col(VirtualQueue.workspace_id) == workspace_id)
-        .order_by(col(VirtualQueue.id))
-    )
-    return [
-        {
-            "destination_id": queue.id,
-            "depth": depth or 0,
-            "due_count": due or 0,
-            "oldest_due_at": oldest if oldest and oldest <= now else None,
-            "in_flight": in_flight or 0,
-            "concurrency_limit": queue.concurrency_limit,
-            "breaker": Breaker.load(queue.breaker).state,
-            "paused": queue.is_paused,
-            "parked_reason": queue.parked_reason,
-            "next_due_at": queue.next_due,
-        }
-        for queue, depth, due, oldest, in_flight in rows
-    ]
-
-
-class QueueAction(StrEnum):
-    PAUSE = "pause"
-    RESUME = "resume"
-    BOOST = "boost"
-    FLUSH = "flush"
-
-
-async def change_queue(
-    session: AsyncSession, workspace_id: str, queue_id: str, action: QueueAction, now: dt.datetime
-) -> None:
-    match action:
-        case QueueAction.PAUSE:
-            await pause(session, workspace_id, queue_id)
-        case QueueAction.RESUME:
-            await resume(session, workspace_id, queue_id, now)
-        case QueueAction.BOOST:
-            await boost(session, workspace_id, queue_id)
-        case QueueAction.FLUSH:
-            await flush(session, workspace_id, queue_id, now)
-
-
-async def pause(session: AsyncSession, workspace_id: str, queue_id: str) -> None:
-    """No new calls; those under way finish."""
-    await _change(session, workspace_id, queue_id, is_paused=True, next_due=None)
-
-
-async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
-    """Go on, also after parking; the breaker starts anew, and nothing waits for its time."""
-    await _change(
-        session, workspace_id, queue_id, is_paused=False, parked_reason=None, parked_at=None,
-        breaker={}, not_before=None,
-    )  # fmt: skip
-    await session.execute(
-        sa.update(OpenCall)
-        .where(col(OpenCall.queue_id) == queue_id)
-        .values(leases=1)
-        .execution_options(synchronize_session=False)
-    )
-    heads = (await due.heads(session, [queue_id]))[queue_id]
-    head = min(filter(None, heads), default=None)
-    await session.execute(
-        sa.update(VirtualQueue)
-        .where(
-            col(VirtualQueue.id) == queue_id,
-            sa.or_(col(VirtualQueue.lease_until).is_(None), col(VirtualQueue.lease_until) <= now),
-        )
-        .values(next_due=max(head, now) if head else None)
-        .execution_options(synchronize_session=False)
-    )
-    hint_after_commit(session, "dispatch")
-
-
-async def boost(session: AsyncSession, workspace_id: str, queue_id: str) -> None:
-    """Let the queue be looked at before all others, until nothing in it is due."""
-    has_work = sa.case(
-        (_is_running() & col(VirtualQueue.next_due).is_not(None), sa.literal(BOOSTED_AT, Moment())),
-        else_=col(VirtualQueue.next_due),
-    )
-    await _change(session, workspace_id, queue_id, is_boosted=True, next_due=has_work)
-    hint_after_commit(session, "dispatch")
-
-
-async def flush(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
-    """Try everything that waits, now: whatever waits since before this moment need not wait for
-    its time, and the breaker and the destination's wishes are forgotten.
-    """
-    looked_at = sa.case((_is_running(), sa.literal(now, Moment())), else_=None)
-    await _change(
-        session, workspace_id, queue_id, eager_before=now, not_before=None, breaker={}, budget={},
-        next_due=looked_at,
-    )  # fmt: skip
-    hint_after_commit(session, "dispatch")
-
-
-def _is_running() -> sa.ColumnElement[bool]:
-    return ~col(VirtualQueue.is_paused) & col(VirtualQueue.parked_reason).is_(None)
-
-
-async def wake_job(session: AsyncSession, delivery_ids: Sequence[str], now: dt.datetime) -> None:
-    """Ask about vendor jobs or human tasks now: something was reported."""
-    rows = (
-        (
-            await session.execute(
-                sa.select(col(Ready.queue_id))
-                .where(col(Ready.delivery_id).in_(delivery_ids))
-                .distinct()
-            )
-        )
-        .scalars()
-        .all()
-    )
-    await session.execute(
-        sa.update(Ready)
-        .where(col(Ready.delivery_id).in_(delivery_ids), col(Ready.call_id).is_(None))
-        .values(due_at=now)
-        .execution_options(synchronize_session=False)
-    )
-    await look_at(session, rows, now)
-
-
-async def _change(session: AsyncSession, workspace_id: str, queue_id: str, **values: Any) -> None:
-    changed = await session.execute(
-        sa.update(VirtualQueue)
-        .where(col(VirtualQueue.id) == queue_id, col(VirtualQueue.workspace_id) == workspace_id)
-        .values(**values)
-        .returning(col(VirtualQueue.id))
-        .execution_options(synchronize_session=False)
-    )
-    if changed.first() is None:
-        raise NotFound("This destination has no queue yet; it gets one with its first delivery.")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import accumulate
 
 from connectors.contract import Outcome, Verdict
 
@@ -99,16 +100,19 @@ def _accepted(outcome: Outcome, situation: Situation) -> Step:
     job = outcome.job or situation.job
     if job is None:
         return Step(State.SUCCEEDED, "accepted_unconfirmable", Assurance.ACKNOWLEDGED)
-    waited = situation.now - (situation.job_since or situation.now)
-    if waited >= situation.gives_up_after:
+    return _ask_later(job, situation, outcome.retry_after or situation.poll_every)
+
+
+def _ask_later(
+    job: str, situation: Situation, wait: dt.timedelta, reason: str | None = None
+) -> Step:
+    """The job's own time counts from here on, not the delivery's expiry."""
+    gives_up_at = (situation.job_since or situation.now) + situation.gives_up_after
+    if situation.now >= gives_up_at:
         return Step(State.DISCARDED, "unconfirmed", Assurance.ACKNOWLEDGED, "no_confirmation")
-    wait = outcome.retry_after or situation.poll_every
+    due_at = min(situation.now + wait, gives_up_at)
     return Step(
-        State.AWAITING_CONFIRMATION,
-        None,
-        Assurance.ACKNOWLEDGED,
-        due_at=situation.now + wait,
-        job=job,
+        State.AWAITING_CONFIRMATION, None, Assurance.ACKNOWLEDGED, reason, due_at=due_at, job=job
     )
 
 
@@ -116,24 +120,33 @@ def _again(outcome: Outcome, situation: Situation, chance: random.Random) -> Ste
     wait = backoff(situation.attempt, chance)
     if outcome.retry_after is not None:
         wait = max(wait, min(outcome.retry_after, WISH_CAP))
-    state = State.AWAITING_CONFIRMATION if situation.job else State.AWAITING_RETRY
-    assurance = Assurance.ACKNOWLEDGED if situation.job else Assurance.REQUESTED
+    elif situation.job is not None:
+        wait = max(wait, situation.poll_every)
     if outcome.parks:
         wait = (
             dt.timedelta()
         )  # the queue is parked as a whole; the delivery keeps its place and its attempts
+    if situation.job is not None:
+        return _ask_later(situation.job, situation, wait, outcome.reason)
     due_at = situation.now + wait
     if due_at >= situation.expires_at:
-        return Step(State.ARCHIVING, "expired", assurance, outcome.reason)
+        return Step(State.ARCHIVING, "expired", Assurance.REQUESTED, outcome.reason)
     return Step(
-        state,
+        State.AWAITING_RETRY,
         None,
-        assurance,
+        Assurance.REQUESTED,
         outcome.reason,
         due_at,
-        situation.job,
         counts_attempt=not outcome.parks,
     )
+
+
+def wait_for(schedule: Sequence[dt.timedelta], waited: dt.timedelta) -> dt.timedelta:
+    """The wait before the next poll of a job that was accepted ``waited`` ago: as many waits of the
+    schedule are over as fit into that time; the last one is repeated.
+    """
+    over = sum(end <= waited for end in accumulate(schedule))
+    return schedule[min(over, len(schedule) - 1)]
 
 
 def backoff(attempt: int, chance: random.Random) -> dt.timedelta:

@@ -28,22 +28,26 @@ async def sweep(session: AsyncSession, now: dt.datetime) -> int:
 
 
 async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
-    """A parked queue goes on once its destination was changed, or enabled again."""
-    mended = (
-        sa.select(col(VirtualQueue.id))
-        .join(Destination, col(Destination.id) == col(VirtualQueue.id))
-        .where(
-            sa.or_(col(VirtualQueue.parked_reason).is_not(None), col(VirtualQueue.is_paused)),
-            sa.or_(
-                # Nobody will mend a deleted one: its deliveries come to their end as exceptions.
-                col(Destination.deleted_at).is_not(None),
-                _is_mended(),
-            ),
-        )
+    """A parked queue goes on once its destination was changed, or enabled again. Nobody will mend a
+    deleted one: its deliveries come to their end as exceptions, also where somebody paused it.
+    """
+    queue, destination = table_of(VirtualQueue), table_of(Destination)
+    is_deleted = destination.c.deleted_at.is_not(None)
+    is_mended = sa.and_(
+        ~queue.c.is_paused,
+        destination.c.is_enabled,
+        sa.or_(
+            queue.c.parked_reason == DESTINATION_DISABLED,
+            destination.c.version != queue.c.parked_version,
+        ),
     )
+    stopped = sa.select(queue.c.id).join(destination, destination.c.id == queue.c.id)
+    goes_on = stopped.where(
+        queue.c.parked_reason.is_not(None), sa.or_(is_deleted, is_mended)
+    ).union(stopped.where(queue.c.is_paused, is_deleted))
     await session.execute(
-        sa.update(VirtualQueue)
-        .where(col(VirtualQueue.id).in_(mended))
+        sa.update(queue)
+        .where(queue.c.id.in_(goes_on))
         .values(
             is_paused=False,
             parked_reason=None,
@@ -53,19 +57,6 @@ async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
             not_before=None,
             next_due=now,
         )
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _is_mended() -> sa.ColumnElement[bool]:
-    return sa.and_(
-        col(VirtualQueue.parked_reason).is_not(None),
-        ~col(VirtualQueue.is_paused),
-        col(Destination.is_enabled),
-        sa.or_(
-            col(VirtualQueue.parked_reason) == DESTINATION_DISABLED,
-            col(Destination.version) != col(VirtualQueue.parked_version),
-        ),
     )
 
 
@@ -95,7 +86,11 @@ async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
         await session.execute(
             sa.select(Ready, col(Delivery.workspace_id), col(Delivery.request_id))
             .join(Delivery, col(Delivery.id) == col(Ready.delivery_id))
-            .where(col(Ready.expires_at) <= now, col(Ready.call_id).is_(None))
+            .where(
+                col(Ready.expires_at) <= now,
+                col(Ready.call_id).is_(None),
+                col(Ready.job).is_(None),
+            )
             .limit(500)
             .with_for_update(of=Ready, skip_locked=True)
         )
@@ -108,7 +103,7 @@ async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:
                 at=now,
                 state=State.ARCHIVING,
                 detail="expired",
-                assurance=Assurance.ACKNOWLEDGED if row.job else Assurance.REQUESTED,
+                assurance=Assurance.REQUESTED,
                 attempt=row.attempt,
                 reason="expired",
             )

@@ -26,7 +26,7 @@ from app.delivery.carry import Answered
 from app.delivery.claim import Claimed, Lease, Traits, claim
 from app.delivery.due import Member
 from app.delivery.health import Sign
-from app.delivery.service import wake_job
+from app.delivery.queues import wake_job
 from app.demo.scenes import Scene, Turn
 from app.destinations import human_tasks
 from app.destinations.models import Destination, HumanTask

@@ -15,7 +15,7 @@ from app.compose import Runtime
 from app.core.clock import utc_now
 from app.core.logging import get_logger
 from app.crypto.keystore import HolderKey
-from app.demo import consents, history, newsletter
+from app.demo import activity, consents, history, newsletter
 from app.demo.consents import Past
 from app.demo.find import demo_workspace, first_site
 from app.demo.history import Busy, Rehearsed, Stage
@@ -100,6 +100,7 @@ async def tell(runtime: Runtime, script: Script) -> None:
     try:
         await _play(runtime, script)
         async with runtime.database.writing() as session:
+            await activity.count(session, script.workspace.id, script.began)
             audit.record(
                 session,
                 workspace_id=script.workspace.id,

@@ -35,7 +35,9 @@ log = get_logger(__name__)
 
 ConnectorType = type[AnyConnector]
 GROUP = "quittance.connectors"
-OPERATIONS = ("erase", "suppress", "unsuppress", "export", "lookup", "resolve", "poll", "test")
+OPERATIONS = (
+    "erase", "suppress", "unsuppress", "export", "lookup", "resolve", "poll", "callback", "test",
+)  # fmt: skip
 _NEEDED = ("erase", "suppress", "unsuppress", "lookup")
 _NOT_CONNECTORS = frozenset({"contract"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -200,7 +202,10 @@ def _check_contract(connector: ConnectorType) -> None:
         raise _Unfit(f"Give the connector at least one of the methods {', '.join(_NEEDED)}.")
     for name in OPERATIONS:
         method = getattr(connector, name, None)
-        if method and inspect.iscoroutinefunction(method) != (connector.runs_in == "loop"):
+        if name == "callback":
+            if method and inspect.iscoroutinefunction(method):
+                raise _Unfit("`callback` must be a plain function.")
+        elif method and inspect.iscoroutinefunction(method) != (connector.runs_in == "loop"):
             kind = "a coroutine" if connector.runs_in == "loop" else "a plain function"
             raise _Unfit(f'With runs_in = "{connector.runs_in}", `{name}` must be {kind}.')
 

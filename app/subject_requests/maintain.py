@@ -11,7 +11,9 @@ from sqlmodel import col
 from app.consent import links
 from app.core.db import hint_after_commit
 from app.core.logging import get_logger
-from app.delivery.models import Archived, Call, Delivery, DeliveryTransition
+from app.delivery import history, reports
+from app.delivery.models import Archived
+from app.notifications import alerts
 from app.notifications.postmen import FilePostman
 from app.notifications.service import Postman
 from app.receipts.models import Receipt
@@ -29,6 +31,7 @@ BITE = 500
 
 async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bool:
     """One pass; True when there is more to remove."""
+    await history.make_months(services.database, now)
     orphans = await forget.sweep_orphans(services, now)
     async with services.database.reading() as session:
         unlinked = await links.expired(session, now)
@@ -37,15 +40,18 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
         await idempotency.sweep(session, now)
         await suppression.sweep(session, now)
         await sessions.sweep(session, now)
+        await reports.drop_expired(session, now)
         await links.forget(session, unlinked)
         await _end_waiting(session, services, now)
         oldest = now - dt.timedelta(days=services.settings.request_record_days)
+        await alerts.sweep(session, oldest)
         await session.execute(sa.delete(AuditEntry).where(col(AuditEntry.at) < oldest))
     if isinstance(postman, FilePostman):
         postman.sweep(now - dt.timedelta(days=services.settings.forget_grace_days))
+    gone = await _remove_history(services, now)
     removed = await _remove_old(services, oldest)
-    if orphans or removed:
-        log.info("maintained", count=orphans + removed)
+    if orphans or gone or removed:
+        log.info("maintained", count=orphans + gone + removed)
     return removed == BITE
 
 
@@ -67,8 +73,24 @@ async def _end_waiting(session: AsyncSession, services: Services, now: dt.dateti
     hint_after_commit(session, "advance")
 
 
+async def _remove_history(services: Services, now: dt.datetime) -> int:
+    removed = await history.remove_activity(services.database, now)
+    return removed + await history.remove_old(
+        services.database, now - services.settings.history_kept, _is_remembered
+    )
+
+
+def _is_remembered(request_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Its person is not forgotten yet, so that it may still be shown, replayed or given up."""
+    return sa.exists().where(
+        col(SubjectRequest.id) == request_id, col(SubjectRequest.forgotten_at).is_(None)
+    )
+
+
 async def _remove_old(services: Services, oldest: dt.datetime) -> int:
-    """Forgotten requests past their record time, with everything that hangs on them."""
+    """Forgotten requests past their record time, with their receipts and timelines; the history of
+    their deliveries has gone before.
+    """
     async with services.database.writing() as session:
         rows = await session.execute(
             sa.select(col(SubjectRequest.id))
@@ -81,15 +103,6 @@ async def _remove_old(services: Services, oldest: dt.datetime) -> int:
         ids = [request_id for (request_id,) in rows]
         if not ids:
             return 0
-        deliveries = sa.select(col(Delivery.id)).where(col(Delivery.request_id).in_(ids))
-        calls = sa.select(col(DeliveryTransition.call_id)).where(
-            col(DeliveryTransition.delivery_id).in_(deliveries)
-        )
-        await session.execute(sa.delete(Call).where(col(Call.id).in_(calls)))
-        await session.execute(
-            sa.delete(DeliveryTransition).where(col(DeliveryTransition.delivery_id).in_(deliveries))
-        )
-        await session.execute(sa.delete(Delivery).where(col(Delivery.request_id).in_(ids)))
         for owned in (RequestEvent, Receipt, Archived):
             await session.execute(sa.delete(owned).where(col(owned.request_id).in_(ids)))
         await session.execute(sa.delete(SubjectRequest).where(col(SubjectRequest.id).in_(ids)))

@@ -37,6 +37,12 @@ class SubjectRequest(Main, table=True):
             postgresql_where=sa.text("next_step_at IS NOT NULL"),
             sqlite_where=sa.text("next_step_at IS NOT NULL"),
         ),
+        sa.Index(
+            "ix_subject_request_deadline",
+            "due_at",
+            postgresql_where=sa.text("completed_at IS NULL"),
+            sqlite_where=sa.text("completed_at IS NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)

@@ -2,104 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import uvicorn
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import expect
 
-from app.compose import Runtime
-from app.security import sessions
-from tests.dashboard.seeds import HOSTILE, PASSWORD, Person, Seeded, seed
-from tests.dashboard.site import make_runtime, make_site
-
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-
-
-@dataclass
-class Scene:
-    """The dashboard on a port, and a browser to look at it."""
-
-    url: str
-    runtime: Runtime
-    seeded: Seeded
-    browser: Browser
-    complaints: list[str] = field(default_factory=list)
-
-    async def page(self, person: Person | None = None, **options: object) -> Page:
-        context: BrowserContext = await self.browser.new_context(**options)  # type: ignore[arg-type]
-        if person is not None:
-            async with self.runtime.database.writing() as session:
-                token = await sessions.start(session, person.id, dt.datetime.now(dt.UTC))
-            await context.add_cookies(
-                [{"name": "quittance", "value": token, "url": self.url, "sameSite": "Strict"}]
-            )
-        page = await context.new_page()
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
-        page.on("pageerror", lambda error: self.complaints.append(f"error {error}"))
-        page.on("console", self._listen)
-        return page
-
-    def _listen(self, message: object) -> None:
-        if getattr(message, "type", "") in {"error", "warning"}:
-            self.complaints.append(getattr(message, "text", ""))
-
-    def pages(self) -> list[str]:
-        ids = self.seeded
-        return [
-            "",
-            "/requests",
-            *(f"/requests/{ids.requests[case]}" for case in ("overdue", "answer", "denied")),
-            "/tasks",
-            "/destinations",
-            *(f"/destinations/{each}" for each in ids.destinations.values()),
-            "/destinations/new",
-            "/destinations/new/sql",
-            "/sites",
-            f"/sites/{ids.site_id}",
-            "/consent",
-            "/suppressions",
-            "/keys",
-            "/team",
-            "/audit",
-            "/account",
-        ]
+from app.delivery.models import VirtualQueue
+from tests.browser.scene import Scene, opened
+from tests.dashboard.incident import Incident, seed_incident
+from tests.dashboard.seeds import HOSTILE, PASSWORD
 
 
 @pytest.fixture
 async def scene(
     tmp_path: Path, sqlite_url: str, sqlite_keystore_url: str, chromium_path: Path
 ) -> AsyncIterator[Scene]:
-    runtime = make_runtime(tmp_path / "data", sqlite_url, sqlite_keystore_url)
-    seeded = await seed(runtime, dt.datetime.now(dt.UTC))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            make_site(runtime), host="127.0.0.1", port=0, log_level="warning", lifespan="off"
-        )
-    )
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
-        found = Scene(f"http://127.0.0.1:{port}", runtime, seeded, browser)
+    async with opened(tmp_path / "data", sqlite_url, sqlite_keystore_url, chromium_path) as found:
         yield found
-        await browser.close()
-    server.should_exit = True
-    await running
-    await runtime.stop()
 
 
 async def test_signing_in_by_keyboard(scene: Scene):
@@ -187,4 +108,67 @@ async def test_the_preview_shows_the_draft_in_the_real_widget(scene: Scene):
     await page.goto(f"{scene.url}/dashboard/sites/{scene.seeded.site_id}")
     frame = page.frame_locator("iframe.preview")
     await expect(frame.locator("quittance-banner [data-action=reject]")).to_be_visible()
+    assert scene.complaints == []
+
+
+@pytest.fixture
+async def incident(scene: Scene) -> Incident:
+    return await seed_incident(scene.runtime, dt.datetime.now(dt.UTC))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_an_incident_fits_a_telephone(scene: Scene, incident: Incident, scheme: str):
+    page = await scene.page(
+        incident.operator, viewport={"width": 360, "height": 740}, color_scheme=scheme
+    )
+    paths = [
+        "queues",
+        *(f"queues/{each}" for each in incident.queues.values()),
+        f"deliveries/{incident.delivery_id}",
+        f"deliveries/{incident.finished_id}",
+    ]
+    for path in paths:
+        answer = await page.goto(f"{scene.url}/dashboard/{path}")
+        assert answer
+        assert answer.status == 200, path
+        over = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert over <= 0, path
+    assert scene.complaints == []
+
+
+async def test_an_incident_is_read_from_the_overview_down_without_javascript(
+    scene: Scene, incident: Incident
+):
+    page = await scene.page(incident.operator, java_script_enabled=False)
+    await page.goto(f"{scene.url}/dashboard")
+    await page.get_by_role("link", name="Mailing service").click()
+    await expect(page.get_by_text("Calls to it fail.")).to_be_visible()
+    await expect(page.get_by_role("img", name="Per quarter of an hour")).to_be_visible()
+    await page.locator("#waiting tbody tr").nth(1).get_by_role("link").click()
+    await expect(page.get_by_text("8 steps, 7 attempts")).to_be_visible()
+    await page.get_by_role("link", name="See the queue").click()
+    flush = page.get_by_role("button", name="Try all of it now")
+    await expect(flush).to_be_hidden()
+    await page.get_by_text("Flush", exact=True).click()
+    await flush.click()
+    await expect(page.get_by_role("status")).to_contain_text("Everything that waited is tried now")
+
+
+async def test_steps_open_over_the_list_and_outlive_its_renewal(scene: Scene, incident: Incident):
+    page = await scene.page(incident.operator)
+    await page.clock.install()
+    await page.goto(f"{scene.url}/dashboard/queues")
+    row = page.locator("tbody tr", has_text="Product analytics")
+    await row.get_by_role("button", name="Steps").focus()
+    await page.keyboard.press("Enter")
+    resume = page.get_by_role("button", name="Resume").locator("visible=true")
+    await expect(resume).to_be_visible()
+    async with scene.runtime.database.writing() as session:
+        (await session.get_one(VirtualQueue, incident.queues["idle"])).is_paused = True
+    await page.clock.fast_forward(11_000)
+    await expect(page.locator("tbody tr", has_text="Event archive")).to_contain_text("Paused")
+    await expect(resume).to_be_visible()
+    await resume.click()
+    await expect(page.get_by_role("status")).to_contain_text("The queue goes on")
+    await expect(row).not_to_contain_text("Parked")
     assert scene.complaints == []

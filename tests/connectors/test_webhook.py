@@ -23,6 +23,7 @@ from app.destinations.running import Runner, outcome_of
 from connectors.contract import (
     Call,
     Identifier,
+    NotAuthentic,
     Operation,
     Outcome,
     Person,
@@ -37,12 +38,14 @@ from connectors.contract import (
 from connectors.webhook import (
     LONGEST_WAIT,
     Webhook,
+    is_genuine,
     is_same_origin,
     job_of,
     job_outcome,
     key_of,
     outcomes,
     retry_after,
+    sign,
 )
 from tests.destinations.receiver import Receiver, receiver
 
@@ -411,3 +414,147 @@ async def test_nobody_listening_is_unreachable(webhook: Webhook):
     assert refused == retry("address_refused", parks=True)
     assert outcome_of(httpx.ConnectError("x")) == retry("unreachable")
     runner.close()
+
+
+# --- callbacks
+
+REPORT = {"type": "quittance.job", "job": "https://hook.example/jobs/7", "status": "done"}
+
+
+@pytest.fixture
+def signed() -> Webhook:
+    settings = Webhook.Settings.model_validate({"url": URL, "signing_secret": SECRET})
+    return Webhook(settings, cast(Tools, FakeTools(httpx.AsyncClient())))
+
+
+def headers_of(body: bytes, **changes: str) -> dict[str, str]:
+    """A callback as the endpoint's library signs it; ``changes`` (``_`` for ``-``) come after."""
+    now = dt.datetime.now(dt.UTC)
+    named = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Verifier(SECRET).sign("msg_1", now, body.decode()),
+    }
+    return named | {name.replace("_", "-"): value for name, value in changes.items()}
+
+
+def told(webhook: Webhook, message: object) -> object:
+    body = json.dumps(message).encode()
+    return webhook.callback(headers_of(body), body)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (REPORT, {REPORT["job"]: done()}),
+        (REPORT | {"job": "/jobs/7"}, {REPORT["job"]: done()}),
+        (REPORT | {"status": "absent"}, {REPORT["job"]: absent()}),
+        (REPORT | {"status": "failed"}, {REPORT["job"]: failed("destination_failed")}),
+        (REPORT | {"status": "error"}, {REPORT["job"]: failed("destination_error")}),
+        (
+            {"type": REPORT["type"], "job": REPORT["job"], "error": "bob@shop.example"},
+            {REPORT["job"]: failed("destination_error")},
+        ),
+        (REPORT | {"status": "pending"}, {REPORT["job"]: accepted(REPORT["job"])}),
+        (REPORT | {"status": ["done"]}, {REPORT["job"]: accepted(REPORT["job"])}),
+        (REPORT | {"type": "quittance.erase"}, {}),
+        ({}, {}),
+    ],
+)
+def test_a_callback_says_what_its_jobs_address_would(
+    signed: Webhook, message: object, expected: dict[str, Outcome]
+):
+    assert told(signed, message) == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        [], "done", None, REPORT | {"job": "https://evil.example/jobs/7"}, REPORT | {"job": 7},
+        REPORT | {"job": ""}, {"type": "quittance.job"},
+    ],
+)  # fmt: skip
+def test_a_genuine_body_that_names_no_job_of_ours_is_unreadable(signed: Webhook, message: object):
+    with pytest.raises(ValueError, match=r"job|object"):
+        told(signed, message)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 60_000])
+def test_a_genuine_body_that_is_no_json_is_unreadable(signed: Webhook, body: bytes):
+    with pytest.raises(ValueError, match=r"deep|Expecting"):
+        signed.callback(headers_of(body), body)
+
+
+def test_of_several_signatures_one_must_fit(signed: Webhook):
+    right = headers_of(b"{}")["webhook-signature"]
+    headers = headers_of(b"{}", webhook_signature=f"v1,AAAA v1a,BBBB {right}")
+    assert signed.callback(headers, b"{}") == {}
+
+
+@pytest.mark.parametrize(
+    ("off", "is_believed"), [(-301, False), (-299, True), (0, True), (299, True), (301, False)]
+)
+def test_a_callback_is_believed_for_five_minutes(off: int, is_believed: bool):
+    stamp = str(int(NOW.timestamp()) + off)
+    headers = {
+        "webhook-id": "msg_1", "webhook-timestamp": stamp,
+        "webhook-signature": sign(SECRET, "msg_1", stamp, b"{}"),
+    }  # fmt: skip
+    assert is_genuine(SECRET, headers, b"{}", NOW) is is_believed
+
+
+NOW_STAMP = str(int(NOW.timestamp()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"webhook_signature": ""},
+        {"webhook_signature": "v1,"},
+        {"webhook_signature": "v1,\u00fc"},
+        {"webhook_signature": f"v2,{sign(SECRET, 'msg_1', NOW_STAMP, b'{}')[3:]}"},
+        {"webhook_id": "msg_2"},
+        {"webhook_id": ""},
+        {"webhook_timestamp": "soon"},
+        {"webhook_timestamp": "\u0661\u0662"},
+        {"webhook_timestamp": "9" * 400},
+    ],
+)
+def test_hook_002_a_callback_that_is_not_signed_just_now_is_not_believed(
+    signed: Webhook, changes: dict[str, str]
+):
+    with pytest.raises(NotAuthentic):
+        signed.callback(headers_of(b"{}", **changes), b"{}")
+
+
+def test_a_full_stop_in_the_id_cannot_move_the_signed_bytes(signed: Webhook):
+    """``a.STAMP.1.{}`` is what ``a`` with the body ``1.{}`` signs, too."""
+    stamp = headers_of(b"")["webhook-timestamp"]
+    signature = sign(SECRET, f"{stamp}.x", stamp, b"{}")
+    headers = {
+        "webhook-id": f"{stamp}.x", "webhook-timestamp": stamp, "webhook-signature": signature,
+    }  # fmt: skip
+    with pytest.raises(NotAuthentic):
+        signed.callback(headers, b"{}")
+
+
+@given(st.binary(max_size=40), st.integers(0, 39))
+def test_no_other_body_fits_a_signature(body: bytes, at: int):
+    stamp = str(int(NOW.timestamp()))
+    headers = {
+        "webhook-id": "msg_1", "webhook-timestamp": stamp,
+        "webhook-signature": sign(SECRET, "msg_1", stamp, body),
+    }  # fmt: skip
+    assert is_genuine(SECRET, headers, body, NOW)
+    assert not is_genuine(SECRET, headers, body[:at] + b"\x00" + body[at:], NOW)
+
+
+def test_without_a_secret_nobody_is_believed():
+    plain = Webhook(Webhook.Settings(url=URL), cast(Tools, FakeTools(httpx.AsyncClient())))
+    with pytest.raises(NotAuthentic):
+        told(plain, REPORT)
+
+
+def test_our_own_calls_sent_back_to_us_say_nothing(signed: Webhook):
+    body = b'{"type":"quittance.erase","call_id":"call_1","people":[]}'
+    assert signed.callback(headers_of(body), body) == {}

@@ -26,6 +26,8 @@ from app.delivery.order import BOOSTED
 from app.destinations.catalogue import Catalogue, description
 from app.destinations.models import Destination, HumanTask
 from app.identity.models import PersonalValue
+from app.notifications import alerts
+from app.notifications.alerts import Found, Kind
 from app.security.models import AdminSession, AuditEntry, Role
 from app.sites.models import NoticeVersion, Site
 from app.subject_requests.models import SubjectRequest
@@ -66,6 +68,7 @@ async def test_an_empty_workspace_says_what_to_do_next(stage: Stage):
         "destinations": "No destinations yet",
         "sites": "No sites yet",
         "tasks": "Nothing waits for a hand",
+        "alerts": "All is well",
         "consent": "No choices in this period",
         "keys": "No keys yet",
         "suppressions": "Nobody is suppressed",
@@ -590,3 +593,48 @@ async def test_archived_deliveries_are_listed_and_replayed_by_destination_and_da
     async with stage.runtime.database.reading() as session:
         waiting = await session.get_one(Ready, stage.seeded.archived_delivery_id)
         assert waiting.rank == BOOSTED
+
+
+async def test_alerts_are_on_their_page_until_thirty_days_after_they_are_over(stage: Stage):
+    destinations = stage.seeded.destinations
+    found = [
+        Found(stage.seeded.workspace_id, kind, subject_id, detail)
+        for kind, subject_id, detail in (
+            (Kind.QUEUE_STUCK, destinations["manual"], {"since": "2026-11-25T10:04:09Z"}),
+            (Kind.DEADLINE_MISSED, stage.seeded.requests["overdue"], {}),
+            (Kind.DEADLINE_NEAR, stage.seeded.requests["overdue"], {}),
+        )
+    ]
+    settings = stage.runtime.settings
+    async with stage.runtime.database.writing() as session:
+        long_ago = stage.now - dt.timedelta(days=40)
+        await alerts.raise_alerts(session, settings, found[2:], long_ago)
+        old = await alerts.page(session, stage.seeded.workspace_id, is_open=True, limit=9)
+        await alerts.resolve(session, settings, [each.id for each in old], long_ago)
+        await alerts.raise_alerts(session, settings, found[:2], stage.now)
+    browser = await stage.signed_in(stage.seeded.viewer)
+    page = (await browser.get("/dashboard/alerts")).text
+    assert "Queue stuck" in page
+    assert "since 2026-11-25 10:04 UTC" in page
+    assert f"/dashboard/requests/{stage.seeded.requests['overdue']}" in page
+    assert "Deadline near" not in page
+    assert "4 failing" in (await browser.get("/dashboard")).text
+
+    async with stage.runtime.database.writing() as session:
+        standing = await alerts.page(session, stage.seeded.workspace_id, is_open=True, limit=9)
+        await alerts.resolve(session, settings, [each.id for each in standing], stage.now)
+    over = (await browser.get("/dashboard/alerts")).text
+    assert "All is well" in over
+    assert "Deadline missed" in over
+
+
+async def test_requests_are_shown_when_the_history_of_their_deliveries_is_gone(stage: Stage):
+    async with stage.runtime.database.writing() as session:
+        for table in ("ready", "delivery_transition", "delivery"):
+            await session.execute(sa.text(f"DELETE FROM {table}"))
+    browser = await stage.signed_in(stage.seeded.operator)
+
+    for page in ("/requests", "/tasks", f"/tasks?task={stage.seeded.task_id}"):
+        assert (await browser.get(f"/dashboard{page}")).status_code == 200, page
+    for case, request_id in stage.seeded.requests.items():
+        assert (await browser.get(f"/dashboard/requests/{request_id}")).status_code == 200, case

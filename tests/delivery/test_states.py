@@ -20,6 +20,7 @@ from app.delivery.states import (
     Step,
     backoff,
     judge,
+    wait_for,
     worst,
 )
 from connectors.contract import (
@@ -113,6 +114,50 @@ def test_a_job_is_given_up_exactly_when_its_time_is_over() -> None:
     assert judge(accepted("j"), at_the_end, CHANCE).reason == "no_confirmation"
 
 
+def test_a_job_is_asked_about_a_last_time_when_its_time_is_over() -> None:
+    almost_over = situation(job="j", job_since=NOW - 90 * DAY + MINUTE)
+
+    for answer in (accepted("j"), accepted("j", after=7 * DAY), retry("timeout")):
+        assert judge(answer, almost_over, CHANCE).due_at == NOW + MINUTE
+
+
+def test_a_job_has_its_own_time_and_not_that_of_the_delivery() -> None:
+    expired = situation(job="j", job_since=NOW - 60 * DAY, expires_at=NOW - 30 * DAY)
+
+    for answer in (accepted("j"), retry("timeout"), retry("unauthorized", parks=True)):
+        assert judge(answer, expired, CHANCE).state is State.AWAITING_CONFIRMATION
+    given_up = judge(retry("timeout"), situation(job="j", job_since=NOW - 90 * DAY), CHANCE)
+    assert (given_up.state, given_up.detail) == (State.DISCARDED, "unconfirmed")
+
+
+def test_a_poll_that_fails_is_no_reason_to_poll_more_often() -> None:
+    assert judge(retry("timeout"), WAITING, CHANCE).due_at == NOW + 5 * MINUTE
+    assert judge(retry("rate_limited", 3 * MINUTE), WAITING, CHANCE).due_at == NOW + 3 * MINUTE
+
+
+SECOND = dt.timedelta(seconds=1)
+SCHEDULE = (30 * SECOND, MINUTE, 5 * MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "waited", "wait"),
+    [
+        (SCHEDULE, dt.timedelta(), 30 * SECOND),
+        (SCHEDULE, 29 * SECOND, 30 * SECOND),
+        (SCHEDULE, 31 * SECOND, MINUTE),
+        (SCHEDULE, 92 * SECOND, 5 * MINUTE),
+        (SCHEDULE, 7 * MINUTE, 5 * MINUTE),
+        (SCHEDULE, 80 * DAY, 5 * MINUTE),
+        ((MINUTE,), dt.timedelta(), MINUTE),
+        ((MINUTE,), DAY, MINUTE),
+    ],
+)
+def test_the_waits_of_a_schedule_follow_each_other_and_the_last_is_repeated(
+    schedule: tuple[dt.timedelta, ...], waited: dt.timedelta, wait: dt.timedelta
+) -> None:
+    assert wait_for(schedule, waited) == wait
+
+
 def test_a_retry_waits_and_counts_an_attempt() -> None:
     step = judge(retry("timeout"), situation(attempt=3), CHANCE)
 
@@ -191,8 +236,11 @@ def test_every_answer_leads_somewhere_and_never_claims_more_than_was_seen(
         assert read_back
     if step.state is State.AWAITING_CONFIRMATION:
         assert step.job is not None
-    if verdict is Verdict.RETRY and step.due_at is not None:
-        assert step.due_at < known.expires_at
+    if step.due_at is not None:
+        if step.state is State.AWAITING_CONFIRMATION:
+            assert step.due_at <= (known.job_since or NOW) + known.gives_up_after
+        else:
+            assert step.due_at < known.expires_at
 
 
 @given(attempt=st.integers(0, 10**9), seed=st.integers())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime as dt
 import json
 import sqlite3
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 
 from app import bootstrap
 from app.core.clock import utc_now
+from app.delivery.activity import WEEK, slot_of
 from app.demo import cast, past, seed, store
 from app.demo.newsletter import Newsletter
 from app.demo.scenes import ENDED
@@ -23,6 +25,15 @@ from app.sites import script
 from tests.demo.conftest import Demo, Start
 
 FORMER = {cast.email_of(name) for name in cast.FORMER}
+
+
+def moment(micros: int) -> dt.datetime:
+    """As SQLite keeps it."""
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)
+
+
+def micros(at: dt.datetime) -> int:
+    return (at - moment(0)) // dt.timedelta(microseconds=1)
 
 
 async def receipts_of(demo: Demo) -> list[tuple[str, dict[str, Any]]]:
@@ -60,9 +71,30 @@ async def test_a_second_start_changes_nothing(start: Start) -> None:
             path.name: path.read_bytes() for path in demo.places.root.rglob("*.ndjson*")
         } == files
 
-    for table in ("virtual_queue", "ready", "delivery_transition", "call", "open_call"):
+    asked_again = ("virtual_queue", "ready", "delivery_transition", "call", "open_call")
+    for table in (*asked_again, "queue_activity"):
         before.pop(table), after.pop(table)  # the open human task is asked about again
     assert after == before
+
+
+async def test_the_activity_is_that_of_the_deliveries(start: Start) -> None:
+    async with start() as demo:
+        (began,) = await demo.rows("SELECT created_at FROM workspace")
+        counted = await demo.rows(
+            "SELECT queue_id, sum(count) FROM queue_activity WHERE event LIKE 'succeeded:%' "
+            "GROUP BY queue_id"
+        )
+        until = slot_of(moment(began[0]) + past.OPENED)
+        done = await demo.rows(
+            "SELECT d.destination_id, count(*) FROM delivery d "
+            "JOIN delivery_transition t ON t.delivery_id = d.id "
+            "WHERE t.state = 'succeeded' AND t.attempt > 0 AND t.at >= :since AND t.at < :until "
+            "GROUP BY d.destination_id",
+            since=micros(until - WEEK),
+            until=micros(until),
+        )
+    assert counted
+    assert dict(map(tuple, counted)) == dict(map(tuple, done))
 
 
 async def test_an_interrupted_past_is_told_to_its_end(

@@ -56,6 +56,7 @@ def test_an_own_file_is_a_connector(tmp_path: Path):
         (GOOD.replace("title =", "name ="), "title"),
         (GOOD.replace("erase", "wipe"), "at least one"),
         (GOOD.replace("async def", "def"), "must be a coroutine"),
+        (GOOD + "\n    async def callback(self, headers, body):\n        pass\n", "plain function"),
         (GOOD.replace("class Settings(ConnectorSettings)", "class Settings"), "Settings"),
     ],
 )

@@ -43,6 +43,7 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Instanc
         "QUITTANCE_KEYSTORE_URL": new_database(None),
         "QUITTANCE_BROKER_URL": request.getfixturevalue(f"{request.param}_url"),
         "QUITTANCE_PORT": str(free_port()),
+        "QUITTANCE_WORKER_METRICS_PORT": str(free_port()),
     }
     yield from _running(Distributed(tmp_path / "data", environment))
 

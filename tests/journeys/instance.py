@@ -136,6 +136,11 @@ class Instance:
 
         return wait_for(look, f"{request_id} to settle")
 
+    def watched_at(self) -> str:
+        """Where health and metrics of the process are that delivers."""
+        port = self.environment.get("QUITTANCE_WORKER_METRICS_PORT")
+        return f"http://127.0.0.1:{port}" if port else self.base_url
+
     def logs(self) -> str:
         """All that the processes wrote."""
         return "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))

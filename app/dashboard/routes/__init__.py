@@ -6,11 +6,14 @@ from app.dashboard.access import router
 from app.dashboard.render import render_problem
 from app.dashboard.routes import (
     account,
+    alerts,
     archived,
     consent,
+    deliveries,
     destinations,
     lists,
     overview,
+    queues,
     requests,
     sites,
     static,
@@ -20,11 +23,14 @@ from app.dashboard.routes import (
 
 __all__ = [
     "account",
+    "alerts",
     "archived",
     "consent",
+    "deliveries",
     "destinations",
     "lists",
     "overview",
+    "queues",
     "render_problem",
     "requests",
     "router",

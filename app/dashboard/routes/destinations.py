@@ -18,17 +18,16 @@ from app.core.http import Reading
 from app.dashboard import forms, present
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import page, redirect
+from app.dashboard.routes import queues
 from app.dashboard.routes.account import type_password_again
 from app.dashboard.views import destinations as views
 from app.dashboard.views import schema_forms
 from app.dashboard.views.requests import Option
-from app.delivery import service as deliveries
 from app.destinations import service
 from app.destinations.catalogue import Catalogue, NoConnector, description
 from app.destinations.models import Destination
 from app.destinations.schemas import DestinationChange, DestinationIn
 from app.destinations.settings import prepare
-from app.security import audit
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes
@@ -198,28 +197,10 @@ async def test_destination(destination_id: str, request: Request, operator: Sign
 @router.post("/destinations/{destination_id}/queue")
 async def change_queue(destination_id: str, request: Request, operator: SignedIn) -> Response:
     """Pause, resume, boost or flush."""
-    form = await forms.read(request)
-    now = utc_now()
-    database = request.app.state.database
     try:
-        action = forms.text(form, "action", limit=10)
-        if action not in set(deliveries.QueueAction):
-            raise Invalid("Choose one of pause, resume, boost, flush.")
-        async with database.writing() as session:
-            await views.find(session, operator, destination_id)
-            await deliveries.change_queue(
-                session, operator.workspace_id, destination_id, deliveries.QueueAction(action), now
-            )
-            audit.record(
-                session,
-                workspace_id=operator.workspace_id,
-                actor=operator.actor,
-                verb=f"queue_{action}",
-                target=destination_id,
-                now=now,
-            )
+        action = await queues.change(request, operator, destination_id)
     except Problem as problem:
-        async with database.reading() as session:
+        async with request.app.state.database.reading() as session:
             return await _page(request, operator, session, destination_id, problem)
     return redirect(f"/dashboard/destinations/{destination_id}", action)
 

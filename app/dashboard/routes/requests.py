@@ -17,7 +17,6 @@ from app.dashboard.access import SignedIn, router
 from app.dashboard.render import HEADERS, page, redirect
 from app.dashboard.views import requests as views
 from app.dashboard.views.paging import Position
-from app.delivery import service as deliveries
 from app.identity import vault
 from app.identity.normalise import normalise
 from app.security import audit
@@ -149,7 +148,7 @@ async def extend(request_id: str, request: Request, operator: SignedIn) -> Respo
             request_id,
             operator.actor,
             int(days),
-            _reason(form),
+            reason_of(form),
             now,
         )
 
@@ -163,7 +162,7 @@ async def hold(request_id: str, request: Request, operator: SignedIn) -> Respons
 
     async def work(session: AsyncSession) -> object:
         return await decide.hold(
-            session, operator.workspace_id, request_id, operator.actor, _reason(form), now
+            session, operator.workspace_id, request_id, operator.actor, reason_of(form), now
         )
 
     return await _step(request, operator, request_id, "held", work)
@@ -223,61 +222,12 @@ async def answer(request_id: str, request: Request, operator: SignedIn) -> Respo
     return await _step(request, operator, request_id, "answered", work)
 
 
-@router.post("/deliveries/{delivery_id}/replay")
-async def replay(delivery_id: str, request: Request, operator: SignedIn) -> Response:
-    now = utc_now()
-    await request.app.state.archive.mend(deliveries.Selection(operator.workspace_id, delivery_id))
-
-    async def work(session: AsyncSession) -> object:
-        await deliveries.replay(session, operator.workspace_id, delivery_id, now)
-        audit.record(
-            session,
-            workspace_id=operator.workspace_id,
-            actor=operator.actor,
-            verb="replay",
-            target=delivery_id,
-            now=now,
-        )
-        return None
-
-    return await _step(
-        request, operator, await _request_of(request, operator, delivery_id), "replayed", work
-    )
-
-
-@router.post("/deliveries/{delivery_id}/waive")
-async def waive(delivery_id: str, request: Request, operator: SignedIn) -> Response:
-    form = await forms.read(request)
-    now = utc_now()
-
-    async def work(session: AsyncSession) -> object:
-        await decide.waive(
-            session,
-            _services(request),
-            operator.workspace_id,
-            delivery_id,
-            operator.actor,
-            _reason(form),
-            now,
-        )
-        return None
-
-    return await _step(
-        request, operator, await _request_of(request, operator, delivery_id), "waived", work
-    )
-
-
-async def _request_of(request: Request, operator: Operator, delivery_id: str) -> str:
-    async with request.app.state.database.reading() as session:
-        return (await deliveries.get(session, operator.workspace_id, delivery_id)).request_id
-
-
 def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _reason(form: FormData) -> str:
+def reason_of(form: FormData) -> str:
     reason = forms.text(form, "reason", limit=500)
     if not reason:
         raise Invalid("Give a reason; it stands in the timeline and the audit log.")

@@ -27,6 +27,7 @@ LISTED = 100
 class Row:
     """One delivery; ``operation`` is empty where the database has lost it."""
 
+    delivery_id: str
     request_id: str
     destination: str
     operation: str
@@ -81,6 +82,7 @@ async def archived(
     return ArchivedList(
         rows=[
             Row(
+                delivery_id=each.delivery_id,
                 request_id=each.request_id,
                 destination=name,
                 operation=present.words(operation or ""),

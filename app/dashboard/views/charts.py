@@ -62,21 +62,96 @@ def stacked_bars(
     days: Sequence[dt.date], counts: Mapping[dt.date, Sequence[int]], names: Sequence[str]
 ) -> StackedBars:
     """One column per day; ``counts`` holds a number per name, drawn from the bottom up."""
-    pitch, height = 10, 100
     top = nice_top(max((sum(each) for each in counts.values()), default=0))
-    columns = []
-    for index, each in enumerate(days):
-        bars, said, y = [], [], float(height)
-        for series, (name, count) in enumerate(zip(names, counts.get(each, ()), strict=False), 1):
-            if count:
-                said.append(f"{name} {count}")
-                size = count * height / top
-                y -= size
-                bars.append(Bar(index * pitch + 1, round(y, 2), pitch - 2, round(size, 2), series))
-        columns.append(Column(f"{each:%-d %b}: {', '.join(said) or 'none'}", tuple(bars)))
+    columns = tuple(
+        _column(index, f"{each:%-d %b}", counts.get(each, ()), names, top)
+        for index, each in enumerate(days)
+    )
     stride = _stride(len(days))
     labels = tuple(f"{days[at + stride // 2]:%-d %b}" for at in range(0, len(days), stride))
-    return StackedBars(pitch * len(days), height, top, tuple(columns), labels)
+    return StackedBars(_PITCH * len(days), _HEIGHT, top, columns, labels)
+
+
+_PITCH, _HEIGHT = 10, 100
+
+
+def _column(
+    index: int, label: str, counts: Sequence[int], names: Sequence[str], top: int
+) -> Column:
+    bars, said, y = [], [], float(_HEIGHT)
+    for series, (name, count) in enumerate(zip(names, counts, strict=False), 1):
+        if count:
+            said.append(f"{name} {count}")
+            size = count * _HEIGHT / top
+            y -= size
+            bars.append(Bar(index * _PITCH + 1, round(y, 2), _PITCH - 2, round(size, 2), series))
+    return Column(f"{label}: {', '.join(said) or 'none'}", tuple(bars))
+
+
+@dataclass(frozen=True, slots=True)
+class LineBars:
+    """Stacked bars with a line over them, on one scale; ``labels`` begin equal groups of
+    columns.
+    """
+
+    width: int
+    height: int
+    top: int
+    columns: tuple[Column, ...]
+    points: str
+    labels: tuple[str, ...]
+
+
+def line_bars(
+    names: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    line: Sequence[int],
+    series: Sequence[str],
+    line_name: str,
+    labels: int,
+) -> LineBars:
+    """One column per name; ``labels`` of them are written below, evenly."""
+    top = nice_top(max((*map(sum, counts), *line), default=0))
+    columns = tuple(
+        _column(index, f"{name}, {line[index]} {line_name}", counts[index], series, top)
+        for index, name in enumerate(names)
+    )
+    points = " ".join(
+        f"{index * _PITCH + _PITCH // 2},{round(_HEIGHT - value * _HEIGHT / top, 2)}"
+        for index, value in enumerate(line)
+    )
+    return LineBars(
+        _PITCH * len(names), _HEIGHT, top, columns, points, tuple(names[:: len(names) // labels])
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptBar:
+    """How many succeeded on one attempt; ``width`` is of 100."""
+
+    name: str
+    count: int
+    width: float
+
+
+MOST_ATTEMPTS = 10
+
+
+def attempt_bars(succeeded: Mapping[int, int]) -> list[AttemptBar]:
+    """Attempts one by one up to the tenth, the rest together; none after the last that helped."""
+    counts = [succeeded.get(attempt, 0) for attempt in range(1, MOST_ATTEMPTS + 1)]
+    later = sum(count for attempt, count in succeeded.items() if attempt > MOST_ATTEMPTS)
+    names = [str(attempt) for attempt in range(1, MOST_ATTEMPTS + 1)]
+    while counts and not counts[-1] and not later:
+        counts.pop()
+    if later:
+        names.append(f"{MOST_ATTEMPTS + 1} and more")
+        counts.append(later)
+    most = max(counts, default=0) or 1
+    return [
+        AttemptBar(name, count, round(100 * count / most, 2))
+        for name, count in zip(names, counts, strict=False)
+    ]
 
 
 def _stride(count: int) -> int:

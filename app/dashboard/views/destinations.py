@@ -12,7 +12,7 @@ from sqlmodel import col
 from app.core.errors import NotFound
 from app.dashboard import present
 from app.dashboard.present import Badge
-from app.delivery import service as deliveries
+from app.delivery import queues
 from app.destinations.models import Destination
 from app.security.sessions import Operator
 
@@ -42,6 +42,10 @@ class Health:
     tested_at: dt.datetime | None
     test_error: str | None
 
+    @property
+    def is_queue_trouble(self) -> bool:
+        return self.is_parked or self.is_paused or self.breaker != "closed"
+
 
 async def healths(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[Health]:
     """All live destinations by name."""
@@ -50,10 +54,9 @@ async def healths(session: AsyncSession, workspace_id: str, now: dt.datetime) ->
         .where(col(Destination.workspace_id) == workspace_id, col(Destination.deleted_at).is_(None))
         .order_by(sa.func.lower(col(Destination.name)), col(Destination.id))
     )
-    queues = {
-        each["destination_id"]: each for each in await deliveries.queues(session, workspace_id, now)
-    }
-    return [health_of(each, queues.get(each.id)) for each in rows.scalars()]
+    shown = await queues.shown(session, workspace_id, now)
+    by_id = {each["destination_id"]: each for each in shown}
+    return [health_of(each, by_id.get(each.id)) for each in rows.scalars()]
 
 
 def health_of(destination: Destination, queue: dict[str, object] | None) -> Health:
@@ -112,7 +115,7 @@ async def find(session: AsyncSession, operator: Operator, destination_id: str) -
 
 
 async def health(session: AsyncSession, destination: Destination, now: dt.datetime) -> Health:
-    queues = await deliveries.queues(session, destination.workspace_id, now)
+    rows = await queues.shown(session, destination.workspace_id, now)
     return health_of(
-        destination, next((q for q in queues if q["destination_id"] == destination.id), None)
+        destination, next((q for q in rows if q["destination_id"] == destination.id), None)
     )

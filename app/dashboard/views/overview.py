@@ -12,9 +12,11 @@ from sqlmodel import col
 
 from app.dashboard import present
 from app.dashboard.present import Badge
+from app.dashboard.views.alerts import AlertRow, stuck
 from app.dashboard.views.charts import Sparkline, sparkline
 from app.dashboard.views.consent import daily_counts, days_back
 from app.dashboard.views.destinations import Health, healths
+from app.dashboard.views.queues import percent
 from app.dashboard.views.requests import (
     DUE_AT,
     IS_OPEN,
@@ -23,6 +25,8 @@ from app.dashboard.views.requests import (
     RequestRow,
     row_of,
 )
+from app.delivery import activity
+from app.delivery.activity import WEEK
 from app.delivery.models import Archived
 from app.destinations.models import Destination, HumanTask
 from app.security.sessions import Operator
@@ -53,6 +57,15 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """What the delivery engine did in a week; ``saved`` is a share in words."""
+
+    succeeded: int
+    saved: str
+    oldest_due_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     verdict: str
     tone: str
@@ -61,6 +74,7 @@ class Overview:
     waiting: list[Item]
     failing: list[Item]
     recent: list[RequestRow]
+    engine: Engine
     consent: Sparkline
     consent_total: int
     consent_days: int
@@ -79,8 +93,10 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
     ]
     tasks = await _open_tasks(session, workspace_id)
     task_count = await _task_count(session, workspace_id)
-    troubled = [each for each in await healths(session, workspace_id, now) if each.is_trouble]
+    destinations = await healths(session, workspace_id, now)
+    troubled = [each for each in destinations if each.is_trouble]
     archived, archived_count = await _archived(session, workspace_id)
+    waiting_queues = await stuck(session, workspace_id, [each.id for each in troubled], _LISTED)
     tiles = [
         _tile("Overdue", counts[0], "/dashboard/requests?status=overdue", "bad"),
         _tile("Due within 72 hours", counts[1], "/dashboard/requests?status=soon", "warn"),
@@ -94,7 +110,8 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
         _tile("Open requests", counts[4], "/dashboard/requests?status=open", ""),
     ]
     values = await _consent_per_day(session, workspace_id, now)
-    verdict, tone = _verdict(counts, task_count, len(troubled), archived_count)
+    failing = len(troubled) + archived_count + len(waiting_queues)
+    verdict, tone = _verdict(counts, task_count, failing)
     return Overview(
         verdict=verdict,
         tone=tone,
@@ -110,30 +127,43 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
             ),
             *tasks,
         ][:_LISTED],
-        failing=[*(_health_item(each) for each in troubled), *archived][:_LISTED],
+        failing=[
+            *(_health_item(each) for each in troubled),
+            *(_alert_item(each) for each in waiting_queues),
+            *archived,
+        ][:_LISTED],
         recent=[
             row_of(each, now)
             for each in await _requests(session, mine, col(SubjectRequest.id).desc(), 8)
         ],
+        engine=await _engine(session, workspace_id, destinations, now),
         consent=sparkline(values),
         consent_total=sum(values),
         consent_days=len(values),
     )
 
 
+async def _engine(
+    session: AsyncSession, workspace_id: str, destinations: list[Health], now: dt.datetime
+) -> Engine:
+    week = await activity.total_of_all(session, workspace_id, activity.slot_of(now) - WEEK)
+    due = [each.oldest_due_at for each in destinations if each.oldest_due_at]
+    return Engine(week.succeeded_count, percent(week.saved_share), min(due, default=None))
+
+
 def _tile(text: str, count: int, href: str, tone: str) -> Tile:
     return Tile(text, count, href, tone if count else "quiet")
 
 
-def _verdict(counts: list[int], tasks: int, troubled: int, archived: int) -> tuple[str, str]:
+def _verdict(counts: list[int], tasks: int, failing: int) -> tuple[str, str]:
     """One sentence that answers the page's question."""
     overdue, soon, approval, answer, _ = counts
     waiting = approval + answer + tasks
     said = []
     if overdue:
         said.append(f"{_n(overdue, 'request')} overdue")
-    if troubled or archived:
-        said.append(f"{troubled + archived} failing")
+    if failing:
+        said.append(f"{failing} failing")
     if waiting:
         said.append(f"{waiting} waiting for you")
     if soon:
@@ -141,7 +171,7 @@ def _verdict(counts: list[int], tasks: int, troubled: int, archived: int) -> tup
     if not said:
         return "Nothing is late, failing or waiting for you.", "good"
     text = ", ".join(said)
-    return f"{text[0].upper()}{text[1:]}.", "bad" if overdue or troubled or archived else "warn"
+    return f"{text[0].upper()}{text[1:]}.", "bad" if overdue or failing else "warn"
 
 
 def _n(count: int, word: str) -> str:
@@ -181,7 +211,12 @@ def _request_item(request: SubjectRequest, now: dt.datetime) -> Item:
 
 
 def _health_item(health: Health) -> Item:
-    return Item(health.name, f"/dashboard/destinations/{health.id}", health.badge, health.detail)
+    area = "queues" if health.is_queue_trouble else "destinations"
+    return Item(health.name, f"/dashboard/{area}/{health.id}", health.badge, health.detail)
+
+
+def _alert_item(alert: AlertRow) -> Item:
+    return Item(alert.subject, alert.href, alert.badge, "raised", alert.raised_at)
 
 
 async def _task_count(session: AsyncSession, workspace_id: str) -> int:

@@ -44,6 +44,13 @@ class Position:
     def after(self) -> str | None:
         return self.cursors.read(self._scope, self.cursor)
 
+    @property
+    def here(self) -> str:
+        """The address of this very page."""
+        asked = {**self.filters, "cursor": self.cursor}
+        query = urlencode({name: value for name, value in asked.items() if value})
+        return f"{self.path}?{query}" if query else self.path
+
     def page(self, rows: Sequence[Row], last_id: str, size: int = SIZE) -> tuple[list[Row], Pager]:
         """The rows of this page; ``rows`` has one more when there is a next page.
 

@@ -23,6 +23,7 @@ from app.dashboard.views.paging import SIZE, Pager, Position
 from app.dashboard.views.people import names_of
 from app.delivery import service as deliveries
 from app.delivery.models import Delivery, DeliveryTransition, Ready
+from app.delivery.states import SETTLED
 from app.destinations.models import Destination
 from app.identity import vault
 from app.identity.models import PersonalValue
@@ -481,17 +482,14 @@ def _delivery(
 ) -> DeliveryView:
     last = transitions[-1] if transitions else None
     state = last.state if last else "awaiting_scheduling"
-    is_settled = state in {"succeeded", "discarded"}
-    badge = present.badge(present.DELIVERY_STATE, state)
-    if is_settled and last and last.detail:
-        badge = present.badge(present.DELIVERY_DETAIL, last.detail)
+    is_settled = state in SETTLED
     return DeliveryView(
         id=delivery.id,
         destination_id=delivery.destination_id,
         destination=destination.name if destination else "a deleted destination",
         connector=destination.connector if destination else "",
         operation=present.words(delivery.operation),
-        badge=badge,
+        badge=delivery_badge(last) if last else present.badge(present.DELIVERY_STATE, state),
         assurance=present.ASSURANCE.get(last.assurance if last else "requested", ""),
         reason=present.words(last.reason) if last and last.reason else "",
         attempt=last.attempt if last else 0,
@@ -500,6 +498,13 @@ def _delivery(
         steps=[_step(each) for each in transitions],
         can_replay=state in {"archiving", "archived"} and operator.may(Role.OPERATOR),
     )
+
+
+def delivery_badge(last: DeliveryTransition) -> Badge:
+    """The state; once settled, what came out."""
+    if last.state in SETTLED and last.detail:
+        return present.badge(present.DELIVERY_DETAIL, last.detail)
+    return present.badge(present.DELIVERY_STATE, last.state)
 
 
 def _step(transition: DeliveryTransition) -> Step:
