@@ -144,14 +144,13 @@ class Stage:
     # What is done to the service
 
     def run_out_of_time(self, destination: Destination) -> int:
-        """Let all that waits for a retry there expire now; how many do."""
+        """Let all that waits there expire now, once everybody does; how many do."""
         ready, past = table_of(Ready), dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
         with self.engine.begin() as connection:
             waiting = connection.execute(
                 sa.select(ready.c.delivery_id).where(
                     ready.c.queue_id == self.ids[destination.name],
                     ready.c.call_id.is_(None),
-                    ready.c.attempt > 0,
                 )
             )
             found = list(waiting.scalars())
@@ -211,8 +210,15 @@ class Stage:
     def arm(self, role: str, failpoint: str) -> subprocess.Popen[str]:
         """Start a process anew, to die or stop at this place."""
         self.instance.end(role, signal.SIGTERM)
+        before = self.logged("worker_started")
         self._launch(role, **{VARIABLE: failpoint})
+        if role == "worker":
+            wait_for(lambda: self.logged("worker_started") > before, "the worker to start")
         return self.instance.process(role)
+
+    def logged(self, event: str) -> int:
+        """How often a log line of this name was written."""
+        return self.instance.logs().count(f'"event": "{event}"')
 
     def restart(self, role: str) -> None:
         """A killed process as its supervisor would start it: unarmed."""
