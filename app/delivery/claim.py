@@ -350,6 +350,7 @@ async def _take(
     taken: list[tuple[Lease, list[Member]]] = []
     for held in leases:
         if held.queue_id not in wanted:
+            _charge(held, (), 0, quantum, now)  # a spent window says when it opens again
             continue
         members = found.get(held.queue_id, [])
         calls = _shared(group(members, held.traits.batch), allowed[held.queue_id])
@@ -357,6 +358,12 @@ async def _take(
         held.is_drained = not _may_have_more(wanted[held.queue_id], members)
         taken += [(held, each) for each in calls]
     await _write_calls(session, taken, now)
+    spent = [
+        {"id": held.queue_id, "windows": held.windows, "budget": held.budget.dump()}
+        for held in leases
+        if held.calls and held.traits.limits
+    ]
+    await bulk.update(session, VirtualQueue, ("id",), spent)  # a crash must not forget them
 
 
 def _shared(calls: Sequence[list[Member]], room: int) -> list[list[Member]]:
