@@ -32,7 +32,7 @@ COUNTS = (
 def render(results: Sequence[Result], skipped: Mapping[str, str]) -> str:
     """The table, then what broke in words, then the verdict as the last line."""
     rows: dict[str, list[Result]] = defaultdict(list)
-    for each in results:
+    for each in sorted(results, key=lambda one: one.scenario.partition(":")[0]):
         rows[each.scenario].append(each)
     width = max(map(len, rows), default=8)
     lines = ["", MEANING, "", _line("scenario", COUNTS, INVARIANTS, width)]

@@ -39,7 +39,7 @@ from tests.faults.history import Delivery, Fault, History, Hit, Person, Request,
 from tests.running import BOB, CAROL, Asked, Double, Service, running
 from tests.subject_requests.test_states import TABLE
 
-EXAMPLES = int(os.environ.get("FAULT_MIXTURES", "8"))
+EXAMPLES = int(os.environ.get("FAULT_MIXTURES", "6"))
 WORDS = {Verdict.DONE: "done", Verdict.ABSENT: "absent", Verdict.ACCEPTED: "accepted"}
 ANSWERS: list[Outcome | None] = [
     done(), absent(), failed("no"), retry("down"), accepted("job 1"), accepted(), None,
@@ -313,6 +313,7 @@ class Mixture(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 * EXAMPLES)
 def test_whatever_happens_the_history_is_sound(sqlite_templates: dict[str, Path]) -> None:
     Mixture.templates = sqlite_templates

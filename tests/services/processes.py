@@ -79,6 +79,7 @@ def launch(
             group=None if user is None else ids(user)[1],
             extra_groups=None if user is None else [],
         )
+    child.returncode = 0  # it outlives this object on purpose; `stop` reaps it
     return Process(child.pid, start_time(child.pid) or "")
 
 
