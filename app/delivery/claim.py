@@ -25,6 +25,7 @@ from app.delivery.health import Breaker, Sign, sign_of
 from app.delivery.limits import Budget
 from app.delivery.models import Call, OpenCall, Ready, VirtualQueue
 from app.delivery.states import WISH_CAP
+from app.delivery.turns import share
 from app.destinations.models import Destination
 from connectors.contract import Outcome, Verdict, Window
 
@@ -48,6 +49,7 @@ class Traits:
     batch: int
     limits: tuple[Window, ...]
     concurrency: int
+    timeout: dt.timedelta
     poll_every: dt.timedelta
     gives_up_after: dt.timedelta
 
@@ -122,13 +124,21 @@ class Lease:
         return is_open or self.parked is not None or self.told_to_wait is not None
 
     def learn(
-        self, call: Claimed, outcomes: Collection[Outcome], now: dt.datetime, jitter: float
+        self,
+        call: Claimed,
+        outcomes: Collection[Outcome],
+        took: dt.timedelta,
+        now: dt.datetime,
+        jitter: float,
     ) -> None:
         """What an answer says of the destination; ``jitter`` in 0..1."""
-        sign = sign_of(outcomes)
-        self.signs.append(sign)
-        self.breaker = self.breaker.after(sign, now, jitter)
-        self.retries_gone_well += sign is Sign.WELL and call.is_retry
+        sign = sign_of(outcomes, took, self.traits.timeout)
+        went_well = sign in {Sign.WELL, Sign.SLOW}
+        # A poll that fails keeps nobody from being erased.
+        if call.job is None or went_well or self.breaker.probing:
+            self.signs.append(sign)
+            self.breaker = self.breaker.after(sign, now, jitter)
+        self.retries_gone_well += went_well and call.is_retry
         for each in outcomes:
             if each.parks:
                 self.parked = each.reason or "refused"
@@ -340,13 +350,26 @@ async def _take(
     taken: list[tuple[Lease, list[Member]]] = []
     for held in leases:
         if held.queue_id not in wanted:
+            _charge(held, (), 0, quantum, now)  # a spent window says when it opens again
             continue
         members = found.get(held.queue_id, [])
-        calls = group(members, held.traits.batch)[: allowed[held.queue_id]]
+        calls = _shared(group(members, held.traits.batch), allowed[held.queue_id])
         _charge(held, calls, allowed[held.queue_id], quantum, now)
         held.is_drained = not _may_have_more(wanted[held.queue_id], members)
         taken += [(held, each) for each in calls]
     await _write_calls(session, taken, now)
+    spent = [
+        {"id": held.queue_id, "windows": held.windows, "budget": held.budget.dump()}
+        for held in leases
+        if held.calls and held.traits.limits
+    ]
+    await bulk.update(session, VirtualQueue, ("id",), spent)  # a crash must not forget them
+
+
+def _shared(calls: Sequence[list[Member]], room: int) -> list[list[Member]]:
+    work = [each for each in calls if each[0].job is None]
+    polls = [each for each in calls if each[0].job is not None]
+    return share(work, polls, room)
 
 
 def _wanted(held: Lease, calls: int) -> due.Wanted:
@@ -357,8 +380,10 @@ def _wanted(held: Lease, calls: int) -> due.Wanted:
 
 def _may_have_more(wanted: due.Wanted, members: Sequence[Member]) -> bool:
     """Whether a limit of ours ended the reading, and not the queue."""
-    started = sum(member.is_started for member in members)
-    return len(members) >= wanted.most or started >= wanted.most_started
+    polls = sum(member.job is not None for member in members)
+    started = sum(member.is_started and member.job is None for member in members)
+    most_of_a_kind = max(polls, len(members) - polls)
+    return most_of_a_kind >= wanted.most or started >= wanted.most_started
 
 
 def _allowed(held: Lease, quantum: int, now: dt.datetime) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import bulk
 from app.core.db import Id, Moment, is_postgresql, table_of
 from app.delivery.models import Delivery, Ready
-from app.delivery.order import FRESH, STARTED, URGENT, last_urgent
+from app.delivery.order import FRESH, STARTED, URGENT, WAITING, last_urgent
 
 ready, delivery = table_of(Ready), table_of(Delivery)
 
@@ -41,7 +41,7 @@ class Member:
     @property
     def is_started(self) -> bool:
         """Its person is begun with: a retry, a poll, a later phase, or another destination's."""
-        return self.rank in {URGENT, STARTED}
+        return self.rank in {URGENT, STARTED, WAITING}
 
     @property
     def is_retry(self) -> bool:
@@ -73,7 +73,9 @@ _JOB = (
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How many deliveries of a queue: in all, and of those already started."""
+    """How many deliveries of a queue: in all, and of those already started. On top of that come up
+    to ``most`` that wait for a job.
+    """
 
     queue_id: str
     most: int
@@ -196,12 +198,31 @@ def _picked(
                 sa.type_coerce(eager_before, Moment()).is_not(None),
             )
         )
-    found = sa.union_all(*parts).subquery("found")
-    return (
-        sa.select(*(found.c[each.name] for each in (*_MEMBER, *_JOB)))
-        .order_by(found.c.place, found.c.rank, found.c.due_at, found.c.delivery_id)
-        .limit(most)
-    )
+    is_waiting = ready.c.rank == WAITING
+    polls = [_part(given, 6, most, queue_id, is_waiting, is_due)]
+    if eager_before is not None:
+        polls.append(
+            _part(
+                given,
+                7,
+                most,
+                queue_id,
+                is_waiting,
+                *waits,
+                sa.type_coerce(eager_before, Moment()).is_not(None),
+            )
+        )
+    found = sa.union_all(_first_of(parts, most), _first_of(polls, most)).subquery("found")
+    return sa.select(*(found.c[each.name] for each in (*_MEMBER, *_JOB))).order_by(*_order(found))
+
+
+def _first_of(parts: Sequence[Any], most: Any) -> sa.Select[Any]:
+    all_parts = sa.union_all(*parts).subquery()
+    return sa.select(sa.select(all_parts).order_by(*_order(all_parts)).limit(most).subquery())
+
+
+def _order(found: sa.Subquery) -> list[Any]:
+    return [found.c.place, found.c.rank, found.c.due_at, found.c.delivery_id]
 
 
 def _part(given: Any, place: int, most: Any, queue_id: Any, *conditions: Any) -> sa.Select[Any]:
@@ -242,7 +263,7 @@ def _heads_of_one() -> sa.Select[Any]:
 
 
 def _heads(queue_id: Any) -> list[Any]:
-    """Due times at the head of each range: boosted, urgent, started, fresh."""
+    """Due times at the head of each range: boosted, urgent, started, waiting, fresh."""
     return [
         sa.select(ready.c.due_at)
         .where(ready.c.queue_id == queue_id, ranks)
@@ -253,14 +274,15 @@ def _heads(queue_id: Any) -> list[Any]:
             ready.c.rank == 0,
             ready.c.rank == URGENT,
             ready.c.rank == STARTED,
+            ready.c.rank == WAITING,
             ready.c.rank >= FRESH,
         )
     ]
 
 
 def _earliest(row: Any) -> tuple[dt.datetime | None, dt.datetime | None]:
-    boosted, urgent, started, fresh = row
+    boosted, urgent, started, waiting, fresh = row
     return (
-        min(filter(None, (urgent, started)), default=None),
+        min(filter(None, (urgent, started, waiting)), default=None),
         min(filter(None, (boosted, fresh)), default=None),
     )

@@ -23,6 +23,7 @@ from app.crypto.keystore import KeyStore
 from app.delivery import finish, metrics
 from app.delivery.carry import Answered, Ask, carry_out, people_of
 from app.delivery.claim import Claimed, Lease, Traits, claim
+from app.delivery.health import Sign
 from app.delivery.models import VirtualQueue
 from app.delivery.places import Places, breathe
 from app.delivery.stats import Activity
@@ -139,6 +140,7 @@ class Engine:
             connector.batch,
             connector.limits,
             connector.concurrency,
+            connector.timeout,
             connector.poll_every,
             connector.gives_up_after,
         )
@@ -221,7 +223,7 @@ class Engine:
         if not lease.calls:
             self._answers.put_nowait(lease)
             return
-        slots = asyncio.Semaphore(max(1, lease.concurrency))
+        slots = Places(max(1, lease.concurrency))
         host = self._host(lease.destination)
         for call in lease.calls:
             task = asyncio.create_task(self._carry(lease, call, opened, slots, host))
@@ -245,7 +247,7 @@ class Engine:
         lease: Lease,
         call: Claimed,
         opened: Mapping[str, Any] | None,
-        slots: asyncio.Semaphore,
+        slots: Places,
         host: Places,
     ) -> None:
         # A call that waits for its own queue's or host's turn takes no place from others.
@@ -257,6 +259,8 @@ class Engine:
             finally:
                 self._wanting -= 1
                 self._freed.set()
+        if lease.signs and lease.signs[-1] is Sign.OVERLOADED:
+            slots.change(max(1, lease.concurrency // 2))
         lease.open -= 1
         self._answers.put_nowait(answered)
         if lease.open == 0:
@@ -287,7 +291,8 @@ class Engine:
             return Answered(
                 lease, call, {member.delivery_id: outcome for member in call.members}, 0
             )
-        lease.learn(call, answered.outcomes.values(), utc_now(), self._chance.random())
+        took = dt.timedelta(milliseconds=answered.duration_ms)
+        lease.learn(call, answered.outcomes.values(), took, utc_now(), self._chance.random())
         return answered
 
     # Recording

@@ -13,7 +13,7 @@ import hashlib
 import json
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,11 +29,18 @@ from app.delivery.due import Member
 from app.delivery.health import Sign
 from app.delivery.limits import Budget
 from app.delivery.models import Delivery, DeliveryTransition, OpenCall, Ready, VirtualQueue
-from app.delivery.states import Situation, State, Step, judge
-from connectors.contract import Outcome
+from app.delivery.states import Assurance, Situation, State, Step, judge
+from connectors.contract import Outcome, Verdict
 
 BOOSTED_AT = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 """``next_due`` of a boosted queue with work: before everybody else's."""
+
+
+NEVER_SENT = Step(
+    State.DISCARDED, "cancelled", Assurance.REQUESTED, "cancelled", counts_attempt=False
+)
+NOTHING = Outcome(Verdict.SKIPPED, reason="cancelled")
+"""What is known of a call that was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +94,18 @@ async def record(
     leases = {each.lease.key for each in answered} | {lease.key for lease in released}
     held = await _still_held(session, leases)
     answered = [each for each in answered if each.lease.key in held]
-    made = [each for each in answered if each.outcomes]
-    steps = await _steps(session, made, stopped, now, chance)
+    # Requests are locked before any place: whoever cancels one takes the same way.
+    ended = await stopped(
+        session, {member.request_id for each in answered for member in each.call.members}
+    )
+    steps = _steps(answered, ended, now, chance)
     rows = _rows(answered, steps, now)
     await bulk.insert(session, DeliveryTransition, rows.transitions)
     await bulk.delete(session, Ready, ("delivery_id",), rows.gone)
     await bulk.update(session, Ready, ("delivery_id",), rows.moved)
     await bulk.delete(session, OpenCall, ("queue_id", "call_id"), rows.closed)
     await bulk.update(session, Ready, ("delivery_id",), rows.unsent)
-    await _hurry_siblings(session, made, now)
+    await _hurry_siblings(session, [each for each in answered if each.outcomes], now)
     await expiry.archive(session, rows.expired, now)
     if rows.settled:
         await on_settled(session, rows.settled, now)
@@ -126,39 +136,27 @@ async def _still_held(
     return {(row.id, row.token): row for row in rows if (row.id, row.token) in leases}
 
 
-async def _steps(
-    session: AsyncSession,
-    answered: Sequence[Answered],
-    stopped: Stopped,
-    now: dt.datetime,
-    chance: random.Random,
+def _steps(
+    answered: Sequence[Answered], ended: Collection[str], now: dt.datetime, chance: random.Random
 ) -> list[tuple[Answered, Member, Step]]:
-    """Everybody's next step. Who would be tried again, though the request was stopped while the
-    call was under way, is not.
+    """Everybody's next step. Who would be tried again, or was not tried yet, though the request was
+    stopped meanwhile, is not.
     """
-    steps = [
-        (
-            each,
-            member,
-            judge(each.outcomes[member.delivery_id], _situation(each, member, now), chance),
-        )
-        for each in answered
-        for member in each.call.members
-    ]
-    again = {member.request_id for _, member, step in steps if not step.is_settled}
-    if not again:
-        return steps
-    ended = await stopped(session, {member.request_id for _, member, _ in steps})
-    return [
-        (each, member, step)
-        if step.is_settled or member.request_id not in ended
-        else (
-            each,
-            member,
-            replace(step, state=State.DISCARDED, detail="cancelled", due_at=None, job=None),
-        )
-        for each, member, step in steps
-    ]
+    steps = []
+    for each in answered:
+        for member in each.call.members:
+            is_ended = member.request_id in ended
+            if each.outcomes:
+                outcome = each.outcomes[member.delivery_id]
+                step = judge(outcome, _situation(each, member, now), chance)
+                if is_ended and not step.is_settled:
+                    step = replace(
+                        step, state=State.DISCARDED, detail="cancelled", due_at=None, job=None
+                    )
+                steps.append((each, member, step))
+            elif is_ended and not each.call.is_repeat:
+                steps.append((each, member, NEVER_SENT))
+    return steps
 
 
 def _situation(each: Answered, member: Member, now: dt.datetime) -> Situation:
@@ -176,7 +174,7 @@ def _situation(each: Answered, member: Member, now: dt.datetime) -> Situation:
 
 def _rows(
     answered: Sequence[Answered],
-    steps: Iterable[tuple[Answered, Member, Step]],
+    steps: Sequence[tuple[Answered, Member, Step]],
     now: dt.datetime,
 ) -> _Rows:
     rows = _Rows()
@@ -185,15 +183,17 @@ def _rows(
         for each in answered
         if each.outcomes or not each.call.is_repeat
     ]
+    over = {member.delivery_id for _, member, _ in steps}
     rows.unsent = [
         {"delivery_id": member.delivery_id, "call_id": None}
         for each in answered
         if not (each.outcomes or each.call.is_repeat)
         for member in each.call.members
+        if member.delivery_id not in over
     ]
     for each, member, step in steps:
         rows.transitions.append(
-            _transition(each, member, each.outcomes[member.delivery_id], step, now)
+            _transition(each, member, each.outcomes.get(member.delivery_id, NOTHING), step, now)
         )
         if step.due_at is None:
             rows.gone.append({"delivery_id": member.delivery_id})
@@ -258,9 +258,10 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
 
 
 def _moved(member: Member, step: Step, now: dt.datetime) -> dict[str, Any]:
+    started = order.rank_of(member.deadline, now, is_started=True)
     return {
         "delivery_id": member.delivery_id,
-        "rank": order.rank_of(member.deadline, now, is_started=True),
+        "rank": order.WAITING if step.job else started,
         "due_at": step.due_at,
         "placed_at": now,
         "attempt": attempt_of(member, step),
@@ -323,7 +324,7 @@ def _released(
     now: dt.datetime,
 ) -> dict[str, Any]:
     has_closed = lease.was_open and lease.breaker.until is None
-    well = sum(each is Sign.WELL for each in lease.signs)
+    well = sum(each in {Sign.WELL, Sign.SLOW} for each in lease.signs)
     budget = lease.budget.earn(well, lease.retries_gone_well)
     # An order to hurry that was given during the lease stands; what hurried was taken, or waits on.
     eager = queue.eager_before

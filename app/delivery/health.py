@@ -24,6 +24,7 @@ PAUSES_IN_TROUBLE = 12
 """A pause is this part of the time that the trouble has lasted: so the wait after its end is, too.
 """
 OVERLOADED_SHARE = 0.1
+SLOW_SHARE = 0.25
 FIRST_LIMIT = 4
 """Calls at once to a destination nothing is known of."""
 
@@ -32,16 +33,18 @@ class Sign(Enum):
     """What one call showed of the destination, whatever it said about the people."""
 
     WELL = auto()
+    SLOW = auto()
+    """It went well, but took a good part of its deadline: more calls at once would only wait."""
     FAILING = auto()
     """No answer, or one of the destination's own trouble."""
     OVERLOADED = auto()
     """Failing, in a way that fewer calls at once may help."""
 
 
-def sign_of(outcomes: Collection[Outcome]) -> Sign:
+def sign_of(outcomes: Collection[Outcome], took: dt.timedelta, deadline: dt.timedelta) -> Sign:
     """A call went well if it was answered for anybody; a refusal of us (401) is an answer."""
     if not all(each.verdict is Verdict.RETRY and not each.parks for each in outcomes):
-        return Sign.WELL
+        return Sign.SLOW if took > SLOW_SHARE * deadline else Sign.WELL
     is_overloaded = any(
         each.http_status in {429, 503} or each.reason in {"timeout", "busy"} for each in outcomes
     )
@@ -49,16 +52,17 @@ def sign_of(outcomes: Collection[Outcome]) -> Sign:
 
 
 def concurrency_after(limit: int, signs: Collection[Sign], cap: int) -> int:
-    """One more for every ``limit`` calls that went well, half when a tenth showed overload; between
-    1 and ``cap``.
+    """One more after a full round of ``limit`` calls that went well, none when a tenth were slow,
+    half when a tenth showed overload; between 1 and ``cap``.
     """
     overloaded = sum(each is Sign.OVERLOADED for each in signs)
+    slow = sum(each is Sign.SLOW for each in signs)
     if overloaded and overloaded >= OVERLOADED_SHARE * len(signs):
         return max(1, limit // 2)
-    if overloaded:
+    if overloaded or slow >= max(1, OVERLOADED_SHARE * len(signs)):
         return min(limit, cap)
-    well = sum(each is Sign.WELL for each in signs)
-    return max(1, min(cap, limit + well // max(1, limit)))
+    is_full_round = sum(each is Sign.WELL for each in signs) >= limit
+    return max(1, min(cap, limit + is_full_round))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ class Breaker:
 
     def after(self, sign: Sign, now: dt.datetime, jitter: float) -> Breaker:
         """``jitter`` in 0..1."""
-        return self._well(now) if sign is Sign.WELL else self._failed(now, jitter)
+        went_well = sign in {Sign.WELL, Sign.SLOW}
+        return self._well(now) if went_well else self._failed(now, jitter)
 
     def _well(self, now: dt.datetime) -> Breaker:
         if self.until is not None:

@@ -14,7 +14,11 @@ BOOSTED = 0
 URGENT = 1
 """Started, and the deadline is near."""
 STARTED = 2
-FRESH = 3
+WAITING = 3
+"""For a vendor's job: asking earlier ends nothing earlier, so it has a share of its own (see
+``app.delivery.turns``).
+"""
+FRESH = 4
 """From here on: the deadline's day, counted from 1970. Such a delivery is due since it was planned.
 """
 NEAR = dt.timedelta(hours=72)

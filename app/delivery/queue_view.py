@@ -13,7 +13,7 @@ from sqlmodel import col
 from app.core.db import table_of
 from app.core.errors import NotFound
 from app.delivery.models import Call, Delivery, OpenCall, Ready, VirtualQueue
-from app.delivery.order import BOOSTED, FRESH, STARTED, URGENT, last_urgent
+from app.delivery.order import BOOSTED, FRESH, STARTED, URGENT, WAITING, last_urgent
 from app.destinations.models import Destination
 
 AHEAD_CAP = 10_000
@@ -207,7 +207,7 @@ async def ahead(session: AsyncSession, place: Ready, now: dt.datetime) -> int:
 
 def _ranges(now: dt.datetime) -> tuple[tuple[int, int | None], ...]:
     """Ranks from first to last as the engine takes them (``app.delivery.due``), both ends included;
-    None: no end.
+    None: no end. Those that wait for a job have a share of their own beside all others.
     """
     urgent = last_urgent(now)
     return (
@@ -216,6 +216,7 @@ def _ranges(now: dt.datetime) -> tuple[tuple[int, int | None], ...]:
         (FRESH, urgent),
         (STARTED, STARTED),
         (urgent + 1, None),
+        (WAITING, WAITING),
     )
 
 

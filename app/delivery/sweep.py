@@ -12,10 +12,14 @@ from app.core.db import table_of
 from app.core.failpoints import failpoint
 from app.delivery import expiry
 from app.delivery.claim import DESTINATION_DISABLED
-from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
+from app.delivery.models import Delivery, DeliveryTransition, Ready
 from app.delivery.plan import look_at
 from app.delivery.states import Assurance, State
+from app.delivery.waiting import heads, is_running, queue
 from app.destinations.models import Destination
+
+OVERSLEPT = dt.timedelta(minutes=1)
+"""What is looked at within this time need not be woken."""
 
 
 async def sweep(session: AsyncSession, now: dt.datetime) -> int:
@@ -31,7 +35,7 @@ async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
     """A parked queue goes on once its destination was changed, or enabled again. Nobody will mend a
     deleted one: its deliveries come to their end as exceptions, also where somebody paused it.
     """
-    queue, destination = table_of(VirtualQueue), table_of(Destination)
+    destination = table_of(Destination)
     is_deleted = destination.c.deleted_at.is_not(None)
     is_mended = sa.and_(
         ~queue.c.is_paused,
@@ -61,23 +65,20 @@ async def _unpark_mended(session: AsyncSession, now: dt.datetime) -> None:
 
 
 async def _repair(session: AsyncSession, now: dt.datetime) -> None:
-    """A queue with work is looked at, whatever became of its ``next_due`` (a lost update, a
-    hand-made change, a worker that died while the queue was paused).
+    """A queue with work is looked at, whatever became of its ``next_due``: a hand-made change, a
+    worker that died while the queue was paused, or a plan whose queue was due already, so that it
+    changed and locked nothing, and that was claimed and given back before the plan's commit.
     """
-    queue, ready = table_of(VirtualQueue), table_of(Ready)
-    has_work = sa.select(sa.literal(1)).where(ready.c.queue_id == queue.c.id).exists()
-    idle = await session.execute(
-        sa.select(queue.c.id)
-        .where(
-            queue.c.next_due.is_(None),
-            sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now),
-            ~queue.c.is_paused,
-            queue.c.parked_reason.is_(None),
-            has_work,
-        )
-        .limit(1000)
+    free = sa.and_(sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now), is_running())
+    forgotten = queue.c.next_due.is_(None) & sa.or_(*(head.is_not(None) for head in heads()))
+    asleep = sa.and_(
+        queue.c.next_due > now + OVERSLEPT,
+        sa.or_(queue.c.not_before.is_(None), queue.c.not_before <= now),
+        sa.or_(*(head <= now for head in heads())),
     )
-    await look_at(session, idle.scalars(), now)
+    for wrong in (forgotten, asleep):
+        found = await session.execute(sa.select(queue.c.id).where(free, wrong).limit(1000))
+        await look_at(session, found.scalars(), now)
 
 
 async def _archive_expired(session: AsyncSession, now: dt.datetime) -> int:

@@ -38,6 +38,8 @@ class _Kept:
     connector: AnyConnector
     users: int = 0
     is_dropped: bool = False
+    is_settled: bool = False
+    """Older ones have made room for it."""
 
 
 class Instances:
@@ -63,10 +65,11 @@ class Instances:
     @asynccontextmanager
     async def use(self, destination: Destination) -> AsyncIterator[AnyConnector]:
         """The connector of this destination; ``CannotBuild``."""
-        kept, is_new = self._keep(destination)
+        kept = self._keep(destination)
         kept.users += 1
         try:
-            if is_new:
+            if not kept.is_settled:
+                kept.is_settled = True
                 await self._drop_old(destination)
             yield kept.connector
         finally:
@@ -77,18 +80,18 @@ class Instances:
     def host_of(self, destination: Destination) -> str | None:
         """Whose server the destination is on; None also when it cannot be built."""
         try:
-            return self._keep(destination)[0].connector.host()
+            return self._keep(destination).connector.host()
         except CannotBuild:
             return None
 
-    def _keep(self, destination: Destination) -> tuple[_Kept, bool]:
-        """The instance of this version, and whether it is a new one."""
+    def _keep(self, destination: Destination) -> _Kept:
+        """The instance of this version."""
         key = (destination.id, destination.version)
         kept = self._kept.get(key)
-        if is_new := kept is None:
+        if kept is None:
             kept = self._kept[key] = _Kept(self._of(destination))
         self._kept.move_to_end(key)
-        return kept, is_new
+        return kept
 
     def build(
         self, *, workspace_id: str, destination_id: str, connector: str,

@@ -13,7 +13,7 @@ from app.core.ids import new_id
 from app.delivery import activity, queue_view
 from app.delivery.activity import SLOT, Count, Tally, slot_of
 from app.delivery.models import Delivery, QueueActivity, Ready, VirtualQueue
-from app.delivery.order import BOOSTED, STARTED, URGENT, rank_of
+from app.delivery.order import BOOSTED, STARTED, URGENT, WAITING, rank_of
 from tests.running import Service
 
 AT = dt.datetime(2026, 11, 25, 12, 5, tzinfo=dt.UTC)
@@ -163,7 +163,7 @@ async def test_only_the_own_queues_are_told(service: Service):
 
 async def test_the_line_is_as_the_engine_takes_it(service: Service):
     """First the boosted, then near deadlines, begun ones before others, then who was begun, then
-    the rest; who stands before whom agrees with it.
+    the rest, and polls beside them; who stands before whom agrees with it.
     """
     await a_queue(service, "crm")
     queue_id, now = service.destinations["crm"], utc_now()
@@ -171,7 +171,7 @@ async def test_the_line_is_as_the_engine_takes_it(service: Service):
     fresh_near, fresh_far = (rank_of(now + days * day, now, is_started=False) for days in (2, 20))
     places = [
         (BOOSTED, 5), (URGENT, -1), (URGENT, 9), (fresh_near, -7), (fresh_near, -2),
-        (STARTED, -60), (STARTED, 30), (fresh_far, -90), (fresh_far, -3),
+        (STARTED, -60), (STARTED, 30), (fresh_far, -90), (fresh_far, -3), (WAITING, 7),
     ]  # fmt: skip
     made = [(new_id("dlv"), rank, now + dt.timedelta(minutes=due)) for rank, due in places]
     async with service.runtime.database.writing() as session:
@@ -185,7 +185,7 @@ async def test_the_line_is_as_the_engine_takes_it(service: Service):
         load = await queue_view.loads(session, [queue_id, "dst_none"], now)
     assert ahead == list(range(len(made)))
     assert [ready.delivery_id for ready, _ in first] == [each for each, _, _ in made[:4]]
-    assert load[queue_id] == queue_view.Load(9, 6, made[7][2], 0)
+    assert load[queue_id] == queue_view.Load(10, 6, made[7][2], 0)
     assert load["dst_none"] == queue_view.Load()
 
 

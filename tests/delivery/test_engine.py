@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from app.core.clock import utc_now
 from app.delivery.claim import MAX_LEASES
 from app.delivery.engine import Engine
+from app.delivery.models import VirtualQueue
 from connectors.contract import (
     Identifier,
     Outcome,
@@ -842,3 +845,20 @@ async def test_wrk_005_a_database_that_cannot_write_is_said_and_nothing_is_half_
     await embedded.work()
     assert len(crm.asked) == 1
     assert (await embedded.request(made["id"]))["status"] == "completed"
+
+
+async def test_a_plan_that_lost_its_wake_up_is_found_by_the_sweep(service: Service) -> None:
+    """Its queue was due when it looked, and was claimed and given back before it committed."""
+    crm = await service.destination("crm")
+    crm.answers = [retry("down", dt.timedelta(hours=1))]
+    await service.ask(BOB)
+    await service.work()
+    await service.ask(CAROL)
+    await service.step("advance")
+    async with service.runtime.database.writing() as session:
+        later = utc_now() + dt.timedelta(hours=1)
+        await session.execute(sa.update(VirtualQueue).values(next_due=later))
+
+    await service.work()
+
+    assert len(crm.asked) == 2

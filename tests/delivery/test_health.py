@@ -42,7 +42,13 @@ signs = st.sampled_from(Sign)
     ],
 )
 def test_a_call_goes_well_when_anybody_is_answered(outcomes: list[Outcome], sign: Sign) -> None:
-    assert sign_of(outcomes) is sign
+    assert sign_of(outcomes, SECOND, 20 * SECOND) is sign
+
+
+def test_an_answer_that_takes_a_good_part_of_its_deadline_is_slow() -> None:
+    assert sign_of([done()], 5 * SECOND, 20 * SECOND) is Sign.WELL
+    assert sign_of([done()], 6 * SECOND, 20 * SECOND) is Sign.SLOW
+    assert Breaker(in_a_row=3).after(Sign.SLOW, NOW, 0.5).in_a_row == 0
 
 
 def failing(times: int, breaker: Breaker | None = None) -> Breaker:
@@ -147,11 +153,16 @@ def test_the_pause_is_bounded_and_the_state_survives_the_database(
 def test_concurrency_grows_by_one_for_a_full_round_and_falls_by_half() -> None:
     assert concurrency_after(4, [Sign.WELL] * 3, 64) == 4
     assert concurrency_after(4, [Sign.WELL] * 4, 64) == 5
-    assert concurrency_after(4, [Sign.WELL] * 16, 64) == 8
+    assert concurrency_after(4, [Sign.WELL] * 16, 64) == 5
     assert concurrency_after(64, [Sign.WELL] * 64, 64) == 64
     assert concurrency_after(9, [Sign.WELL, Sign.OVERLOADED], 64) == 4
     assert concurrency_after(1, [Sign.OVERLOADED], 64) == 1
     assert concurrency_after(4, [], 64) == 4
+
+
+def test_slow_answers_only_end_the_growth() -> None:
+    assert concurrency_after(8, [Sign.SLOW] * 2 + [Sign.WELL] * 14, 64) == 8
+    assert concurrency_after(8, [Sign.SLOW] + [Sign.WELL] * 31, 64) == 9
 
 
 def test_one_overload_in_many_calls_only_ends_the_growth() -> None:

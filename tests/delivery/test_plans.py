@@ -18,7 +18,7 @@ import app.tables
 from app.core.clock import utc_now
 from app.core.db import Database
 from app.core.ids import new_id
-from app.delivery import finish, history, plan, queues, service
+from app.delivery import finish, history, plan, queues, reports, service
 from app.delivery.carry import Answered
 from app.delivery.claim import Lease, Traits, claim
 from app.delivery.sweep import sweep
@@ -95,6 +95,14 @@ async def steered(world: World) -> None:
         await queues.wake_job(session, [world.delivery_id(2), world.delivery_id(3)], world.now)
 
 
+async def reported(world: World) -> None:
+    async with world.database.writing() as session:
+        told = {"job": done(), "unknown": failed("no")}
+        await reports.store(session, queue_id(7), told, world.now, 180 * DAY)
+        await reports.wake_recent(session, world.now)
+        await reports.drop_expired(session, world.now)
+
+
 async def shown(world: World) -> None:
     async with world.database.writing() as session:
         assert len(await queues.shown(session, "ws_0007", world.now)) == QUEUES // WORKSPACES
@@ -122,7 +130,7 @@ async def _nobody(*_: Any) -> set[str]:
     return set()
 
 
-SCENES = (claimed, finished, swept, stopped, steered, shown, planned)
+SCENES = (claimed, finished, swept, stopped, steered, reported, shown, planned)
 
 
 class World:
@@ -138,7 +146,7 @@ class World:
         return f"{self._id}{number:020}"
 
     async def claim(self, now: dt.datetime) -> list[Lease]:
-        traits = Traits(1, (), 4, DAY, DAY)
+        traits = Traits(1, (), 4, DAY, DAY, DAY)
         async with self.database.writing() as session:
             return await claim(
                 session, owner="me", room=256, traits_of=lambda _: traits, now=now, lease=LEASE
@@ -268,7 +276,7 @@ class _Sql:
 
     def working_set(self, born: str, called: str) -> tuple[str, ...]:
         """Of a hundred deliveries three are retries that wait, two are in a call that a crash left
-        open; of a thousand one expired. Half of the queues have something due, some were forgotten.
+        open; a few expired. Half of the queues have something due, some were forgotten.
         """
         delivery = f"'{born}' || {self._padded('n', 20)}"
         call = f"'{called}' || {self._padded('n', 20)}"
@@ -280,7 +288,7 @@ class _Sql:
             "CASE WHEN n % 100 < 3 THEN 2 ELSE 20000 + n % 40 END, "
             f"CASE WHEN n % 100 < 3 THEN {self._moved('+ n % 5000')} ELSE {self._ago} END, "
             f"{self._ago}, 'erase', 0, 1, "
-            f"CASE WHEN n % 1000 = 7 THEN {self._ago} ELSE {self._later} END, "
+            f"CASE WHEN n % 50000 = 7 THEN {self._ago} ELSE {self._later} END, "
             f"CASE WHEN {in_call} THEN {call} END FROM {self._series(LIVE)}",
             "INSERT INTO call (id, queue_id, token, operation, delivery_ids, attempt, created_at) "
             f"SELECT {call}, {self._queue}, 1, 'erase', {array}({delivery}), 1, {self._ago} "

@@ -25,7 +25,7 @@ from app.delivery import activity, limits, queue_view
 from app.delivery.activity import HOUR, SLOT, WEEK, Count, Tally, slot_of
 from app.delivery.health import Breaker
 from app.delivery.models import Delivery, Ready, VirtualQueue
-from app.delivery.order import BOOSTED, STARTED, URGENT
+from app.delivery.order import BOOSTED, STARTED, URGENT, WAITING
 from app.delivery.queue_view import Failure, Load, Standing
 from app.security.models import Role
 from app.security.sessions import Operator
@@ -383,7 +383,12 @@ def saved_text(week: Tally) -> str:
     )
 
 
-_PLACES = {BOOSTED: "boosted", URGENT: "begun, deadline near", STARTED: "begun"}
+_PLACES = {
+    BOOSTED: "boosted",
+    URGENT: "begun, deadline near",
+    STARTED: "begun",
+    WAITING: "waits for a job",
+}
 
 
 def place_of(rank: int) -> str:
