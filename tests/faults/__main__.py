@@ -85,6 +85,7 @@ def with_redis(run: Run, servers: Servers) -> Iterator[Scenario]:
     yield from with_broker(servers, "redis")
     yield scenarios.redis_flushed(servers)
     yield scenarios.postgres_killed(servers)
+    yield scenarios.postgres_killed_in_calls(servers)
     yield scenarios.backends_terminated(servers)
     if library := scenarios.faketime():
         yield from (scenarios.clock_of_worker(library, hours) for hours in (2, -2))

@@ -145,7 +145,25 @@ def postgres_killed(servers: Servers) -> Scenario:
                 lambda: servers.start("postgres"),
             )
 
-    return Scenario("kill postgres", play)
+    return Scenario("kill postgres while people ask", play)
+
+
+def postgres_killed_in_calls(servers: Servers) -> Scenario:
+    """Everybody is planned for and called when it dies; the answers come while it is away."""
+
+    def play(stage: Stage) -> None:
+        for each in stage.destinations:
+            each.default = meets.slow_answer(2)
+        stage.ask()
+        wait_for(lambda: len(stage.open_calls()) >= len(stage.destinations), "calls in flight")
+        wait_for(lambda: not stage.unplanned(), "everybody to be planned for")
+        stage.strike(
+            "kill -9 of the postmaster",
+            lambda: servers.kill("postgres"),
+            lambda: servers.start("postgres"),
+        )
+
+    return Scenario("kill postgres in the middle of calls", play)
 
 
 def backends_terminated(servers: Servers) -> Scenario:

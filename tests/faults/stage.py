@@ -141,6 +141,11 @@ class Stage:
         with suppress(AssertionError):  # the checker says who has not
             wait_for(is_over, "all requests to end", SETTLES_WITHIN)
 
+    def unplanned(self) -> int:
+        with self.engine.connect() as connection:
+            resolving = "SELECT count(*) FROM subject_request WHERE status = 'resolving'"
+            return int(connection.execute(sa.text(resolving)).scalar_one())
+
     # What is done to the service
 
     def run_out_of_time(self, destination: Destination) -> int:

@@ -42,6 +42,6 @@ def test_the_distributed_service_survives_its_servers_and_a_frozen_worker(tmp_pa
         check(
             stage,
             scenarios.redis_flushed(servers),
-            scenarios.postgres_killed(servers),
+            scenarios.postgres_killed_in_calls(servers),
             scenarios.freeze("worker", "call.after_answer"),
         )
