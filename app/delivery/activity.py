@@ -15,12 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.delivery.models import QueueActivity, VirtualQueue
-from app.delivery.stats import CALLS, DISCARDED, DURATION_MS, RETRIED, SPAN, SUCCEEDED
+from app.delivery.stats import CALLS, DISCARDED, DURATION_MS, RETRIED, SLOT, SUCCEEDED, slot_of
 
-SLOT = SPAN
 HOUR = dt.timedelta(hours=1)
 WEEK = dt.timedelta(days=7)
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +76,6 @@ class Tally:
     def success_share(self) -> float | None:
         """Of all answers; None: there was none."""
         return self.succeeded_count / self.answer_count if self.answer_count else None
-
-
-def slot_of(moment: dt.datetime, width: dt.timedelta = SLOT) -> dt.datetime:
-    """The start of the slot that a moment falls into."""
-    return moment - (moment - _EPOCH) % width
 
 
 def total(counts: Iterable[Count]) -> Tally:

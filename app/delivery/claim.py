@@ -54,6 +54,8 @@ class Traits:
     gives_up_after: dt.timedelta
 
 
+GONE = Traits(1, (), 1, dt.timedelta(), dt.timedelta(), dt.timedelta())
+"""Of a deleted destination whose connector is gone, too: nothing is called any more."""
 TraitsOf = Callable[[str], Traits | None]
 """Connector name -> traits; None when the connector is not installed."""
 
@@ -67,8 +69,14 @@ class Claimed:
     attempt: int
     job: str | None
     members: list[Member]
-    is_repeat: bool = False
-    """A crash left it open: it may have been sent, and keeps its key until it is answered."""
+    leases: int = 0
+    """Earlier leases that tried it. A crash left it open then: it may have been sent, and keeps its
+    key until it is answered.
+    """
+
+    @property
+    def is_repeat(self) -> bool:
+        return self.leases > 0
 
     @property
     def is_retry(self) -> bool:
@@ -169,6 +177,8 @@ async def claim(
     for row in rows:
         destination = destinations[row.id]
         traits = traits_of(destination.connector)
+        if destination.deleted_at is not None:
+            traits = traits or GONE
         if traits is None or not (destination.is_enabled or destination.deleted_at):
             reason = CONNECTOR_MISSING if traits is None else DESTINATION_DISABLED
             await _park(session, row, reason, destination.version, now)
@@ -177,6 +187,12 @@ async def claim(
     await _resume(session, leases, now)
     fresh = [held for held in leases if not held.calls and not held.parked]
     await _take(session, fresh, max(QUANTUM, room // len(rows)), now)
+    spent = [
+        {"id": held.queue_id, "windows": held.windows, "budget": held.budget.dump()}
+        for held in leases
+        if held.calls and held.traits.limits
+    ]
+    await bulk.update(session, VirtualQueue, ("id",), spent)  # a crash must not forget them
     return leases
 
 
@@ -312,9 +328,14 @@ async def _resume(session: AsyncSession, leases: Sequence[Lease], now: dt.dateti
         repeated.append(
             {"queue_id": held.queue_id, "call_id": call.id, "leases": tries[call.id] + 1}
         )
-        again = Claimed(call.id, call.operation, call.attempt, call.job, mine, is_repeat=True)
+        again = Claimed(
+            call.id, call.operation, call.attempt, call.job, mine, leases=tries[call.id]
+        )
         held.calls.append(again)
     await bulk.update(session, OpenCall, ("queue_id", "call_id"), repeated)
+    for held in leases:
+        if held.calls:  # they may reach the destination once more
+            _spend(held, len(held.calls), now)
 
 
 async def _break_up(
@@ -350,7 +371,7 @@ async def _take(
     taken: list[tuple[Lease, list[Member]]] = []
     for held in leases:
         if held.queue_id not in wanted:
-            _charge(held, (), 0, quantum, now)  # a spent window says when it opens again
+            _spend(held, 0, now)  # a spent window says when it opens again
             continue
         members = found.get(held.queue_id, [])
         calls = _shared(group(members, held.traits.batch), allowed[held.queue_id])
@@ -358,12 +379,6 @@ async def _take(
         held.is_drained = not _may_have_more(wanted[held.queue_id], members)
         taken += [(held, each) for each in calls]
     await _write_calls(session, taken, now)
-    spent = [
-        {"id": held.queue_id, "windows": held.windows, "budget": held.budget.dump()}
-        for held in leases
-        if held.calls and held.traits.limits
-    ]
-    await bulk.update(session, VirtualQueue, ("id",), spent)  # a crash must not forget them
 
 
 def _shared(calls: Sequence[list[Member]], room: int) -> list[list[Member]]:
@@ -404,10 +419,15 @@ def _charge(
     held: Lease, calls: Sequence[Sequence[Member]], allowed: int, quantum: int, now: dt.datetime
 ) -> None:
     """Spend what the calls cost; what a queue with more work left of its share stays its own."""
-    held.windows, window_opens = limits.spend(held.windows, held.traits.limits, len(calls), now)
+    _spend(held, len(calls), now)
     held.budget = held.budget.take(sum(any(each.is_retry for each in call) for call in calls))
     left = held.deficit + quantum - len(calls)
-    held.deficit = min(DEFICIT_CAP, left) if allowed and len(calls) == allowed else 0
+    held.deficit = min(DEFICIT_CAP, left) if len(calls) == allowed else 0
+
+
+def _spend(held: Lease, calls: int, now: dt.datetime) -> None:
+    """Count calls in the rate windows."""
+    held.windows, window_opens = limits.spend(held.windows, held.traits.limits, calls, now)
     held.not_before = max(
         (each for each in (held.not_before, window_opens) if each is not None), default=None
     )

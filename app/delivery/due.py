@@ -248,7 +248,7 @@ async def heads(
     ids = list(queue_ids)
     if is_postgresql(session):
         given = sa.select(sa.func.unnest(bulk.values_of(ids)).label("queue_id")).subquery()
-        rows = await session.execute(sa.select(given.c.queue_id, *_heads(given.c.queue_id)))
+        rows = await session.execute(sa.select(given.c.queue_id, *heads_of(given.c.queue_id)))
         return {row[0]: _earliest(row[1:]) for row in rows}
     statement = _heads_of_one()
     return {
@@ -259,11 +259,13 @@ async def heads(
 
 @cache
 def _heads_of_one() -> sa.Select[Any]:
-    return sa.select(*_heads(sa.bindparam("queue_id", type_=Id)))
+    return sa.select(*heads_of(sa.bindparam("queue_id", type_=Id)))
 
 
-def _heads(queue_id: Any) -> list[Any]:
-    """Due times at the head of each range: boosted, urgent, started, waiting, fresh."""
+def heads_of(queue_id: Any) -> list[sa.ScalarSelect[Any]]:
+    """Since when a queue's next deliveries are due, one of each kind: boosted, urgent, started,
+    waiting, fresh; NULL: there is none.
+    """
     return [
         sa.select(ready.c.due_at)
         .where(ready.c.queue_id == queue_id, ranks)

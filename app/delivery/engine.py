@@ -40,6 +40,8 @@ HostOf = Callable[[Destination], str | None]
 
 AHEAD = 2
 """Calls that may wait for a place, as a multiple of the places."""
+HELD_MOST = 16
+"""Calls that may wait for their own queue's or host's turn, as a multiple of the places."""
 RECORD_ATTEMPTS = 12
 """After these, about half a minute, the answers are let go: the lease runs out and the calls are
 made again.
@@ -165,8 +167,11 @@ class Engine:
 
     async def step(self) -> bool:
         """Claim once, if there is room; True when there was something to claim."""
+        if any(each.done() for each in self._services):
+            raise RuntimeError("a service of the engine has ended; restart this process")
         room = AHEAD * self._places.limit - self._wanting
-        if room < max(1, self._places.limit // 4) or self._is_stopping:
+        is_full = len(self._tasks) >= HELD_MOST * self._places.limit
+        if is_full or room < max(1, self._places.limit // 4) or self._is_stopping:
             self._freed.clear()
             try:
                 async with asyncio.timeout(0.05):
@@ -223,7 +228,7 @@ class Engine:
         if not lease.calls:
             self._answers.put_nowait(lease)
             return
-        slots = Places(max(1, lease.concurrency))
+        slots = Places(1 if lease.breaker.probing else max(1, lease.concurrency))
         host = self._host(lease.destination)
         for call in lease.calls:
             task = asyncio.create_task(self._carry(lease, call, opened, slots, host))
@@ -291,8 +296,9 @@ class Engine:
             return Answered(
                 lease, call, {member.delivery_id: outcome for member in call.members}, 0
             )
-        took = dt.timedelta(milliseconds=answered.duration_ms)
-        lease.learn(call, answered.outcomes.values(), took, utc_now(), self._chance.random())
+        if people:  # else nothing was sent, and nothing learnt
+            took = dt.timedelta(milliseconds=answered.duration_ms)
+            lease.learn(call, answered.outcomes.values(), took, utc_now(), self._chance.random())
         return answered
 
     # Recording

@@ -74,6 +74,8 @@ class _Rows:
 
     transitions: list[dict[str, Any]] = field(default_factory=list)
     unsent: list[dict[str, Any]] = field(default_factory=list)
+    held_back: list[dict[str, Any]] = field(default_factory=list)
+    """Repeats that were not sent: this lease has not tried them."""
     gone: list[dict[str, Any]] = field(default_factory=list)
     moved: list[dict[str, Any]] = field(default_factory=list)
     closed: list[dict[str, Any]] = field(default_factory=list)
@@ -105,6 +107,7 @@ async def record(
     await bulk.update(session, Ready, ("delivery_id",), rows.moved)
     await bulk.delete(session, OpenCall, ("queue_id", "call_id"), rows.closed)
     await bulk.update(session, Ready, ("delivery_id",), rows.unsent)
+    await bulk.update(session, OpenCall, ("queue_id", "call_id"), rows.held_back)
     await _hurry_siblings(session, [each for each in answered if each.outcomes], now)
     await expiry.archive(session, rows.expired, now)
     if rows.settled:
@@ -182,6 +185,15 @@ def _rows(
         {"queue_id": each.lease.queue_id, "call_id": each.call.id}
         for each in answered
         if each.outcomes or not each.call.is_repeat
+    ]
+    rows.held_back = [
+        {
+            "queue_id": each.lease.queue_id,
+            "call_id": each.call.id,
+            "leases": each.call.leases,
+        }
+        for each in answered
+        if each.call.is_repeat and not each.outcomes
     ]
     over = {member.delivery_id for _, member, _ in steps}
     rows.unsent = [

@@ -97,10 +97,11 @@ def _counts(now: dt.datetime) -> sa.Select[Any]:
         return sa.select(expression).where(*conditions).scalar_subquery()
 
     count = sa.func.count()
-    oldest_due = of(sa.func.min(queue.c.next_due), queue.c.next_due > _LONG_AGO)
+    is_free = sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now)
+    oldest_due = of(sa.func.min(queue.c.next_due), queue.c.next_due > _LONG_AGO, is_free)
     oldest_lease = of(sa.func.min(queue.c.leased_at), is_leased(now))
     return sa.select(
-        of(count, queue.c.next_due <= now).label("due"),
+        of(count, queue.c.next_due <= now, is_free).label("due"),
         sa.type_coerce(oldest_due, Moment()).label("oldest_due"),
         of(count, is_leased(now)).label("leased"),
         sa.type_coerce(oldest_lease, Moment()).label("oldest_lease"),

@@ -20,13 +20,11 @@ FEWEST_CALLS = 10
 """In a window, before its share of failures says anything."""
 SHORTEST_PAUSE = dt.timedelta(seconds=30)
 LONGEST_PAUSE = dt.timedelta(minutes=15)
-PAUSES_IN_TROUBLE = 12
+PAUSES_IN_TROUBLE = 24
 """A pause is this part of the time that the trouble has lasted: so the wait after its end is, too.
 """
 OVERLOADED_SHARE = 0.1
 SLOW_SHARE = 0.25
-FIRST_LIMIT = 4
-"""Calls at once to a destination nothing is known of."""
 
 
 class Sign(Enum):

@@ -130,34 +130,23 @@ async def look_at(session: AsyncSession, queue_ids: Iterable[str], due_at: dt.da
 async def release_phase(
     session: AsyncSession, request_ids: Sequence[str], phase: int, now: dt.datetime
 ) -> None:
-    """Make the waiting deliveries of a later phase due; ``rank`` 2: their people are already
-    started.
-    """
-    rows = (
-        await session.execute(
-            sa.select(Delivery).where(
-                col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase
-            )
+    """Make the waiting deliveries of a later phase due; their people are already started."""
+    found = await session.execute(
+        sa.select(Delivery).where(
+            col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase
         )
-    ).scalars()
-    waiting = [
+    )
+    deliveries = found.scalars().all()
+    settled = await _settled(session, [each.id for each in deliveries])
+    due = [each for each in deliveries if each.id not in settled]
+    rows = [
         {
             **_ready_row(each.destination_id, each.id, each.operation, each.expires_at, now),
             "rank": rank_of(each.due_at, now, is_started=True),
         }
-        for each in rows
+        for each in due
     ]
-    settled = await _settled(session, [row["delivery_id"] for row in waiting])
-    rows_due = [row for row in waiting if row["delivery_id"] not in settled]
-    places = await session.execute(
-        sa.select(col(Delivery.destination_id), col(Delivery.workspace_id)).where(
-            col(Delivery.request_id).in_(request_ids), col(Delivery.phase) == phase
-        )
-    )
-    workspaces = dict(places.all())
-    await enqueue(
-        session, rows_due, {row["queue_id"]: workspaces[row["queue_id"]] for row in rows_due}, now
-    )
+    await enqueue(session, rows, {each.destination_id: each.workspace_id for each in due}, now)
 
 
 async def _settled(session: AsyncSession, delivery_ids: Sequence[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Steering queues: every change of order or flow is one UPDATE of a queue's row."""
+"""Steering queues: pause, boost and flush are one UPDATE of a queue's row, however much waits."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def change(
         case QueueAction.RESUME:
             await resume(session, workspace_id, queue_id, now)
         case QueueAction.BOOST:
-            await boost(session, workspace_id, queue_id)
+            await boost(session, workspace_id, queue_id, now)
         case QueueAction.FLUSH:
             await flush(session, workspace_id, queue_id, now)
 
@@ -85,7 +85,9 @@ async def pause(session: AsyncSession, workspace_id: str, queue_id: str) -> None
 
 
 async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
-    """Go on, also after parking; the breaker starts anew, and nothing waits for its time."""
+    """Go on, also after parking; the breaker starts anew, calls that never returned have all their
+    tries again, and the destination's wishes are forgotten. Retries keep their times.
+    """
     await _change(
         session, workspace_id, queue_id, is_paused=False, parked_reason=None, parked_at=None,
         breaker={}, not_before=None,
@@ -110,13 +112,16 @@ async def resume(session: AsyncSession, workspace_id: str, queue_id: str, now: d
     hint_after_commit(session, "dispatch")
 
 
-async def boost(session: AsyncSession, workspace_id: str, queue_id: str) -> None:
-    """Let the queue be looked at before all others, until nothing in it is due."""
-    has_work = sa.case(
-        (_is_running() & col(VirtualQueue.next_due).is_not(None), sa.literal(BOOSTED_AT, Moment())),
-        else_=col(VirtualQueue.next_due),
+async def boost(session: AsyncSession, workspace_id: str, queue_id: str, now: dt.datetime) -> None:
+    """Let the queue be looked at before all others, until nothing in it is due; what its
+    destination asked for, it still waits for.
+    """
+    may_go = sa.or_(col(VirtualQueue.not_before).is_(None), col(VirtualQueue.not_before) <= now)
+    has_work = _is_running() & may_go & col(VirtualQueue.next_due).is_not(None)
+    next_due = sa.case(
+        (has_work, sa.literal(BOOSTED_AT, Moment())), else_=col(VirtualQueue.next_due)
     )
-    await _change(session, workspace_id, queue_id, is_boosted=True, next_due=has_work)
+    await _change(session, workspace_id, queue_id, is_boosted=True, next_due=next_due)
     hint_after_commit(session, "dispatch")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import rfc3339, utc_now
 from app.core.http import Reading, Schema, StrictRoute, Writing
-from app.delivery import activity, queue_view, queues, service
+from app.delivery import activity, queue_view, queues, service, stats
 from app.delivery.models import Delivery, DeliveryTransition
 from app.security import audit
 from app.security.access import Caller, needs
@@ -109,13 +109,13 @@ async def queue_activity(
     by the number of their attempt.
     """
     await queue_view.find(session, caller.workspace_id, destination_id)
-    since = activity.slot_of(utc_now()) - dt.timedelta(hours=hours)
+    since = stats.slot_of(utc_now()) - dt.timedelta(hours=hours)
     counts = (await activity.counts_of(session, [destination_id], since))[destination_id]
     slots: dict[dt.datetime, activity.Tally] = {}
     for each in counts:
         slots.setdefault(each.at, activity.Tally()).add(each.event, each.count)
     items = [{"at": rfc3339(at)} | activity.tally_json(tally) for at, tally in slots.items()]
-    return {"since": rfc3339(since), "slot_seconds": int(activity.SLOT.total_seconds())} | {
+    return {"since": rfc3339(since), "slot_seconds": int(stats.SLOT.total_seconds())} | {
         "items": items,
         "next_cursor": None,
     }
@@ -128,7 +128,7 @@ async def delivery_stats(
     """How many deliveries succeeded in the last `days`, how many of them only on a retry (`share`:
     of those that succeeded, null if none did), and on which attempt.
     """
-    since = activity.slot_of(utc_now()) - dt.timedelta(days=days)
+    since = stats.slot_of(utc_now()) - dt.timedelta(days=days)
     total = await activity.total_of_all(session, caller.workspace_id, since)
     return {
         "since": rfc3339(since),
@@ -143,7 +143,7 @@ async def delivery_stats(
 async def change_queue(
     destination_id: str, action: queues.QueueAction, caller: Operator, session: Writing
 ) -> dict[str, Any]:
-    """Pause, resume, boost or flush a queue: one UPDATE each."""
+    """Pause, resume, boost or flush a queue."""
     now = utc_now()
     await queues.change(session, caller.workspace_id, destination_id, action, now)
     audit.record(

@@ -16,7 +16,8 @@ from app.delivery.finish import attempt_of
 from app.delivery.models import QueueActivity
 from app.delivery.states import State, Step
 
-SPAN = dt.timedelta(minutes=5)
+SLOT = dt.timedelta(minutes=5)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 CALLS, DURATION_MS, RETRIED, DISCARDED = "calls", "duration_ms", "retried", "discarded"
 SUCCEEDED = "succeeded:"
 """Followed by the attempt."""
@@ -54,7 +55,7 @@ class Activity:
     async def write(self, session: AsyncSession, now: dt.datetime) -> None:
         """Add the counts to the rows of the present five minutes."""
         counts, self._counts = self._counts, Counter()
-        at = start_of_span(now)
+        at = slot_of(now)
         rows = [
             {"queue_id": queue_id, "at": at, "event": event, "count": count}
             for (queue_id, event), count in sorted(counts.items())
@@ -69,6 +70,6 @@ class Activity:
         await session.execute(adding, rows)
 
 
-def start_of_span(moment: dt.datetime) -> dt.datetime:
-    """The start of its five minutes."""
-    return moment - (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) % SPAN
+def slot_of(moment: dt.datetime, width: dt.timedelta = SLOT) -> dt.datetime:
+    """When the slot of this width began that ``moment`` is in."""
+    return moment - (moment - _EPOCH) % width

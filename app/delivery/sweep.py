@@ -12,10 +12,11 @@ from app.core.db import table_of
 from app.core.failpoints import failpoint
 from app.delivery import expiry
 from app.delivery.claim import DESTINATION_DISABLED
+from app.delivery.due import heads_of
 from app.delivery.models import Delivery, DeliveryTransition, Ready
 from app.delivery.plan import look_at
 from app.delivery.states import Assurance, State
-from app.delivery.waiting import heads, is_running, queue
+from app.delivery.waiting import is_running, queue
 from app.destinations.models import Destination
 
 OVERSLEPT = dt.timedelta(minutes=1)
@@ -70,11 +71,13 @@ async def _repair(session: AsyncSession, now: dt.datetime) -> None:
     changed and locked nothing, and that was claimed and given back before the plan's commit.
     """
     free = sa.and_(sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now), is_running())
-    forgotten = queue.c.next_due.is_(None) & sa.or_(*(head.is_not(None) for head in heads()))
+    forgotten = queue.c.next_due.is_(None) & sa.or_(
+        *(head.is_not(None) for head in heads_of(queue.c.id))
+    )
     asleep = sa.and_(
         queue.c.next_due > now + OVERSLEPT,
         sa.or_(queue.c.not_before.is_(None), queue.c.not_before <= now),
-        sa.or_(*(head <= now for head in heads())),
+        sa.or_(*(head <= now for head in heads_of(queue.c.id))),
     )
     for wrong in (forgotten, asleep):
         found = await session.execute(sa.select(queue.c.id).where(free, wrong).limit(1000))

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import table_of
 from app.core.ids import new_id
-from app.delivery.models import Call, QueueActivity, Ready, VirtualQueue
-from app.delivery.order import FRESH
+from app.delivery.due import heads_of
+from app.delivery.models import Call, QueueActivity, VirtualQueue
 
-queue, ready = table_of(VirtualQueue), table_of(Ready)
+queue = table_of(VirtualQueue)
 
 
 def is_running() -> sa.ColumnElement[bool]:
@@ -25,20 +25,6 @@ def is_running() -> sa.ColumnElement[bool]:
 
 def is_leased(now: dt.datetime) -> sa.ColumnElement[bool]:
     return queue.c.lease_until > now
-
-
-def heads() -> tuple[sa.ScalarSelect[Any], ...]:
-    """Since when the queue's next deliveries are due, one per kind of rank; NULL: there is none."""
-    ranks = (*(ready.c.rank == rank for rank in range(FRESH)), ready.c.rank >= FRESH)
-    return tuple(
-        sa.select(ready.c.due_at)
-        .where(ready.c.queue_id == queue.c.id, each)
-        .order_by(ready.c.rank, ready.c.due_at, ready.c.delivery_id)
-        .limit(1)
-        .correlate(queue)
-        .scalar_subquery()
-        for each in ranks
-    )
 
 
 def failing_since(start: dt.datetime) -> sa.ScalarSelect[Any]:
@@ -81,7 +67,7 @@ async def is_stalled(session: AsyncSession, now: dt.datetime, after: dt.timedelt
             queue.c.next_due <= cutoff,
             is_running(),
             sa.or_(queue.c.lease_until.is_(None), ~is_leased(now)),
-            sa.or_(*(head <= cutoff for head in heads())),
+            sa.or_(*(head <= cutoff for head in heads_of(queue.c.id))),
         )
         .exists()
     )

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.delivery.activity import WEEK, slot_of
+from app.delivery.activity import WEEK
 from app.delivery.models import Call, Delivery, DeliveryTransition, QueueActivity
 from app.delivery.states import State
-from app.delivery.stats import CALLS, DISCARDED, RETRIED, SUCCEEDED
+from app.delivery.stats import CALLS, DISCARDED, RETRIED, SUCCEEDED, slot_of
 
 Counts = Counter[tuple[str, dt.datetime, str]]
 """(queue, slot, event) -> how often."""

@@ -78,10 +78,13 @@ class Instances:
                 await self._close(kept.connector)
 
     def host_of(self, destination: Destination) -> str | None:
-        """Whose server the destination is on; None also when it cannot be built."""
+        """Whose server the destination is on; None also when it cannot be said."""
         try:
             return self._keep(destination).connector.host()
         except CannotBuild:
+            return None
+        except Exception as error:  # whatever somebody's own connector does, its queue goes on
+            log.warning("host_unknown", destination_id=destination.id, error=type(error).__name__)
             return None
 
     def _keep(self, destination: Destination) -> _Kept:

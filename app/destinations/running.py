@@ -151,8 +151,11 @@ def outcome_of(error: Exception) -> Outcome:
 
 
 def checked(method: str, answer: Any) -> Outcomes | Lookups:
-    """Refuse what the contract does not know (``TypeError``): nothing is done by accident."""
+    """Refuse what the contract does not know (``TypeError``): nothing is done by accident; and what
+    no database can keep (``ValueError``): it would stop everybody's answers from being recorded.
+    """
     if isinstance(answer, Outcome):
+        _refuse_unkeepable(answer)
         return answer
     if method == "poll" or not isinstance(answer, Mapping):
         raise TypeError("not an outcome")
@@ -160,4 +163,21 @@ def checked(method: str, answer: Any) -> Outcomes | Lookups:
         isinstance(each, Outcome) for each in answer.values()
     ):
         raise TypeError("not a mapping of outcomes")
+    for each in answer.values():
+        if isinstance(each, Outcome):
+            _refuse_unkeepable(each)
     return answer
+
+
+def _refuse_unkeepable(outcome: Outcome) -> None:
+    residuals = [
+        text for each in outcome.residuals for text in (each.what, each.reason, each.until)
+    ]
+    for text in (outcome.reason, outcome.job, *outcome.facts, *outcome.facts.values(), *residuals):
+        if isinstance(text, str) and ("\0" in text or not _is_unicode(text)):
+            raise ValueError("not a text that can be kept")
+
+
+def _is_unicode(text: str) -> bool:
+    """Without halves of surrogate pairs."""
+    return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.clock import rfc3339
 from app.core.db import Moment, table_of
 from app.core.settings import Settings
+from app.delivery.due import heads_of
 from app.delivery.models import Archived
-from app.delivery.waiting import failing_since, heads, is_leased, is_running, queue
+from app.delivery.waiting import failing_since, is_leased, is_running, queue
 from app.notifications import alerts
 from app.notifications.alerts import Found, Kind
 from app.notifications.models import Alert
@@ -133,7 +134,7 @@ def _stuck(now: dt.datetime, after: dt.timedelta) -> Watched:
     It was not looked at, is held back (by its breaker or a rate), or is at work this moment.
     """
     cutoff = now - after
-    due = heads()
+    due = heads_of(queue.c.id)
     failing = failing_since(now - 3 * after)
     since = [sa.type_coerce(each, Moment()) for each in (*due, failing)]
     return Watched(

@@ -17,7 +17,6 @@ import sqlalchemy as sa
 
 from app.compose import Runtime
 from app.core.ids import new_id
-from app.delivery.activity import SLOT, slot_of
 from app.delivery.models import (
     Call,
     Delivery,
@@ -28,6 +27,7 @@ from app.delivery.models import (
     VirtualQueue,
 )
 from app.delivery.order import rank_of
+from app.delivery.stats import SLOT, slot_of
 from app.destinations import sealed
 from app.destinations.models import Destination
 from app.security.models import Role

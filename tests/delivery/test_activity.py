@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from app.core.clock import utc_now
 from app.core.ids import new_id
 from app.delivery import activity, queue_view
-from app.delivery.activity import SLOT, Count, Tally, slot_of
+from app.delivery.activity import Count, Tally
 from app.delivery.models import Delivery, QueueActivity, Ready, VirtualQueue
 from app.delivery.order import BOOSTED, STARTED, URGENT, WAITING, rank_of
+from app.delivery.stats import SLOT, slot_of
 from tests.running import Service
 
 AT = dt.datetime(2026, 11, 25, 12, 5, tzinfo=dt.UTC)

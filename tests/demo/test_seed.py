@@ -15,7 +15,8 @@ import pytest
 
 from app import bootstrap
 from app.core.clock import utc_now
-from app.delivery.activity import WEEK, slot_of
+from app.delivery.activity import WEEK
+from app.delivery.stats import slot_of
 from app.demo import cast, past, seed, store
 from app.demo.newsletter import Newsletter
 from app.demo.scenes import ENDED

@@ -25,7 +25,7 @@ from app.dashboard.views.requests import (
     RequestRow,
     row_of,
 )
-from app.delivery import activity
+from app.delivery import activity, stats
 from app.delivery.activity import WEEK
 from app.delivery.models import Archived
 from app.destinations.models import Destination, HumanTask
@@ -146,7 +146,7 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
 async def _engine(
     session: AsyncSession, workspace_id: str, destinations: list[Health], now: dt.datetime
 ) -> Engine:
-    week = await activity.total_of_all(session, workspace_id, activity.slot_of(now) - WEEK)
+    week = await activity.total_of_all(session, workspace_id, stats.slot_of(now) - WEEK)
     due = [each.oldest_due_at for each in destinations if each.oldest_due_at]
     return Engine(week.succeeded_count, percent(week.saved_share), min(due, default=None))
 

@@ -22,11 +22,12 @@ from app.dashboard.views.conditions import Condition, condition, held_by
 from app.dashboard.views.paging import SIZE, Pager, Position
 from app.dashboard.views.requests import Option, options
 from app.delivery import activity, limits, queue_view
-from app.delivery.activity import HOUR, SLOT, WEEK, Count, Tally, slot_of
+from app.delivery.activity import HOUR, WEEK, Count, Tally
 from app.delivery.health import Breaker
 from app.delivery.models import Delivery, Ready, VirtualQueue
 from app.delivery.order import BOOSTED, STARTED, URGENT, WAITING
 from app.delivery.queue_view import Failure, Load, Standing
+from app.delivery.stats import SLOT, slot_of
 from app.security.models import Role
 from app.security.sessions import Operator
 from connectors.contract import AnyConnector, Window
