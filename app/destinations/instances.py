@@ -150,9 +150,10 @@ class Instances:
             key for key in self._kept if key[0] == destination.id and key[1] < destination.version
         ]
         old += list(self._kept)[: max(0, len(self._kept) - self._size)]
-        for key in dict.fromkeys(old):
-            kept = self._kept.pop(key)
+        dropped = [self._kept.pop(key) for key in dict.fromkeys(old)]  # before anybody else can
+        for kept in dropped:
             kept.is_dropped = True
+        for kept in dropped:
             if not kept.users:
                 await self._close(kept.connector)
 

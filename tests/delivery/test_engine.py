@@ -412,6 +412,79 @@ async def test_a_queue_paused_and_resumed_after_a_crash_goes_on(service: Service
     assert (await service.request(made["id"]))["status"] == "completed"
 
 
+async def test_repeats_that_are_held_back_cost_no_tries(service: Service) -> None:
+    """A crash, and then an outage: while the breaker is open, one repeat goes out at a time."""
+    crm = await hang(service)
+    made = [await service.ask(f"person{each}@customer.example") for each in range(8)]
+    await service.work(until=lambda: len(crm.asked) == 4)
+    await service.crash()
+    crm.default = retry("unreachable")
+    await service.run("""UPDATE virtual_queue SET breaker = '{"until": 1.0}'""")
+    crm.gate.set()
+
+    for repeats in range(1, 8):
+        await service.expire_leases()
+        service.later(minutes=20)
+        await service.work()
+        assert len(crm.asked) == 4 + repeats
+    assert (await service.queue("crm"))["parked_reason"] is None
+
+    crm.default = done()
+    for _ in range(3):
+        service.later(hours=2)
+        await service.work()
+    for each in made:
+        assert (await service.request(each["id"]))["status"] == "completed"
+
+
+async def test_what_a_crash_left_open_counts_in_the_rate_limits(service: Service) -> None:
+    crm = await hang(service, limits=(Window(4, 3600),))
+    for each in range(6):
+        await service.ask(f"person{each}@customer.example")
+    await service.work(until=lambda: len(crm.asked) == 4)
+    await service.crash()
+    crm.gate.set()
+
+    await service.expire_leases()
+    await service.work()
+    assert len(set(crm.call_ids)) == 4, "the windows survived the crash, too"
+    assert len(crm.asked) == 8
+    service.later(minutes=50)
+    await service.work()
+    assert len(crm.asked) == 8
+
+    service.later(hours=1)
+    await service.work()
+    assert len(set(crm.call_ids)) == 6
+
+
+async def test_somebody_cancelled_while_their_call_was_held_back_is_done_with(
+    service: Service,
+) -> None:
+    crm = await hang(service)
+    crm.default = retry("too_many", dt.timedelta(minutes=10), http_status=429)
+    made = [await service.ask(f"person{each}@customer.example") for each in range(8)]
+    await service.work(until=lambda: len(crm.asked) == 4)
+    sent = {each for call in crm.asked for each in call.deliveries}
+    waiting = [
+        each["id"] for each in made if (await service.delivery(each["id"]))["id"] not in sent
+    ]
+    for request_id in waiting:
+        await service.post(f"/v1/requests/{request_id}/cancel")
+    crm.gate.set()
+
+    await service.work()
+    crm.default = done()
+    service.later(hours=1)
+    await service.work()
+
+    assert len(waiting) == 4
+    assert {each for call in crm.asked for each in call.deliveries} == sent
+    for request_id in waiting:
+        assert (await service.request(request_id))["status"] == "cancelled"
+    assert (await service.queue("crm"))["depth"] == 0
+
+
 async def test_answers_survive_a_database_that_is_away_for_a_moment(
     embedded: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

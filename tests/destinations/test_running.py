@@ -24,9 +24,12 @@ from connectors.contract import (
     Operation,
     Outcome,
     PeopleConnector,
+    Residual,
     Tools,
     absent,
+    accepted,
     done,
+    failed,
     retry,
 )
 
@@ -135,6 +138,22 @@ async def test_what_the_contract_does_not_know_is_never_done(
     if not is_good:
         with pytest.raises(TypeError):
             checked(method, answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        retry("odd\0"),
+        failed("half a pair \ud83d"),
+        accepted("job\0"),
+        done(facts={"count\0": 1}),
+        done(residuals=[Residual("invoices", "tax\0", "2036")]),
+        {"dlv_1": done(), "dlv_2": failed("\udc00")},
+    ],
+)
+async def test_what_no_database_can_keep_is_refused(runner: Runner, answer: Any):
+    found = await runner.run(InLoop(None, tools()), "erase", answer, call=CALL)
+    assert found == retry("connector_error")
 
 
 async def test_a_failing_connector_is_logged_by_type_only(

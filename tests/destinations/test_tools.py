@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.core.settings import Settings
 from app.destinations.files import Files
 from app.destinations.instances import CannotBuild
-from connectors.contract import AddressRefused, ConnectorError
+from connectors.contract import AddressRefused, ConnectorError, done
 from tests.destinations.conftest import Scene, Vault
 
 
@@ -126,6 +128,25 @@ async def test_the_least_recently_used_instances_are_closed(scene: Scene):
         async with scene.instances.use(row):
             pass
     assert Vault.closed == before + 2
+
+
+async def test_many_destinations_at_once_are_used_and_closed_once_each(scene: Scene):
+    """As a worker does: it asks for the hosts of all that it claimed, and then calls them."""
+    scene.instances._size = 2
+    rows = [await scene.row((await scene.add("vault", {})).json()["id"]) for _ in range(6)]
+    before = Vault.closed
+    for row in rows:
+        scene.instances.host_of(row)
+
+    async def use(row: Any) -> None:
+        async with scene.instances.use(row) as connector:
+            assert isinstance(connector, Vault)
+            assert await connector.test() == done()
+
+    await asyncio.gather(*map(use, rows))
+    await scene.instances.close()
+    assert Vault.closed >= before + 6
+    assert not scene.instances._kept
 
 
 async def test_the_mask_key_is_the_destinations_own_and_stays(scene: Scene):
