@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -65,6 +66,10 @@ class Webhook(PeopleConnector):
                 key_of(value.get_secret_value())
             return value
 
+    @cached_property
+    def _url(self) -> httpx.URL:
+        return httpx.URL(self.settings.url)
+
     async def test(self) -> Outcomes:
         body = {"type": "quittance.ping", "call_id": self.tools.call.id}
         return outcomes(await self._post(body), (), self.settings.url, self.tools.now())
@@ -113,7 +118,7 @@ class Webhook(PeopleConnector):
             "idempotency-key": self.tools.call.id,
             **self._signed(content),
         }
-        return await self.tools.http.post(self.settings.url, content=content, headers=headers)
+        return await self.tools.http.post(self._url, content=content, headers=headers)
 
     def _signed(self, content: bytes) -> dict[str, str]:
         call_id, moment = self.tools.call.id, str(int(self.tools.now().timestamp()))

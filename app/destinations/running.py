@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import aiohttp
 import httpx
 
 from app.core.logging import get_logger
@@ -140,12 +139,9 @@ def outcome_of(error: Exception) -> Outcome:
             return retry("busy")
         case AnswerTooLarge():
             return retry("answer_too_large")
-        # httpx-aiohttp calls a refused connection a timeout, too: what aiohttp saw decides.
-        case httpx.TransportError(__cause__=aiohttp.ClientError() as cause):
-            return outcome_of(cause)
         case httpx.TimeoutException() | TimeoutError():
             return retry("timeout")
-        case httpx.TransportError() | aiohttp.ClientError() | OSError():
+        case httpx.TransportError() | OSError():
             return retry("unreachable")
     return retry("connector_error")
 

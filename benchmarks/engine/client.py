@@ -12,6 +12,8 @@ import sys
 from ipaddress import ip_network
 from itertools import count
 
+import httpx
+
 from app.core.ids import new_id
 from app.core.outbound import Outbound, Policy
 from benchmarks.engine.loops import run
@@ -32,13 +34,13 @@ BODY = json.dumps(
 
 async def post_forever(urls: list[str], concurrency: int) -> None:
     outbound = Outbound(Policy((ip_network("127.0.0.0/8"),)), connections=concurrency)
-    numbers = count()
+    numbers, known = count(), [httpx.URL(each) for each in urls]
 
     async def post() -> None:
         while True:
             number = next(numbers)
             headers = {"content-type": "application/json", "idempotency-key": f"call_{number}"}
-            url = urls[number % len(urls)]
+            url = known[number % len(known)]
             answer = await outbound.http.post(url, content=BODY, headers=headers)
             answer.raise_for_status()
 

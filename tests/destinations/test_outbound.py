@@ -260,6 +260,12 @@ def test_cnx_005_all_answers_of_a_name_must_pass_for_drivers():
         resolve("127.0.0.1", 443, Policy())
 
 
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Receiver]:
     async with receiver() as made:
@@ -389,6 +395,62 @@ async def test_cnx_013_a_header_cannot_hold_a_line_end(server: Receiver, outboun
     with pytest.raises(ValueError, match=r"(?i)header"):
         await outbound.http.get(server.url, headers={"X-Key": "a\r\nHost: inside"})
     assert server.seen == []
+
+
+async def test_a_closed_port_is_no_timeout():
+    outbound = Outbound(Policy((LOOPBACK,)))
+    with pytest.raises(httpx.ConnectError):
+        await outbound.http.get(f"http://127.0.0.1:{unused_port()}/")
+    await outbound.close()
+
+
+async def test_a_silent_server_is_a_timeout(server: Receiver, outbound: Outbound):
+    async def answer(_: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    server.answer = answer
+    with pytest.raises(httpx.ReadTimeout):
+        await outbound.http.get(server.url, timeout=httpx.Timeout(5, read=0.05))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_an_answer_that_breaks_off_is_an_error_of_the_transport(sent: bytes):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    outbound = Outbound(Policy(extra_allowed={("127.0.0.1", port)}))
+    with pytest.raises(httpx.TransportError):
+        await outbound.http.get(f"http://127.0.0.1:{port}/")
+    await outbound.close()
+    listening.close()
+
+
+async def test_an_upload_in_pieces_and_answers_without_a_body_are_taken(
+    server: Receiver, outbound: Outbound
+):
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    server.says(200, content_length="77")
+    assert (await outbound.http.head(server.url)).content == b""
+    server.says(204)
+    assert (await outbound.http.put(server.url, content=pieces())).status_code == 204
+    assert server.seen[-1][3] == b"onetwo"
 
 
 async def test_user_names_and_other_schemes_are_refused(outbound: Outbound):
