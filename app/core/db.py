@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import sqlalchemy as sa
+from pydantic_core import from_json, to_json
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -114,6 +115,8 @@ class Database:
                 max_overflow=10,
                 pool_pre_ping=True,
                 hide_parameters=True,
+                json_serializer=_to_json,
+                json_deserializer=_from_json,
                 connect_args={
                     "options": "-c timezone=UTC -c lock_timeout=4000"
                     " -c idle_in_transaction_session_timeout=30000"
@@ -162,6 +165,14 @@ class Database:
         await self._writer.dispose()
 
 
+def _to_json(value: Any) -> str:
+    return to_json(value).decode()
+
+
+def _from_json(text: str | bytes) -> Any:
+    return from_json(text, cache_strings="keys")  # values are nobody's to keep
+
+
 def _sqlite_engine(url: str, *, pool_size: int, reads_only: bool) -> AsyncEngine:
     engine = create_async_engine(
         url,
@@ -169,6 +180,8 @@ def _sqlite_engine(url: str, *, pool_size: int, reads_only: bool) -> AsyncEngine
         max_overflow=0,
         pool_timeout=30,
         hide_parameters=True,
+        json_serializer=_to_json,
+        json_deserializer=_from_json,
         poolclass=sa.pool.AsyncAdaptedQueuePool,
         connect_args={"isolation_level": None, "async_creator_fn": connect},
     )

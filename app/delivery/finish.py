@@ -250,6 +250,9 @@ def attempt_of(member: Member, step: Step) -> int:
     return member.attempt + (1 if step.counts_attempt and member.job is None else 0)
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 def _evidence(outcome: Outcome) -> dict[str, Any]:
     """What was seen, as codes and counts, with a salted digest that fixes it in the receipt."""
     seen: dict[str, Any] = {"verdict": outcome.verdict, "read_back": outcome.read_back}
@@ -263,9 +266,7 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
             for each in outcome.residuals
         ]
     salt = secrets.token_hex(16)
-    canonical = json.dumps(
-        seen | {"http_status": outcome.http_status}, sort_keys=True, separators=(",", ":")
-    )
+    canonical = _ENCODER.encode(seen | {"http_status": outcome.http_status})
     return seen | {"salt": salt, "sha256": hashlib.sha256((salt + canonical).encode()).hexdigest()}
 
 

@@ -27,10 +27,10 @@ from app.notifications import service as notifications
 from app.receipts import claims as wording
 from app.receipts.models import Receipt
 from app.security.models import Workspace
-from app.subject_requests.models import SubjectRequest
+from app.subject_requests.models import RequestEvent, SubjectRequest
 from app.subject_requests.services import Services
 from app.subject_requests.states import FINAL, Status
-from app.subject_requests.timeline import note
+from app.subject_requests.timeline import event
 from app.suppression.models import Suppression
 
 SOFTWARE = {"name": "quittance", "version": version("quittance")}
@@ -139,9 +139,16 @@ async def finalise(
             hint_after_commit(session, "advance")
     closing = [*requests, *(each for each in duplicates if each.duplicate_of)]
     facts = await gather(session, closing)
-    for request in closing:
-        _close(session, services, request, facts, now, gave_up=gave_up)
+    receipts = [
+        _close(session, services, request, facts, now, gave_up=gave_up) for request in closing
+    ]
     await session.flush()
+    await bulk.insert(session, Receipt, receipts)
+    await bulk.insert(
+        session,
+        RequestEvent,
+        [event(each.id, each.status, "service", now, outcome=each.outcome) for each in closing],
+    )
     hint_after_commit(session, "sign")
 
 
@@ -153,7 +160,8 @@ def _close(
     now: dt.datetime,
     *,
     gave_up: bool,
-) -> None:
+) -> dict[str, Any]:
+    """Close one; returns the row of its receipt."""
     claims = receipt_claims(services, request, facts, new_id("rcp"), now, is_final=True)
     if gave_up:
         claims["outcome"] = "partial"
@@ -163,22 +171,19 @@ def _close(
         request.status = Status.COMPLETED_WITH_EXCEPTIONS if is_partial else Status.COMPLETED
     request.completed_at = now
     request.receipt_id = claims["jti"]
-    session.add(
-        Receipt(
-            id=claims["jti"],
-            workspace_id=request.workspace_id,
-            request_id=request.id,
-            is_final=True,
-            claims=claims,
-            created_at=now,
-        )
-    )
-    note(session, request.id, request.status, "service", now, outcome=request.outcome)
     if request.has_contact:
         notifications.queue(
             session, request.workspace_id, request.id, "receipt", request.language, now
         )
     request.next_step_at = now + DEEMED_DELIVERED
+    return {
+        "id": claims["jti"],
+        "workspace_id": request.workspace_id,
+        "request_id": request.id,
+        "is_final": True,
+        "claims": claims,
+        "created_at": now,
+    }
 
 
 # Facts for receipts
@@ -321,13 +326,11 @@ def receipt_claims(
         ),
         "outcome": outcome,
         "policy": wording.policy_json(
-            {
-                "forget_grace_days": grace(services, workspace).days,
-                "identifier_max_days": settings.identifier_max_days,
-                "request_record_days": settings.request_record_days,
-                "suppression_months": settings.suppression_months,
-                "suppress_after_erasure": workspace.suppress_after_erasure,
-            }
+            forget_grace_days=grace(services, workspace).days,
+            identifier_max_days=settings.identifier_max_days,
+            request_record_days=settings.request_record_days,
+            suppression_months=settings.suppression_months,
+            suppress_after_erasure=workspace.suppress_after_erasure,
         ),
         "software": SOFTWARE,
     }
