@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from app.consent.writer import ConsentWriter
 from app.core.broker import EmbeddedWorker, Hints, make_celery
 from app.core.clock import utc_now
+from app.core.courtesy import Courtesy
 from app.core.db import Database
 from app.core.http import Cursors
 from app.core.ops import Check
@@ -85,7 +86,8 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.celery = make_celery(settings, PUMPS, self._wake)
         self._hints = Hints(self.celery)
-        self.pumps = Pumps(self._hints.publish)
+        self.courtesy = Courtesy()
+        self.pumps = Pumps(self._hints.publish, self.courtesy)
         self.database = Database(settings.main_url, self._hint)
         self.key_database = Database(settings.keys_url)
         self.keys = KeyStore(self.key_database, self.ring)
@@ -121,7 +123,7 @@ class Runtime:
             host_of=self.instances.host_of,
             per_host=settings.host_in_flight,
             together=32 if settings.is_embedded else 500,
-            yields=settings.is_embedded,
+            courtesy=self.courtesy if settings.is_embedded else None,
             wake=lambda: self._hint(["dispatch"]),
         )
         self.gauges = Gauges(self.database)
@@ -132,6 +134,7 @@ class Runtime:
     def attach(self, app: FastAPI) -> None:
         """Put what routes need on ``app.state`` (listed in app.core.context)."""
         app.state.settings = self.settings
+        app.state.courtesy = self.courtesy
         app.state.database = self.database
         app.state.ring = self.ring
         app.state.key_store = self.keys

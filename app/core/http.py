@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import errors
+from app.core.courtesy import Courtesy
 from app.core.db import Database
 from app.core.logging import get_logger
 from app.core.settings import Settings
@@ -269,11 +270,13 @@ class Guard:
                         message["headers"].append((name, value))
             await send(message)
 
+        courtesy: Courtesy = scope["app"].state.courtesy
         try:
-            if problem := self._refusal(scope, limit):
-                await problem_response(problem)(scope, receive, headed)
-            else:
-                await self._app(scope, limited, headed)
+            with courtesy.guest():
+                if problem := self._refusal(scope, limit):
+                    await problem_response(problem)(scope, receive, headed)
+                else:
+                    await self._app(scope, limited, headed)
         finally:
             self._observe(
                 scope["method"], route_template(scope), status, time.perf_counter() - started

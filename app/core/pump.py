@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from app.core.courtesy import Courtesy
 from app.core.logging import get_logger
 
 log = get_logger(__name__)
@@ -47,7 +48,8 @@ def spare_the_collector() -> None:
 class Pumps:
     """The pumps of this process, and the way to hint those of others."""
 
-    def __init__(self, publish: Publish) -> None:
+    def __init__(self, publish: Publish, courtesy: Courtesy | None = None) -> None:
+        self._courtesy = courtesy or Courtesy()
         self._pumps: dict[str, Pump] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._publish = publish
@@ -71,7 +73,7 @@ class Pumps:
 
     def start(self) -> None:
         self._tasks = [
-            asyncio.create_task(_run(pump), name=f"pump-{pump.name}")
+            asyncio.create_task(_run(pump, self._courtesy), name=f"pump-{pump.name}")
             for pump in self._pumps.values()
         ]
 
@@ -89,8 +91,9 @@ class Pumps:
         raise RuntimeError("the pumps do not come to rest")
 
 
-async def _run(pump: Pump) -> None:
+async def _run(pump: Pump, courtesy: Courtesy) -> None:
     while True:
+        await courtesy.give_way()
         pump.wanted.clear()
         try:
             more = await pump.step()

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from app.core import bulk
 from app.core.clock import utc_now
+from app.core.courtesy import Courtesy
 from app.core.db import Database, table_of
 from app.core.failpoints import failpoint
 from app.core.ids import new_id
@@ -57,7 +58,8 @@ class Engine:
 
     ``in_flight``: calls under way at once; ``per_host``: those to one host, shared with the other
     processes that hold a lease. ``together``: answers recorded in one transaction at most.
-    ``yields``: others need this event loop, too: make fewer calls at once when it runs late.
+    ``courtesy``: others need this event loop, too: give way to them, and make fewer calls at once
+    when it runs late.
     ``wake``: called when a queue that was given back has work that is due.
     """
 
@@ -75,7 +77,7 @@ class Engine:
         host_of: HostOf = lambda _: None,
         per_host: int = 128,
         together: int = 500,
-        yields: bool = False,
+        courtesy: Courtesy | None = None,
         wake: Callable[[], None] = lambda: None,
         chance: random.Random | None = None,
     ) -> None:
@@ -91,7 +93,8 @@ class Engine:
         self._host_of = host_of
         self._per_host = per_host
         self._together = together
-        self._yields = yields
+        self._shares_its_loop = courtesy is not None
+        self._courtesy = courtesy or Courtesy()
         self._wake = wake
         self._chance = chance or random.Random()  # noqa: S311 (jitter, not a secret)
         self._held: dict[str, Lease] = {}
@@ -113,7 +116,7 @@ class Engine:
             asyncio.create_task(self._renew_forever(), name="lease-renewal"),
             asyncio.create_task(self._tell_forever(), name="activity"),
         ]
-        if self._yields:
+        if self._shares_its_loop:
             breathing = breathe(self._places, self._most)
             self._services.append(asyncio.create_task(breathing, name="breathing"))
 
@@ -260,6 +263,7 @@ class Engine:
             self._wanting += 1
             try:
                 async with self._places:
+                    await self._courtesy.give_way()
                     answered = await self._answer(lease, call, opened)
             finally:
                 self._wanting -= 1
@@ -307,6 +311,7 @@ class Engine:
         while True:
             batch = [await self._answers.get()]
             await asyncio.sleep(GATHER)
+            await self._courtesy.give_way()
             while not self._answers.empty() and len(batch) < self._together:
                 batch.append(self._answers.get_nowait())
             answered = [each for each in batch if isinstance(each, Answered)]

@@ -84,24 +84,23 @@ async def enqueue(
     await bulk.insert(session, Ready, list(rows))
     queue_ids = sorted(workspaces)
     await session.execute(
-        insert_or_ignore(session, VirtualQueue).values(
-            [
-                {
-                    "id": queue_id,
-                    "workspace_id": workspaces[queue_id],
-                    "windows": {},
-                    "breaker": {},
-                    "budget": {},
-                    "last_errors": [],
-                    "token": 0,
-                    "deficit": 0,
-                    "concurrency_limit": 4,
-                    "is_boosted": False,
-                    "is_paused": False,
-                }
-                for queue_id in queue_ids
-            ]
-        )
+        insert_or_ignore(session, table_of(VirtualQueue)),
+        [
+            {
+                "id": queue_id,
+                "workspace_id": workspaces[queue_id],
+                "windows": {},
+                "breaker": {},
+                "budget": {},
+                "last_errors": [],
+                "token": 0,
+                "deficit": 0,
+                "concurrency_limit": 4,
+                "is_boosted": False,
+                "is_paused": False,
+            }
+            for queue_id in queue_ids
+        ],
     )
     await look_at(session, queue_ids, now)
 
