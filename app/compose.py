@@ -78,16 +78,19 @@ class Runtime:
     """One process's share of the service. ``start`` and ``stop`` belong to one event loop."""
 
     def __init__(
-        self, settings: Settings, connectors: Mapping[str, type[AnyConnector]] | None = None
-    ) -> None:
-        """``connectors``: further ones beside those the catalogue finds."""
+        self, settings: Settings, connectors: Mapping[str, type[AnyConnector]] | None = None,
+        courtesy: Courtesy | None = None,
+    ) -> None:  # fmt: skip
+        """``connectors``: further ones beside those the catalogue finds. ``courtesy``: knows of
+        requests to this process.
+        """
         self.settings = settings
         self.ring = keyring.load(settings.key_file)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.celery = make_celery(settings, PUMPS, self._wake)
         self._hints = Hints(self.celery)
-        self.courtesy = Courtesy()
-        self.pumps = Pumps(self._hints.publish, self.courtesy)
+        courtesy = courtesy or Courtesy()
+        self.pumps = Pumps(self._hints.publish, courtesy)
         self.database = Database(settings.main_url, self._hint)
         self.key_database = Database(settings.keys_url)
         self.keys = KeyStore(self.key_database, self.ring)
@@ -123,7 +126,7 @@ class Runtime:
             host_of=self.instances.host_of,
             per_host=settings.host_in_flight,
             together=32 if settings.is_embedded else 500,
-            courtesy=self.courtesy if settings.is_embedded else None,
+            courtesy=courtesy if settings.is_embedded else None,
             wake=lambda: self._hint(["dispatch"]),
         )
         self.gauges = Gauges(self.database)
@@ -134,7 +137,6 @@ class Runtime:
     def attach(self, app: FastAPI) -> None:
         """Put what routes need on ``app.state`` (listed in app.core.context)."""
         app.state.settings = self.settings
-        app.state.courtesy = self.courtesy
         app.state.database = self.database
         app.state.ring = self.ring
         app.state.key_store = self.keys
@@ -194,9 +196,20 @@ class Runtime:
         return {
             "database": lambda: _is_reached(self.database),
             "keystore": lambda: _is_reached(self.key_database),
+            "clock": self._is_on_time,
             "dispatcher": self._is_dispatching,
             "pumps": self._is_pumping,
         }
+
+    async def _is_on_time(self) -> bool:
+        """This machine's clock is the database's, more or less: leases are moments, and a worker
+        that is ahead by a lease would take other workers' queues.
+        """
+        if self.settings.is_embedded:
+            return True
+        async with self.database.reading() as session:
+            there = (await session.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+        return abs(utc_now() - there) < dt.timedelta(seconds=self.settings.lease_seconds) / 4
 
     async def _is_dispatching(self) -> bool:
         """Work that is due is being looked at: Celery workers can stall in silence, the database

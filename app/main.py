@@ -28,20 +28,21 @@ import app.suppression.routes
 from app import apidocs
 from app.compose import Runtime
 from app.core import ops
-from app.core.errors import NotFound
+from app.core.courtesy import Courtesy
 from app.core.http import Guard, install_problem_handlers
 from app.core.settings import Settings
-from app.security.access import caller_of
+from app.security.access import may_look_inside
 
 Started = Callable[[Runtime], Awaitable[None]]
 
 
 def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
     """The application; ``on_start`` runs once everything is up, before the first request."""
+    courtesy = Courtesy()
 
     @asynccontextmanager
     async def lifespan(application: FastAPI) -> AsyncIterator[None]:
-        runtime = Runtime(settings)
+        runtime = Runtime(settings, courtesy=courtesy)
         runtime.attach(application)
         application.state.checks = runtime.checks()
         await runtime.start(with_pumps=settings.is_embedded, with_worker=settings.is_embedded)
@@ -82,21 +83,12 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
     ):
         application.include_router(module.router)
     application.include_router(ops.router)
-    application.include_router(ops.metrics_router, dependencies=[Depends(_may_look_inside)])
+    application.include_router(ops.metrics_router, dependencies=[Depends(may_look_inside)])
     _add_front_door(application)
     _add_docs(application)
     install_problem_handlers(application, app.dashboard.routes.render_problem)
-    application.add_middleware(Guard, settings=settings, observe=ops.observe)
+    application.add_middleware(Guard, settings=settings, observe=ops.observe, courtesy=courtesy)
     return application
-
-
-async def _may_look_inside(request: Request) -> None:
-    """Docs and metrics are open on loopback; elsewhere they need ``ops:read``, or do not exist."""
-    settings: Settings = request.app.state.settings
-    if not settings.is_loopback:
-        caller = await caller_of(request)
-        if not caller.scopes & {"ops:read", "all"}:
-            raise NotFound
 
 
 def _add_front_door(application: FastAPI) -> None:
@@ -108,7 +100,7 @@ def _add_front_door(application: FastAPI) -> None:
 
 def _add_docs(application: FastAPI) -> None:
     """The API's description, as JSON and as a page without scripts or third parties."""
-    inside = [Depends(_may_look_inside)]
+    inside = [Depends(may_look_inside)]
 
     @application.get("/openapi.json", include_in_schema=False, dependencies=inside)
     async def openapi() -> dict[str, object]:

@@ -11,7 +11,7 @@ import threading
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app.compose import PUMPS, Runtime
 from app.core import ops
@@ -21,6 +21,7 @@ from app.core.http import install_problem_handlers
 from app.core.logging import get_logger
 from app.core.pump import spare_the_collector
 from app.core.settings import Settings
+from app.security.access import may_look_inside
 
 log = get_logger(__name__)
 
@@ -88,7 +89,7 @@ def _open_port(runtime: Runtime) -> None:
     runtime.attach(application)
     application.state.checks = runtime.checks()
     application.include_router(ops.router)
-    application.include_router(ops.metrics_router)
+    application.include_router(ops.metrics_router, dependencies=[Depends(may_look_inside)])
     install_problem_handlers(application, lambda *_: None)
     server = uvicorn.Server(
         uvicorn.Config(

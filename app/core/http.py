@@ -234,12 +234,14 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, observe: Callable[[str, str, int, float], None]
-    ) -> None:
+        self, app: ASGIApp, settings: Settings, observe: Callable[[str, str, int, float], None],
+        courtesy: Courtesy | None = None,
+    ) -> None:  # fmt: skip
         self._app = app
         self._limit = settings.body_limit
         self._is_https = settings.public_url.startswith("https:")
         self._observe = observe
+        self._courtesy = courtesy or Courtesy()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -270,9 +272,8 @@ class Guard:
                         message["headers"].append((name, value))
             await send(message)
 
-        courtesy: Courtesy = scope["app"].state.courtesy
         try:
-            with courtesy.guest():
+            with self._courtesy.guest():
                 if problem := self._refusal(scope, limit):
                     await problem_response(problem)(scope, receive, headed)
                 else:

@@ -229,8 +229,8 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         description=(
-            "Port on QUITTANCE_HOST where `quittance worker` shows /metrics, /healthz and /readyz "
-            "to everybody who reaches it. 0: none."
+            "Port on QUITTANCE_HOST where `quittance worker` shows /healthz, /readyz and, to keys "
+            "with ops:read (on loopback to everybody), /metrics. 0: none."
         ),
     )
     security_contact: str = Field(

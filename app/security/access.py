@@ -10,7 +10,8 @@ from fastapi import Request
 
 from app.core.clock import utc_now
 from app.core.db import Database
-from app.core.errors import Unauthorized
+from app.core.errors import NotFound, Unauthorized
+from app.core.settings import Settings
 from app.security import api_keys
 from app.security.errors import MissingScope
 from app.security.limits import RateLimits
@@ -40,6 +41,17 @@ def needs(scope: str) -> Callable[[Request], Awaitable[Caller]]:
 
     caller.scope = scope  # type: ignore[attr-defined]  # read by the test that walks every route
     return caller
+
+
+async def may_look_inside(request: Request) -> None:
+    """A dependency: docs and metrics are open on loopback; elsewhere they need ``ops:read``, or do
+    not exist.
+    """
+    settings: Settings = request.app.state.settings
+    if not settings.is_loopback:
+        caller = await caller_of(request)
+        if not caller.scopes & {"ops:read", "all"}:
+            raise NotFound
 
 
 async def caller_of(request: Request) -> Caller:

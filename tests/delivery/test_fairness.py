@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from connectors.contract import done, retry
+from connectors.contract import Window, done, retry
 from tests.running import Service, running
 
 
@@ -211,6 +211,21 @@ async def test_a_flush_hurries_what_waited_then_and_not_what_fails_after_it(
     await service.work()
 
     assert len(crm.asked) == 6
+
+
+async def test_an_order_to_hurry_does_not_outrun_a_rate_limit(service: Service) -> None:
+    crm = await service.destination("crm", limits=(Window(2, 3600),))
+    await many(service, 5)
+    await service.work()
+    assert len(crm.asked) == 2
+
+    for action in ("flush", "boost", "resume"):
+        await service.change_queue("crm", action)
+        await service.work()  # comes to rest: nobody looks at it again and again
+        assert len(crm.asked) == 2
+    service.later(hours=2)
+    await service.work()
+    assert len(crm.asked) == 4
 
 
 async def test_a_boosted_queue_stays_first_until_nothing_is_due(narrow: Service) -> None:

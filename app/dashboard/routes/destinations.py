@@ -15,6 +15,7 @@ from starlette.datastructures import FormData
 from app.core.clock import utc_now
 from app.core.errors import Invalid, NotFound, Problem
 from app.core.http import Reading
+from app.core.settings import Settings
 from app.dashboard import forms, present
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import page, redirect
@@ -32,6 +33,7 @@ from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes
 from app.subject_requests.states import OPERATIONS
+from connectors.contract import supports
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,4 +340,16 @@ async def _page(
         problem=problem,
         tested=tested,
         created_at=destination.created_at,
+        callback_url=_callback_url(request, destination),
     )
+
+
+def _callback_url(request: Request, destination: Destination) -> str | None:
+    """Where the destination may say how a job ended; None: its connector does not listen."""
+    settings: Settings = request.app.state.settings
+    catalogue: Catalogue = request.app.state.catalogue
+    try:
+        listens = supports(catalogue.find(destination.connector), "callback")
+    except NoConnector:
+        return None
+    return f"{settings.public_url}/hooks/{destination.id}" if listens else None
