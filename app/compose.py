@@ -208,7 +208,8 @@ class Runtime:
         if self.settings.is_embedded:
             return True
         async with self.database.reading() as session:
-            there = (await session.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+            asked = await session.execute(sa.select(sa.func.clock_timestamp()))
+        there: dt.datetime = asked.scalar_one()
         return abs(utc_now() - there) < dt.timedelta(seconds=self.settings.lease_seconds) / 4
 
     async def _is_dispatching(self) -> bool:

@@ -889,7 +889,17 @@ async def test_wrk_003_work_that_nobody_looks_at_makes_the_service_unready(
     assert stalled.json()["checks"]["dispatcher"] == "fail"
 
     await service.work()
-    assert (await service.client.get("/readyz")).status_code == 200
+    checks = (await service.client.get("/readyz")).json()["checks"]
+    assert checks["dispatcher"] == "ok"
+
+
+async def test_wrk_007_a_clock_that_is_not_the_databases_makes_the_service_unready(
+    service: Service,
+) -> None:
+    for minutes, expected in ((1, "fail"), (-2, "fail"), (1, "ok")):
+        service.later(minutes=minutes)
+        checks = (await service.client.get("/readyz")).json()["checks"]
+        assert checks["clock"] == ("ok" if service.settings.is_embedded else expected)
 
 
 async def test_wrk_005_a_database_that_cannot_write_is_said_and_nothing_is_half_done(
