@@ -41,8 +41,6 @@ from connectors.contract import Call, Identifier, Operation, Outcome, Person, re
 log = get_logger(__name__)
 
 BATCH = 100
-BATCH_EMBEDDED = 10
-"""Fewer: everybody else who wants to write waits for the end of the transaction."""
 LOOKUP_SECONDS = 20.0
 LEASE = dt.timedelta(seconds=LOOKUP_SECONDS + 10)
 """Who takes longer meets no harm: of two plans of a request the second finds it planned."""
@@ -55,8 +53,7 @@ MAX_PER_KIND = 50
 async def resolve_due(services: Services, now: dt.datetime) -> bool:
     """Resolve and plan up to a batch of requests; True when there were some."""
     async with services.database.writing() as session:
-        most = BATCH_EMBEDDED if services.settings.is_embedded else BATCH
-        batch = await _take(session, most, now)
+        batch = await _take(session, now)
     if not batch:
         return False
     started = time.monotonic()
@@ -89,7 +86,7 @@ async def _put_off(
     note(session, request.id, FAILED_EVENT, "service", now, source=source)
 
 
-async def _take(session: AsyncSession, most: int, now: dt.datetime) -> list[SubjectRequest]:
+async def _take(session: AsyncSession, now: dt.datetime) -> list[SubjectRequest]:
     """Requests due for resolving; their next look moves to the end of our lease, should we die."""
     rows = await session.execute(
         sa.select(SubjectRequest)
@@ -97,7 +94,7 @@ async def _take(session: AsyncSession, most: int, now: dt.datetime) -> list[Subj
             col(SubjectRequest.next_step_at) <= now, col(SubjectRequest.status) == Status.RESOLVING
         )
         .order_by(col(SubjectRequest.next_step_at))
-        .limit(most)
+        .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
     batch = list(rows.scalars())

@@ -122,7 +122,7 @@ async def test_who_died_while_planning_holds_nobody_up_after_an_embedded_start(
     await embedded.destination("crm")
     made = await embedded.ask()
     async with embedded.runtime.database.writing() as session:
-        assert await resolve._take(session, 1, utc_now())
+        assert await resolve._take(session, utc_now())
     await embedded.work()
     assert (await embedded.request(made["id"]))["status"] == "resolving", "its lease still runs"
 
