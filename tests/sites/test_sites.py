@@ -188,6 +188,20 @@ async def test_unchanged_content_is_the_same_version(service: Stage) -> None:
     assert third == first, "going back to earlier content is that earlier version"
 
 
+async def test_a_sale_that_is_no_choice_stays_a_draft(service: Stage) -> None:
+    purposes = [{"id": "analytics"}, {"id": "advertising", "required": True, "denied_by_gpc": True}]
+    body = {"name": "Shop", "origins": [SHOP], "config": {"purposes": purposes}}
+    made = await service.client.post("/v1/sites", json=body, headers=service.auth())
+    assert made.status_code == 201
+
+    path = f"/v1/sites/{made.json()['site_key']}/publish"
+    refused = await service.client.post(path, headers=service.auth())
+
+    assert refused.status_code == 422
+    assert refused.json()["type"] == "urn:quittance:problem:not-publishable"
+    assert "advertising" in refused.json()["detail"]
+
+
 async def test_the_draft_is_not_shown_before_it_is_published(service: Stage) -> None:
     site_key = await service.add_site()
     await change(service, site_key, expiry_days=90)
