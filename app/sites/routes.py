@@ -49,15 +49,21 @@ async def widget_script(
         "region": visitor.region,
     }
     body, tag = script.script(config, getattr(request.app.state, "widget", script.WIDGET))
+    is_packed = script.takes_gzip(request.headers.get("accept-encoding", ""))
+    if is_packed:
+        tag = f'{tag[:-1]}-gzip"'
     headers = {
         "X-Quittance-Regime": config["regime"],
         "Cache-Control": "private, max-age=300",
         "ETag": tag,
-        "Vary": ", ".join(visitor.vary),
+        "Vary": ", ".join((*visitor.vary, "Accept-Encoding")),
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
     if _is_known(request, tag):
         return Response(status_code=304, headers=headers)
+    if is_packed:
+        headers["Content-Encoding"] = "gzip"
+        body = script.packed(body)
     return Response(body, headers=headers, media_type="text/javascript; charset=utf-8")
 
 
