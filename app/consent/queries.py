@@ -17,7 +17,8 @@ from app.consent.models import ConsentRecord
 from app.consent.state import deny_wins
 from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql
-from app.sites.models import Site
+from app.core.errors import NotFound
+from app.sites.models import NoticeVersion, Site
 
 _DAY_MICROSECONDS = 86_400_000_000
 
@@ -126,6 +127,22 @@ async def export(
         session.expunge_all()
 
 
+async def get(
+    session: AsyncSession, workspace_id: str, consent_id: str
+) -> tuple[ConsentRecord, str, NoticeVersion]:
+    """A record with its site's key and the notice version it names; ``NotFound``."""
+    found = await session.execute(
+        sa.select(ConsentRecord, col(Site.site_key), NoticeVersion)
+        .join(Site, col(Site.id) == col(ConsentRecord.site_id))
+        .join(NoticeVersion, col(NoticeVersion.id) == col(ConsentRecord.notice_version_id))
+        .where(col(ConsentRecord.id) == consent_id, col(ConsentRecord.workspace_id) == workspace_id)
+    )
+    row = found.one_or_none()
+    if row is None:
+        raise NotFound("There is no consent record with this id.")
+    return row[0], row[1], row[2]
+
+
 async def daily_counts(
     session: AsyncSession,
     workspace_id: str,
@@ -179,8 +196,15 @@ def _names_purpose(session: AsyncSession, purpose: str) -> Any:
     )
 
 
+RECORD_MEMBERS = (
+    "consent_id", "site_key", "visitor_id", "event_id", "notice_version", "choices", "method",
+    "language", "region", "regime", "gpc", "gpc_applied", "page", "decided_at", "recorded_at",
+    "expires_at",
+)  # fmt: skip
+
+
 def record_json(record: ConsentRecord, site_key: str) -> dict[str, Any]:
-    """A record as programs and exports see it."""
+    """A record as programs and exports see it, with ``RECORD_MEMBERS``."""
     return {
         "consent_id": record.id,
         "site_key": site_key,

@@ -4,22 +4,23 @@ key."""
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.consent import links, queries
+from app.consent import audit_trail, links, queries
 from app.consent.errors import OriginNotAllowed
 from app.consent.schemas import ConsentIn, ConsentOut, LinkIn, Method, Uuid
 from app.consent.service import draft, fingerprint
 from app.consent.writer import ConsentWriter, Row
-from app.core import errors
+from app.core import errors, sheets
 from app.core.clock import rfc3339, utc_now
 from app.core.db import Database
 from app.core.http import (
@@ -41,7 +42,7 @@ from app.security.idempotency import once
 from app.security.limits import RateLimits
 from app.sites import cors
 from app.sites import service as sites
-from app.sites.directory import PublishedSite, directory_of
+from app.sites.directory import PublishedSite, directory_of, notice_of
 from app.sites.errors import UnknownSite
 from app.sites.regimes import clean_region
 from app.sites.visitor import has_gpc
@@ -72,14 +73,17 @@ async def post_consent(request: Request) -> Response:
     """Record a choice. Answered only once it is stored; the same event and body get the same
     answer.
 
-    The body is read here rather than by a parameter, so that every refusal after the origin check
-    can be read by
-    the page that caused it: a widget that cannot tell 422 from an outage would try again for ever.
+    The body is read here rather than by a parameter, so that every refusal can be read by the page
+    that caused it: a widget that cannot tell 422 from an outage would try again for ever.
     """
     limits: RateLimits = request.app.state.limits
-    await limits.spend("consent", client_address(request))
-    body = await _read(request)
-    site = await directory_of(request.app.state.database).site(_site_key(body))
+    try:
+        await limits.spend("consent", client_address(request))
+        body = await _read(request)
+        site = await directory_of(request.app.state.database).site(_site_key(body))
+    except errors.Problem as problem:
+        problem.headers |= cors.of_refusal(request)
+        raise
     headers = await _admit(request, site, body)
     try:
         stored = await _store(request, site, body)
@@ -332,4 +336,64 @@ async def list_consents(
         "next_cursor": cursors.write(scope, queries.position(page[-1][0]))
         if len(found) > limit
         else None,
+    }
+
+
+@router.get("/v1/consents/export", tags=["consent"])
+async def export_consents(
+    request: Request,
+    caller: Annotated[Caller, Depends(needs("consents:read"))],
+    session: Reading,
+    site_key: str | None = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    purpose: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = None,
+    format: Literal["ndjson", "csv"] = "ndjson",
+) -> StreamingResponse:
+    """All matching records as a file, newest first: one JSON object a line, or CSV."""
+    site_id = (
+        (await sites.find_site(session, caller.workspace_id, site_key)).id if site_key else None
+    )
+    wanted = queries.Filter(caller.workspace_id, site_id, since, until, purpose)
+    database: Database = request.app.state.database
+    lines = _csv(database, wanted) if format == "csv" else _ndjson(database, wanted)
+    return StreamingResponse(
+        lines,
+        media_type="text/csv; charset=utf-8" if format == "csv" else "application/x-ndjson",
+        headers={"Content-Disposition": f'attachment; filename="consents.{format}"'},
+    )
+
+
+async def _ndjson(database: Database, wanted: queries.Filter) -> AsyncIterator[str]:
+    async with database.reading() as session:
+        async for record in queries.export(session, wanted):
+            yield json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+async def _csv(database: Database, wanted: queries.Filter) -> AsyncIterator[str]:
+    """Choices stand in two columns, purposes separated by spaces."""
+    names = [name for name in queries.RECORD_MEMBERS if name != "choices"]
+    yield sheets.line([*names, "granted", "denied"])
+    async with database.reading() as session:
+        async for record in queries.export(session, wanted):
+            choices = record["choices"]
+            granted, denied = (
+                " ".join(each for each in choices if choices[each] is answer)
+                for answer in (True, False)
+            )
+            yield sheets.line([*(record[name] for name in names), granted, denied])
+
+
+@router.get("/v1/consents/{consent_id}", tags=["consent"])
+async def read_consent_record(
+    caller: Annotated[Caller, Depends(needs("consents:read"))], session: Reading, consent_id: str
+) -> dict[str, Any]:
+    """One record: who chose what, when, the words that were shown (``notice``), and all of it by
+    the names of ISO/IEC TS 27560 (``iso_27560``).
+    """
+    record, site_key, version = await queries.get(session, caller.workspace_id, consent_id)
+    notice = notice_of(version)
+    return queries.record_json(record, site_key) | {
+        "notice": audit_trail.shown(record, notice, version),
+        "iso_27560": audit_trail.iso_27560(record, site_key, notice),
     }

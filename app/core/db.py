@@ -68,7 +68,9 @@ Id = sa.String(48).with_variant(sa.String(48, collation="C"), "postgresql")
 """Column type of our ids: compared byte by byte, so that their order is time order everywhere."""
 
 Json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
-"""Column type of small documents."""
+"""Column type of small documents. What JSON has no word for (Decimal, bytes, moments) becomes text
+without a complaint: write only JSON's own types.
+"""
 
 
 class Main(SQLModel):

@@ -24,7 +24,9 @@ from urllib.parse import unquote
 import aiohttp
 import certifi
 import httpx
+import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import HttpProcessingError
 
 from app.core.settings import Networks, Settings
 from connectors.contract import AddressRefused
@@ -266,21 +268,29 @@ class _Transport(httpx.AsyncBaseTransport):
             self._session = self._open_session()
         content = await request.aread()
         request.headers.pop("transfer-encoding", None)  # now that its length is known
+        timeout = request.extensions.get("timeout", {})
         token = _IS_PLAIN.set(request.url.scheme == "http")
         try:
             async with self._session.request(
                 request.method,
-                str(request.url),
+                # As it is: httpx has quoted it, and somebody may have signed that.
+                yarl.URL(
+                    f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
+                    f"{request.url.raw_path.decode('ascii')}",
+                    encoded=True,
+                ),
                 headers=request.headers,
                 data=content or None,
                 allow_redirects=False,
-                timeout=_timeout_of(request.extensions["timeout"]),
+                timeout=_timeout_of(timeout),
             ) as answer:
-                content = await _read(answer, is_empty=request.method == "HEAD")
+                content = await _read(
+                    answer, timeout.get("read"), is_empty=request.method == "HEAD"
+                )
         except AnswerTooLarge as error:
             error.request = request
             raise
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, TimeoutError) as error:
             raise _as_httpx(error)(str(error), request=request) from error
         finally:
             _IS_PLAIN.reset(token)
@@ -293,13 +303,16 @@ class _Transport(httpx.AsyncBaseTransport):
             await self._session.close()
 
 
-async def _read(answer: aiohttp.ClientResponse, *, is_empty: bool) -> bytes:
-    """The whole body; ``AnswerTooLarge``."""
+async def _read(answer: aiohttp.ClientResponse, seconds: float | None, *, is_empty: bool) -> bytes:
+    """The whole body, waiting for each piece so long; ``AnswerTooLarge``."""
     if not is_empty and (answer.content_length or 0) > ANSWER_LIMIT:
         answer.close()
         raise AnswerTooLarge("the answer is too large")
     chunks, size = [], 0
-    while chunk := await answer.content.readany():
+    while not answer.content.at_eof():
+        # aiohttp's own timer stops with a connection whose framing broke.
+        async with asyncio.timeout(seconds):
+            chunk = await answer.content.readany()
         chunks.append(chunk)
         size += len(chunk)
         if size > ANSWER_LIMIT:
@@ -310,7 +323,9 @@ async def _read(answer: aiohttp.ClientResponse, *, is_empty: bool) -> bytes:
 
 def _timeout_of(wanted: Mapping[str, float | None]) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
-        connect=wanted["pool"], sock_connect=wanted["connect"], sock_read=wanted["read"]
+        connect=wanted.get("pool"),
+        sock_connect=wanted.get("connect"),
+        sock_read=wanted.get("read"),
     )
 
 
@@ -323,8 +338,6 @@ def _as_httpx(error: Exception) -> type[httpx.TransportError]:
             return httpx.ReadTimeout
         case aiohttp.ClientConnectorError():
             return httpx.ConnectError
-        case aiohttp.InvalidURL():
-            return httpx.UnsupportedProtocol
         case aiohttp.ClientOSError():
             return httpx.ReadError
     return httpx.RemoteProtocolError
@@ -354,6 +367,7 @@ class _Client(httpx.AsyncClient):
         self._way_out = transport
 
     async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        request.extensions.setdefault("timeout", self.timeout.as_dict())
         return await self._way_out.handle_async_request(request)
 
 
@@ -405,12 +419,16 @@ class Outbound:
             resolver=self._resolver,
             socket_factory=self._socket,
         )
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
         )
+        # It would send a DELETE once more by itself when a kept connection turns out to be dead;
+        # what was perhaps applied is sent again by the engine alone, and written down.
+        session._retry_connection = False
+        return session
 
     def _socket(self, info: Any) -> socket.socket:
         """Called for every address about to be connected to, literal or looked up."""

@@ -18,11 +18,11 @@ from app.core.http import StrictRoute, client_address
 from app.core.logging import get_logger
 from app.core.settings import Settings
 from app.delivery import reports
-from app.destinations.catalogue import NoConnector
 from app.destinations.instances import Instances
 from app.destinations.models import Destination
+from app.destinations.running import checked_outcome
 from app.security.limits import RateLimits
-from connectors.contract import ConnectorError, NotAuthentic, Outcome, supports
+from connectors.contract import ConnectorError, NotAuthentic, Outcome
 
 log = get_logger(__name__)
 
@@ -69,7 +69,7 @@ async def _heard(request: Request, destination_id: str, body: bytes) -> Mapping[
     instances: Instances = request.app.state.instances
     destination = await _destination(request, destination_id)
     try:
-        if destination is None or not _calls_back(instances, destination):
+        if destination is None or not instances.catalogue.listens(destination.connector):
             raise NotAuthentic
         async with instances.use(destination) as connector:
             return _checked(connector.callback(dict(request.headers), body))  # type: ignore[union-attr]
@@ -91,17 +91,12 @@ async def _destination(request: Request, destination_id: str) -> Destination | N
     return found if found is not None and found.deleted_at is None else None
 
 
-def _calls_back(instances: Instances, destination: Destination) -> bool:
-    try:
-        return supports(instances.catalogue.find(destination.connector), "callback")
-    except NoConnector:
-        return False
-
-
 def _checked(told: Any) -> Mapping[str, Outcome]:
     """Refuse what the contract does not know (``TypeError``): nothing is closed by accident."""
     if not isinstance(told, Mapping) or not all(
         isinstance(job, str) and isinstance(each, Outcome) for job, each in told.items()
     ):
         raise TypeError("not a mapping from jobs to outcomes")
+    for each in told.values():
+        checked_outcome(each)
     return told

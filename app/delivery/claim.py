@@ -26,6 +26,7 @@ from app.delivery.limits import Budget
 from app.delivery.models import Call, OpenCall, Ready, VirtualQueue
 from app.delivery.states import WISH_CAP
 from app.delivery.turns import share
+from app.delivery.waiting import is_free, is_running
 from app.destinations.models import Destination
 from connectors.contract import Outcome, Verdict, Window
 
@@ -224,9 +225,8 @@ async def _lease(
         sa.select(queue.c.id, queue.c.next_due.label("was_due"))
         .where(
             queue.c.next_due <= now,
-            sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now),
-            ~queue.c.is_paused,
-            queue.c.parked_reason.is_(None),
+            is_free(now),
+            is_running(),
         )
         .order_by(queue.c.next_due)
         .limit(queues)
@@ -334,8 +334,8 @@ async def _resume(session: AsyncSession, leases: Sequence[Lease], now: dt.dateti
         held.calls.append(again)
     await bulk.update(session, OpenCall, ("queue_id", "call_id"), repeated)
     for held in leases:
-        if held.calls:  # they may reach the destination once more
-            _spend(held, len(held.calls), now)
+        if held.calls and not held.is_held_back:  # they may reach the destination once more
+            _spend(held, 1 if held.breaker.probing else len(held.calls), now)
 
 
 async def _break_up(

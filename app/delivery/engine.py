@@ -166,22 +166,28 @@ class Engine:
                 .values(lease_until=None, lease_owner=None, next_due=utc_now())
             )
 
+    def _ended_service(self) -> str | None:
+        """The name of one that should run as long as the engine does."""
+        return next((each.get_name() for each in self._services if each.done()), None)
+
     # Claiming
 
     async def step(self) -> bool:
         """Claim once, if there is room; True when there was something to claim."""
-        if any(each.done() for each in self._services):
-            raise RuntimeError("a service of the engine has ended; restart this process")
+        if self._is_stopping:
+            return False
+        if ended := self._ended_service():
+            raise RuntimeError(f"the engine's {ended} has ended; restart this process")
         room = AHEAD * self._places.limit - self._wanting
         is_full = len(self._tasks) >= HELD_MOST * self._places.limit
-        if is_full or room < max(1, self._places.limit // 4) or self._is_stopping:
+        if is_full or room < max(1, self._places.limit // 4):
             self._freed.clear()
             try:
                 async with asyncio.timeout(0.05):
                     await self._freed.wait()
             except TimeoutError:
                 pass
-            return not self._is_stopping
+            return True
         began = time.monotonic()
         async with self._database.writing() as session:
             leases = await claim(
@@ -376,6 +382,8 @@ class Engine:
     async def _renew_forever(self) -> None:
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 3)
+            if self._ended_service():
+                return  # let the leases run out: somebody else must make these calls
             if not self._held:
                 continue
             try:

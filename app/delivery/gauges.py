@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import utc_now
 from app.core.db import Database, Moment
-from app.delivery.waiting import is_leased, is_running, queue
+from app.delivery.waiting import is_free, is_leased, is_running, queue
 from app.notifications import alerts
 
 KEPT = dt.timedelta(seconds=10)
@@ -97,11 +97,10 @@ def _counts(now: dt.datetime) -> sa.Select[Any]:
         return sa.select(expression).where(*conditions).scalar_subquery()
 
     count = sa.func.count()
-    is_free = sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now)
-    oldest_due = of(sa.func.min(queue.c.next_due), queue.c.next_due > _LONG_AGO, is_free)
+    oldest_due = of(sa.func.min(queue.c.next_due), queue.c.next_due > _LONG_AGO, is_free(now))
     oldest_lease = of(sa.func.min(queue.c.leased_at), is_leased(now))
     return sa.select(
-        of(count, queue.c.next_due <= now, is_free).label("due"),
+        of(count, queue.c.next_due <= now, is_free(now)).label("due"),
         sa.type_coerce(oldest_due, Moment()).label("oldest_due"),
         of(count, is_leased(now)).label("leased"),
         sa.type_coerce(oldest_lease, Moment()).label("oldest_lease"),

@@ -142,6 +142,10 @@ class Ready(Main, table=True):
     """The open call that carries it now."""
 
 
+FIRST_LIMIT = 4
+"""Calls at once to a destination nothing is known of."""
+
+
 class VirtualQueue(Main, table=True):
     """All live deliveries of one destination (its id is the destination's): order, lease, limits,
     health.
@@ -180,7 +184,7 @@ class VirtualQueue(Main, table=True):
     """Spent calls per rate window, see ``app.delivery.limits``."""
     budget: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     """What retries may spend, see ``app.delivery.limits``."""
-    concurrency_limit: int = 4
+    concurrency_limit: int = FIRST_LIMIT
     breaker: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     """See ``app.delivery.health.Breaker``."""
     last_errors: list[Any] = Field(default_factory=list, sa_type=Json)

@@ -16,7 +16,13 @@ from sqlmodel import col
 from app.core import bulk
 from app.core.db import Moment, hint_after_commit, insert_or_ignore, table_of
 from app.core.ids import new_id
-from app.delivery.models import Delivery, DeliveryTransition, Ready, VirtualQueue
+from app.delivery.models import (
+    FIRST_LIMIT,
+    Delivery,
+    DeliveryTransition,
+    Ready,
+    VirtualQueue,
+)
 from app.delivery.order import rank_of
 from app.delivery.states import Assurance, State
 
@@ -95,7 +101,7 @@ async def enqueue(
                 "last_errors": [],
                 "token": 0,
                 "deficit": 0,
-                "concurrency_limit": 4,
+                "concurrency_limit": FIRST_LIMIT,
                 "is_boosted": False,
                 "is_paused": False,
             }

@@ -16,7 +16,7 @@ from app.delivery.due import heads_of
 from app.delivery.models import Delivery, DeliveryTransition, Ready
 from app.delivery.plan import look_at
 from app.delivery.states import Assurance, State
-from app.delivery.waiting import is_running, queue
+from app.delivery.waiting import is_free, is_running, queue
 from app.destinations.models import Destination
 
 OVERSLEPT = dt.timedelta(minutes=1)
@@ -70,7 +70,7 @@ async def _repair(session: AsyncSession, now: dt.datetime) -> None:
     worker that died while the queue was paused, or a plan whose queue was due already, so that it
     changed and locked nothing, and that was claimed and given back before the plan's commit.
     """
-    free = sa.and_(sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now), is_running())
+    free = sa.and_(is_free(now), is_running())
     forgotten = queue.c.next_due.is_(None) & sa.or_(
         *(head.is_not(None) for head in heads_of(queue.c.id))
     )

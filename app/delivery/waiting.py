@@ -27,6 +27,11 @@ def is_leased(now: dt.datetime) -> sa.ColumnElement[bool]:
     return queue.c.lease_until > now
 
 
+def is_free(now: dt.datetime) -> sa.ColumnElement[bool]:
+    """Nobody holds it."""
+    return sa.or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now)
+
+
 def failing_since(start: dt.datetime) -> sa.ScalarSelect[Any]:
     """When the queue's first retry since its last success was counted, looking back to ``start``;
     NULL: nothing is amiss.
@@ -66,7 +71,7 @@ async def is_stalled(session: AsyncSession, now: dt.datetime, after: dt.timedelt
         .where(
             queue.c.next_due <= cutoff,
             is_running(),
-            sa.or_(queue.c.lease_until.is_(None), ~is_leased(now)),
+            is_free(now),
             sa.or_(*(head <= cutoff for head in heads_of(queue.c.id))),
         )
         .exists()

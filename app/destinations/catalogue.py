@@ -75,6 +75,13 @@ class Catalogue:
         """What may be asked for; not all of it need load."""
         return sorted(self._loaders)
 
+    def listens(self, name: str) -> bool:
+        """Whether destinations of this connector may call back; False also when it is gone."""
+        try:
+            return supports(self.find(name), "callback")
+        except NoConnector:
+            return False
+
     def find(self, name: str) -> ConnectorType:
         """The connector class, imported on first use; ``NoConnector``."""
         with self._lock:

@@ -153,9 +153,8 @@ class Instances:
         dropped = [self._kept.pop(key) for key in dict.fromkeys(old)]  # before anybody else can
         for kept in dropped:
             kept.is_dropped = True
-        for kept in dropped:
-            if not kept.users:
-                await self._close(kept.connector)
+        for kept in [each for each in dropped if not each.users]:  # of the others, their last user
+            await self._close(kept.connector)
 
     async def _close(self, connector: AnyConnector) -> None:
         try:

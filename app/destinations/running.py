@@ -151,29 +151,46 @@ def checked(method: str, answer: Any) -> Outcomes | Lookups:
     no database can keep (``ValueError``): it would stop everybody's answers from being recorded.
     """
     if isinstance(answer, Outcome):
-        _refuse_unkeepable(answer)
-        return answer
+        return checked_outcome(answer)
     if method == "poll" or not isinstance(answer, Mapping):
         raise TypeError("not an outcome")
-    if method in _ANSWERS_WITH_OUTCOMES and not all(
-        isinstance(each, Outcome) for each in answer.values()
-    ):
+    if method != "lookup" and not all(isinstance(each, Outcome) for each in answer.values()):
         raise TypeError("not a mapping of outcomes")
     for each in answer.values():
         if isinstance(each, Outcome):
-            _refuse_unkeepable(each)
+            checked_outcome(each)
     return answer
 
 
-def _refuse_unkeepable(outcome: Outcome) -> None:
-    residuals = [
-        text for each in outcome.residuals for text in (each.what, each.reason, each.until)
-    ]
-    for text in (outcome.reason, outcome.job, *outcome.facts, *outcome.facts.values(), *residuals):
-        if isinstance(text, str) and ("\0" in text or not _is_unicode(text)):
-            raise ValueError("not a text that can be kept")
+def checked_outcome(outcome: Outcome) -> Outcome:
+    """See ``checked``."""
+    texts = (
+        outcome.reason,
+        outcome.job,
+        *(text for each in outcome.residuals for text in (each.what, each.reason, each.until)),
+    )
+    if not all(each is None or _can_be_kept(each) for each in texts):
+        raise ValueError("not a text that can be kept")
+    for name, value in outcome.facts.items():
+        if not _can_be_kept(name) or not (_can_be_kept(value) or _is_whole(value, _MAX_SAFE)):
+            raise ValueError("not a fact that can be kept")
+    if outcome.http_status is not None and not _is_whole(outcome.http_status, 999):
+        raise ValueError("not an HTTP status")
+    if outcome.retry_after is not None and not isinstance(outcome.retry_after, dt.timedelta):
+        raise TypeError("not a time to wait")
+    return outcome
 
 
-def _is_unicode(text: str) -> bool:
-    """Without halves of surrogate pairs."""
+_MAX_SAFE = 2**53 - 1
+"""The largest whole number that every reader of JSON takes for what it is."""
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return isinstance(value, int) and abs(value) <= most
+
+
+def _can_be_kept(text: object) -> bool:
+    """A text without NUL and halves of surrogate pairs."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
     return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)

@@ -4,6 +4,7 @@ Pure functions."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from app.sites import regimes
@@ -13,8 +14,14 @@ from app.sites.regimes import Regime
 
 
 def regime_of(notice: Notice, region: str | None) -> Regime:
-    """The law for a region among those the notice was published for."""
-    return regimes.regime_for(region, notice.content["regimes"])
+    """The law for a region among those the notice was published for, as it was then: what a notice
+    promised does not change with a newer law file.
+    """
+    regime = regimes.regime_for(region, notice.content["regimes"])
+    said = notice.content["regimes"].get(regime.id)
+    if said is None:  # none of its laws is known any more: today's law of the region
+        return regime
+    return replace(regime, mode=said["mode"], honours_gpc=said["honours_gpc"])
 
 
 def show(
@@ -29,8 +36,8 @@ def show(
     """
     content = notice.content
     regime = regime_of(notice, region)
-    shown = content["regimes"][regime.id]
-    is_gpc_honoured = gpc and shown["honours_gpc"]
+    is_wanted = content["regimes"].get(regime.id, {"shown": True})["shown"]
+    is_gpc_honoured = gpc and regime.honours_gpc
     tag = best(list(content["languages"]), languages) or content["default_language"]
     said = content["languages"][tag]
     denied = notice.denied_by_gpc if is_gpc_honoured else frozenset()
@@ -39,8 +46,8 @@ def show(
         "notice_version": notice.id,
         "version_hash": notice.sha256,
         "regime": regime.id,
-        "mode": shown["mode"],
-        "shown": shown["shown"] and not (is_gpc_honoured and shown["mode"] == "opt_out"),
+        "mode": regime.mode,
+        "shown": is_wanted and not (is_gpc_honoured and regime.mode == "opt_out"),
         "language": tag,
         "direction": said["direction"],
         "languages": sorted(content["languages"]),
@@ -51,21 +58,21 @@ def show(
                 **said["purposes"][each["id"]],
                 "required": each["required"],
                 "default": each["required"]
-                or (shown["mode"] == "opt_out" and each["id"] not in denied),
+                or (regime.mode == "opt_out" and each["id"] not in denied),
                 "denied_by_gpc": each["denied_by_gpc"],
             }
             for each in content["purposes"]
         ],
         "mapping": content["mapping"],
-        "texts": _texts(said["texts"], shown["mode"]),
+        "texts": texts_under(said["texts"], regime.mode),
         "theme": content["theme"],
         "controller": content["controller"],
         "policy_url": content["policy_url"],
-        "honours_gpc": shown["honours_gpc"],
+        "honours_gpc": regime.honours_gpc,
     }
 
 
-def _texts(texts: dict[str, str], mode: str) -> dict[str, str]:
+def texts_under(texts: dict[str, str], mode: str) -> dict[str, str]:
     """The words that are true under this law: who is asked, or who may object."""
     suffix = "_opt_out"
     plain = {key: text for key, text in texts.items() if not key.endswith(suffix)}

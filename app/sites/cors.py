@@ -30,6 +30,13 @@ def headers(site: PublishedSite, request: Request) -> dict[str, str]:
     }
 
 
+def of_refusal(request: Request) -> dict[str, str]:
+    """Headers of an answer that is about no site: a page must be able to tell it from an outage."""
+    if request.headers.get("origin") is None:
+        return {}
+    return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": EXPOSED}
+
+
 async def preflight(
     request: Request, methods: Iterable[str], site: PublishedSite | None = None
 ) -> Response:

@@ -16,6 +16,10 @@ class InvalidOrigin(Invalid):
     slug, title = "invalid-origin", "An origin is not valid"
 
 
+class NotPublishable(Invalid):
+    slug, title = "not-publishable", "The draft cannot be published"
+
+
 class WidgetNotBuilt(Unavailable):
     slug, title = "widget-not-built", "The consent widget is not built"
 

@@ -16,6 +16,7 @@ from app.security.access import Caller, needs
 from app.security.idempotency import once
 from app.sites import cors, script, service
 from app.sites.banner import show
+from app.sites.changes import changes
 from app.sites.directory import directory_of
 from app.sites.schemas import SiteIn, SitePatch, site_json, version_json
 from app.sites.visitor import visitor_of
@@ -48,15 +49,21 @@ async def widget_script(
         "region": visitor.region,
     }
     body, tag = script.script(config, getattr(request.app.state, "widget", script.WIDGET))
+    is_packed = script.takes_gzip(request.headers.get("accept-encoding", ""))
+    if is_packed:
+        tag = f'{tag[:-1]}-gzip"'
     headers = {
         "X-Quittance-Regime": config["regime"],
         "Cache-Control": "private, max-age=300",
         "ETag": tag,
-        "Vary": ", ".join(visitor.vary),
+        "Vary": ", ".join((*visitor.vary, "Accept-Encoding")),
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
     if _is_known(request, tag):
         return Response(status_code=304, headers=headers)
+    if is_packed:
+        headers["Content-Encoding"] = "gzip"
+        body = script.packed(body)
     return Response(body, headers=headers, media_type="text/javascript; charset=utf-8")
 
 
@@ -175,6 +182,28 @@ async def list_versions(caller: Reader, session: Reading, site_key: str) -> dict
     site = await service.find_site(session, caller.workspace_id, site_key)
     history = await service.version_history(session, site)
     return {"items": [version_json(each) for each in history], "next_cursor": None}
+
+
+@router.get("/v1/sites/{site_key}/versions/{number}", tags=["sites"])
+async def read_version(
+    caller: Reader,
+    session: Reading,
+    site_key: str,
+    number: int,
+    since: Annotated[int | None, Query(ge=1)] = None,
+) -> dict[str, Any]:
+    """One notice version: its whole ``content``, whose SHA-256 as canonical JSON is
+    ``version_hash``, and what it ``changes`` against version ``since`` (default: the one before).
+    """
+    site = await service.find_site(session, caller.workspace_id, site_key)
+    version = await service.version_of(session, site, number)
+    earlier = number - 1 if since is None else since
+    before = (await service.version_of(session, site, earlier)).content if earlier else {}
+    return version_json(version) | {
+        "content": version.content,
+        "changes_since": earlier or None,
+        "changes": changes(before, version.content) if earlier else [],
+    }
 
 
 async def _described(session: AsyncSession, caller: Caller, site_key: str) -> dict[str, Any]:

@@ -17,13 +17,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.errors import Invalid
+from app.core.errors import Invalid, NotFound
 from app.core.ids import new_id
 from app.security import audit
 from app.sites import directory, regimes
 from app.sites.banner import show
 from app.sites.config import SiteConfig, language_of
-from app.sites.errors import InvalidOrigin, UnknownSite
+from app.sites.errors import InvalidOrigin, NotPublishable, UnknownSite
 from app.sites.models import NoticeVersion, Site
 
 _MAX_ORIGINS = 50
@@ -179,6 +179,7 @@ async def publish_site(
 ) -> NoticeVersion:
     """Make the draft what visitors see. The same content is the same version, also when it is an
     earlier one."""
+    _check(SiteConfig.model_validate(site.draft))
     content = content_of(site)
     digest = sha256_of(content)
     versions = col(NoticeVersion.site_id) == site.id
@@ -217,6 +218,16 @@ async def publish_site(
         directory.forget_after_commit(session, site.site_key)
         await session.flush()
     return version
+
+
+def _check(config: SiteConfig) -> None:
+    """What may stand in a draft but not before visitors. ``NotPublishable``."""
+    forced = [each.id for each in config.purposes if each.required and each.denied_by_gpc]
+    if forced:
+        raise NotPublishable(
+            f"`{forced[0]}` counts as sale or sharing, which must be a choice: it cannot be "
+            "required, too."
+        )
 
 
 async def delete_site(session: AsyncSession, site: Site, *, actor: str, now: dt.datetime) -> None:
@@ -289,6 +300,18 @@ async def version_history(
         .limit(limit)
     )
     return list(rows.scalars())
+
+
+async def version_of(session: AsyncSession, site: Site, number: int) -> NoticeVersion:
+    found = await session.execute(
+        sa.select(NoticeVersion).where(
+            col(NoticeVersion.site_id) == site.id, col(NoticeVersion.number) == number
+        )
+    )
+    version = found.scalar_one_or_none()
+    if version is None:
+        raise NotFound("The site has no notice version with this number.")
+    return version
 
 
 # --- the notice

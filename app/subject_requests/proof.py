@@ -15,7 +15,9 @@ from app.core import bulk
 from app.core.errors import NotFound
 from app.core.failpoints import failpoint
 from app.core.ids import new_id
+from app.core.logging import get_logger
 from app.identity import vault
+from app.receipts.canonical import NotCanonical
 from app.receipts.models import Receipt
 from app.receipts.signing import REQUEST_RECEIPT
 from app.security.models import Workspace
@@ -23,6 +25,8 @@ from app.subject_requests import queries, settle
 from app.subject_requests.models import SubjectRequest
 from app.subject_requests.services import Services
 from app.subject_requests.states import FINAL
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,14 @@ async def sign_due(services: Services, now: dt.datetime) -> bool:
             .limit(200)
             .with_for_update(skip_locked=True)
         )
-        signer = services.signer()
-        due = [
-            {"id": row.id, "jws": signer.sign(row.claims, REQUEST_RECEIPT), "signed_at": now}
-            for row in rows
-        ]
+        signer, due = services.signer(), []
+        for row in rows:
+            try:
+                jws = signer.sign(row.claims, REQUEST_RECEIPT)
+            except NotCanonical as error:  # a bug of ours; the others must have theirs
+                log.error("receipt_not_signed", error=type(error).__name__)
+                continue
+            due.append({"id": row.id, "jws": jws, "signed_at": now})
         await bulk.update(session, Receipt, ("id",), due)
         if due:
             failpoint("sign.before_commit")

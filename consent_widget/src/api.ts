@@ -59,10 +59,14 @@ type Verdict =
   | { kind: "drop" }
   | { kind: "wait"; ms: number };
 
-/** A status no repetition can mend drops the record; everything else waits. */
+/** What no repetition can mend: the body itself is refused. */
+const REFUSED = new Set([400, 409, 413, 415, 422]);
+
+/** A record is proof: it waits unless it is refused for good, also for a site that is set up anew. */
 export function judge(status: number, retryAfter: string | null): "done" | "drop" | number {
   if (status >= 200 && status < 300) return "done";
-  if (status >= 400 && status < 500 && status !== 429) return "drop";
+  if (REFUSED.has(status)) return "drop";
+  if (status < 500 && status !== 429) return LONGEST_WAIT;
   const seconds = /^\d{1,5}$/.test(retryAfter ?? "") ? Number(retryAfter) : 0;
   return Math.min(seconds * 1000, LONGEST_WAIT);
 }

@@ -329,6 +329,8 @@ async def test_con_025_one_address_has_a_quota(
     assert [each.status_code for each in answers] == [201, 201, 201, 429, 429]
     assert int(answers[-1].headers["retry-after"]) > 0
     assert {"ratelimit", "ratelimit-policy"} <= set(answers[-1].headers)
+    assert answers[-1].headers["access-control-allow-origin"] == "*"
+    assert "Retry-After" in answers[-1].headers["access-control-expose-headers"]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])

@@ -18,9 +18,10 @@ from sqlmodel import col
 from starlette.datastructures import FormData
 
 from app.core.ids import new_id
+from app.core.sheets import cell
 from app.dashboard.views import schema_forms
 from app.dashboard.views.charts import nice_top
-from app.dashboard.views.requests import cell, masked
+from app.dashboard.views.requests import masked
 from app.delivery.models import Archived, Ready, VirtualQueue
 from app.delivery.order import BOOSTED
 from app.destinations.catalogue import Catalogue, description

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -418,7 +420,17 @@ async def test_repeats_that_are_held_back_cost_no_tries(service: Service) -> Non
     made = [await service.ask(f"person{each}@customer.example") for each in range(8)]
     await service.work(until=lambda: len(crm.asked) == 4)
     await service.crash()
-    crm.default = retry("unreachable")
+    under_way, most = 0, 0
+
+    async def slowly(_: Asked) -> Outcome:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        return retry("unreachable")
+
+    crm.default = slowly
     await service.run("""UPDATE virtual_queue SET breaker = '{"until": 1.0}'""")
     crm.gate.set()
 
@@ -427,6 +439,7 @@ async def test_repeats_that_are_held_back_cost_no_tries(service: Service) -> Non
         service.later(minutes=20)
         await service.work()
         assert len(crm.asked) == 4 + repeats
+    assert most == 1
     assert (await service.queue("crm"))["parked_reason"] is None
 
     crm.default = done()
@@ -449,6 +462,9 @@ async def test_what_a_crash_left_open_counts_in_the_rate_limits(service: Service
     await service.work()
     assert len(set(crm.call_ids)) == 4, "the windows survived the crash, too"
     assert len(crm.asked) == 8
+    ((windows,),) = await service.rows("SELECT windows FROM virtual_queue")
+    entries = (json.loads(windows) if isinstance(windows, str) else windows)["4/3600s"]
+    assert sum(count for _, count in entries) == 8
     service.later(minutes=50)
     await service.work()
     assert len(crm.asked) == 8
@@ -456,6 +472,75 @@ async def test_what_a_crash_left_open_counts_in_the_rate_limits(service: Service
     service.later(hours=1)
     await service.work()
     assert len(set(crm.call_ids)) == 6
+
+
+async def test_a_probe_after_a_crash_spends_one_call_of_a_rate_limit(service: Service) -> None:
+    crm = await hang(service, limits=(Window(10, 86_400),))
+    for each in range(4):
+        await service.ask(f"person{each}@customer.example")
+    await service.work(until=lambda: len(crm.asked) == 4)
+    await service.crash()
+    crm.default = retry("unreachable")
+    await service.run("""UPDATE virtual_queue SET breaker = '{"until": 1.0}'""")
+    crm.gate.set()
+
+    for probes in range(1, 5):
+        service.later(minutes=20)
+        await service.work()
+        assert len(crm.asked) == 4 + probes
+
+
+async def test_an_engine_that_can_record_nothing_lets_its_leases_run_out(
+    embedded: Service,
+) -> None:
+    crm = await hang(embedded)
+    await embedded.ask()
+    await embedded.work(until=lambda: bool(crm.asked))
+    engine = embedded.runtime.engine
+    finisher = next(each for each in engine._services if each.get_name() == "finisher")
+    finisher.cancel()
+    await asyncio.wait([finisher])
+
+    with pytest.raises(RuntimeError, match="finisher has ended"):
+        await engine.step()
+    engine._lease = dt.timedelta(seconds=0)
+    renewal = asyncio.create_task(engine._renew_forever())
+    await asyncio.wait_for(renewal, 5)
+    crm.gate.set()
+
+
+async def test_what_a_connector_says_cannot_stop_others(service: Service) -> None:
+    crm, shop = await service.destination("crm"), await service.destination("shop")
+    crm.answers = [
+        done(facts={"rows": Decimal(3)}),  # type: ignore[dict-item]
+        done(residuals=[Residual("invoices", "tax", 2036.5)]),  # type: ignore[arg-type]
+    ]
+    made = [await service.ask(person) for person in (BOB, CAROL)]
+    await service.work()
+    assert len(shop.asked) == 2
+    for _ in range(4):
+        service.later(hours=2)
+        await service.work()
+
+    for each in made:
+        assert (await service.request(each["id"]))["status"] == "completed"
+        assert (await service.claims(each["id"]))["outcome"] == "complete"
+
+
+async def test_a_deleted_destination_ends_also_when_its_connector_is_gone(
+    service: Service,
+) -> None:
+    await service.destination("crm")
+    made = await service.ask()
+    await service.step("advance")
+    answer = await service.call("DELETE", f"/v1/destinations/{service.destinations['crm']}")
+    assert answer.status_code == 204
+    for worker in service.workers:
+        del worker.catalogue._found["crm"], worker.catalogue._loaders["crm"]
+    await service.work()
+
+    (delivery,) = (await service.request(made["id"]))["deliveries"]
+    assert (delivery["state"], delivery["reason"]) == ("discarded", "destination_deleted")
 
 
 async def test_somebody_cancelled_while_their_call_was_held_back_is_done_with(

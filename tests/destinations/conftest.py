@@ -58,7 +58,12 @@ class Vault(PeopleConnector):
         headers: dict[str, SecretStr] = Field(default_factory=dict)
         identity_source: bool = False
 
+    opened = 0
     closed = 0
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        type(self).opened += 1
 
     def check(self) -> None:
         if self.settings.mood == "refusing":

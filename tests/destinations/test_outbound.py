@@ -7,7 +7,9 @@ import gzip
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any
 
 import httpx
 import pytest
@@ -414,29 +416,79 @@ async def test_a_silent_server_is_a_timeout(server: Receiver, outbound: Outbound
         await outbound.http.get(server.url, timeout=httpx.Timeout(5, read=0.05))
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",
-        b"nonsense\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    ],
-)
-async def test_an_answer_that_breaks_off_is_an_error_of_the_transport(sent: bytes):
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@asynccontextmanager
+async def raw_server(*packets: bytes) -> AsyncIterator[tuple[str, Outbound, list[bytes]]]:
+    """Answers every connection's only request with these packets, and ends it; its address, a way
+    to it, and the heads of the requests that it saw.
+    """
+    seen: list[bytes] = []
+    answering: set[asyncio.Task[Any]] = set()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(sent)
-        await writer.drain()
+        task = asyncio.current_task()
+        assert task is not None
+        answering.add(task)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            seen.append(await reader.readuntil(b"\r\n\r\n"))
+            for each in packets:
+                writer.write(each)
+                await writer.drain()
+                await asyncio.sleep(0.02)
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    outbound = Outbound(Policy(extra_allowed={("127.0.0.1", port)}))
-    with pytest.raises(httpx.TransportError):
-        await outbound.http.get(f"http://127.0.0.1:{port}/")
-    await outbound.close()
-    listening.close()
+    outbound = Outbound(Policy((LOOPBACK,)))
+    try:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", outbound, seen
+    finally:
+        await outbound.close()
+        listening.close()
+        if answering:
+            await asyncio.wait(answering, timeout=5)
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        [],
+        [b"nonsense\r\n\r\n"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"],
+        [CHUNKED + b"zz\r\n"],
+        [CHUNKED + b"2\r\nok\r\n", b"zz\r\n"],
+        [CHUNKED, b"2\r\nok\r\n"],
+    ],
+)
+async def test_an_answer_that_breaks_off_is_an_error_of_the_transport(packets: list[bytes]):
+    async with raw_server(*packets) as (url, outbound, _), asyncio.timeout(5):
+        with pytest.raises(httpx.TransportError):
+            await outbound.http.get(url, timeout=httpx.Timeout(5, read=0.5))
+
+
+async def test_a_call_is_not_sent_again_when_a_kept_connection_is_dead():
+    async with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (url, outbound, seen):
+        for calls in range(1, 6):
+            with suppress(httpx.TransportError):
+                await outbound.http.delete(url)
+            assert len(seen) <= calls
+
+
+async def test_the_address_is_sent_as_it_was_quoted():
+    async with raw_server(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, outbound, seen):
+        await outbound.http.get(f"{url}/?u=https%3A%2F%2Fx&y=%41%27%C3%28")
+    assert seen[0].startswith(b"GET /?u=https%3A%2F%2Fx&y=%41%27%C3%28 HTTP/1.1")
+
+
+async def test_a_request_made_by_hand_gets_the_clients_timeouts(
+    server: Receiver, outbound: Outbound
+):
+    assert (await outbound.http.send(httpx.Request("GET", server.url))).status_code == 204
+    partly = httpx.Request("GET", server.url, extensions={"timeout": {"read": 5}})
+    assert (await outbound.http.send(partly)).status_code == 204
 
 
 async def test_an_upload_in_pieces_and_answers_without_a_body_are_taken(

@@ -7,6 +7,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, cast
 
@@ -25,6 +26,7 @@ from connectors.contract import (
     PeopleConnector,
     Residual,
     Tools,
+    Verdict,
     absent,
     accepted,
     done,
@@ -139,6 +141,13 @@ async def test_what_the_contract_does_not_know_is_never_done(
         failed("half a pair \ud83d"),
         accepted("job\0"),
         done(facts={"count\0": 1}),
+        done(facts={"rows": Decimal(3)}),  # type: ignore[dict-item]
+        done(facts={"rows": float("nan")}),  # type: ignore[dict-item]
+        done(facts={"rows": 2**60}),
+        done(http_status=10**9),
+        Outcome(Verdict.DONE, reason=5),  # type: ignore[arg-type]
+        Outcome(Verdict.RETRY, retry_after=5),  # type: ignore[arg-type]
+        done(residuals=[Residual("invoices", "tax", dt.date(2036, 1, 1))]),  # type: ignore[arg-type]
         done(residuals=[Residual("invoices", "tax\0", "2036")]),
         {"dlv_1": done(), "dlv_2": failed("\udc00")},
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,6 +14,9 @@ from pydantic import ValidationError
 
 from app.core.errors import Invalid
 from app.sites import regimes
+from app.sites.banner import regime_of, show
+from app.sites.directory import Notice, notice_of
+from app.sites.models import NoticeVersion
 
 REGIMES = tuple(regimes.load())
 ZONES = ("UTC", "Europe/Berlin", "America/Los_Angeles", "America/Sao_Paulo", "Pacific/Kiritimati")
@@ -195,3 +199,39 @@ def test_months_keep_the_day_number_or_take_the_last_day(day: dt.date, months: i
 
     assert (found.year * 12 + found.month) - (day.year * 12 + day.month) == months
     assert found.day == day.day or (found + dt.timedelta(days=1)).day == 1
+
+
+def notice(**laws: Any) -> Notice:
+    """A notice published when these laws were as they are told here."""
+    content = {
+        "format": 1, "site_key": "site_1", "controller": {}, "policy_url": "", "expiry_days": 1,
+        "theme": {}, "purposes": [{"id": "ads", "required": False, "denied_by_gpc": True}],
+        "mapping": {}, "default_language": "en", "regimes": laws,
+        "languages": {
+            "en": {"direction": "ltr", "texts": {}, "purposes": {"ads": {"name": "Ads"}}}
+        },
+    }  # fmt: skip
+    version = NoticeVersion(
+        id="ntv_1", site_id="ste_1", number=1, sha256="", content=content, published_by="",
+        published_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    )  # fmt: skip
+    return notice_of(version)
+
+
+def test_a_notice_keeps_the_law_it_was_published_under() -> None:
+    """A newer law file says opt-in and nothing of the signal; what visitors saw was otherwise."""
+    then = notice(gdpr={"mode": "opt_out", "honours_gpc": True, "shown": True})
+    regime = regime_of(then, "DE")
+    assert (regime.id, regime.mode, regime.honours_gpc) == ("gdpr", "opt_out", True)
+    assert regimes.get("gdpr").mode == "opt_in"
+
+    answer = show(then, ["en"], "DE", gpc=True)
+    assert (answer["mode"], answer["shown"], answer["honours_gpc"]) == ("opt_out", False, True)
+    assert [each["default"] for each in answer["purposes"]] == [False]
+
+
+def test_a_notice_whose_laws_are_all_gone_asks_as_the_regions_law_does() -> None:
+    gone = notice(atlantis={"mode": "opt_out", "honours_gpc": False, "shown": False})
+    answer = show(gone, ["en"], "DE")
+    assert (answer["mode"], answer["shown"]) == ("opt_in", True)
+    assert [each["default"] for each in answer["purposes"]] == [False]

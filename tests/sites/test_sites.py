@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from app.core.errors import Invalid
+from app.sites import script
 from app.sites import service as sites
 from app.sites.config import SiteConfig
 from app.sites.languages import TEXT_KEYS, accepted, best, shipped
@@ -186,6 +187,20 @@ async def test_unchanged_content_is_the_same_version(service: Stage) -> None:
     assert (first["number"], second["number"]) == (1, 2)
     assert second["version_hash"] != first["version_hash"]
     assert third == first, "going back to earlier content is that earlier version"
+
+
+async def test_a_sale_that_is_no_choice_stays_a_draft(service: Stage) -> None:
+    purposes = [{"id": "analytics"}, {"id": "advertising", "required": True, "denied_by_gpc": True}]
+    body = {"name": "Shop", "origins": [SHOP], "config": {"purposes": purposes}}
+    made = await service.client.post("/v1/sites", json=body, headers=service.auth())
+    assert made.status_code == 201
+
+    path = f"/v1/sites/{made.json()['site_key']}/publish"
+    refused = await service.client.post(path, headers=service.auth())
+
+    assert refused.status_code == 422
+    assert refused.json()["type"] == "urn:quittance:problem:not-publishable"
+    assert "advertising" in refused.json()["detail"]
 
 
 async def test_the_draft_is_not_shown_before_it_is_published(service: Stage) -> None:
@@ -402,7 +417,7 @@ async def test_the_script_carries_its_configuration(service: Stage) -> None:
     assert answer.headers["cache-control"] == "private, max-age=300"
     assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
     assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
-    assert answer.headers["vary"] == "Sec-GPC"
+    assert answer.headers["vary"] == "Sec-GPC, Accept-Encoding"
 
 
 async def test_an_unchanged_script_is_not_sent_again(service: Stage) -> None:
@@ -415,10 +430,41 @@ async def test_an_unchanged_script_is_not_sent_again(service: Stage) -> None:
         path, headers={"If-None-Match": first.headers["etag"], "Accept-Language": "de"}
     )
 
-    assert first.headers["vary"] == "Sec-GPC, Accept-Language"
+    assert first.headers["vary"] == "Sec-GPC, Accept-Language, Accept-Encoding"
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]
     assert other.status_code == 200
+
+
+async def test_the_script_travels_packed_to_whoever_takes_it(service: Stage) -> None:
+    site_key = await service.add_site()
+    path = f"/b/{site_key}.js"
+    plain = await service.client.get(path, headers={"Accept-Encoding": "identity"})
+    packed = await service.client.get(path, headers={"Accept-Encoding": "br;q=1, gzip"})
+
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < len(plain.content) / 2
+    assert packed.content == plain.content  # httpx unpacks
+    assert packed.headers["etag"] != plain.headers["etag"]
+    for each in (plain, packed):
+        assert "Accept-Encoding" in each.headers["vary"]
+    again = await service.client.get(
+        path, headers={"Accept-Encoding": "gzip", "If-None-Match": packed.headers["etag"]}
+    )
+    assert (again.status_code, again.headers["etag"]) == (304, packed.headers["etag"])
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("gzip", True), ("GZIP;q=0.5", True), ("br, x-gzip", True), ("deflate, gzip;q=1.0", True),
+        ("", False), ("br", False), ("gzip;q=0", False), ("gzip; q=0.000", False),
+        ("gzipped", False),
+    ],
+)  # fmt: skip
+def test_who_takes_gzip(header: str, expected: bool) -> None:
+    assert script.takes_gzip(header) is expected
 
 
 async def test_without_a_built_widget_the_script_says_so(service: Stage) -> None:
@@ -456,7 +502,7 @@ async def test_only_a_trusted_proxy_names_the_region(
         named = await service.client.get(f"{path}?region=BR", headers={"CF-Region": "US-CA"})
 
     assert trusted.headers["x-quittance-regime"] == "ccpa"
-    assert trusted.headers["vary"] == "Sec-GPC, CF-Region, Accept-Language"
+    assert trusted.headers["vary"] == "Sec-GPC, CF-Region, Accept-Language, Accept-Encoding"
     assert named.headers["x-quittance-regime"] == "lgpd"
     assert "CF-Region" not in named.headers["vary"]
 

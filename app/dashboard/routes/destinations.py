@@ -33,7 +33,6 @@ from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes
 from app.subject_requests.states import OPERATIONS
-from connectors.contract import supports
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +330,9 @@ async def _page(
             form = _typed(form, facts, typed) if typed is not None else form
     except NotFound as gone:
         problem = problem or gone
+    settings: Settings = request.app.state.settings
+    catalogue: Catalogue = request.app.state.catalogue
+    listens = catalogue.listens(destination.connector)
     return page(
         request,
         "destination.html",
@@ -340,16 +342,5 @@ async def _page(
         problem=problem,
         tested=tested,
         created_at=destination.created_at,
-        callback_url=_callback_url(request, destination),
+        callback_url=f"{settings.public_url}/hooks/{destination_id}" if listens else None,
     )
-
-
-def _callback_url(request: Request, destination: Destination) -> str | None:
-    """Where the destination may say how a job ended; None: its connector does not listen."""
-    settings: Settings = request.app.state.settings
-    catalogue: Catalogue = request.app.state.catalogue
-    try:
-        listens = supports(catalogue.find(destination.connector), "callback")
-    except NoConnector:
-        return None
-    return f"{settings.public_url}/hooks/{destination.id}" if listens else None

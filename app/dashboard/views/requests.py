@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.clock import rfc3339
+from app.core import sheets
 from app.core.errors import NotFound
 from app.crypto.keystore import KeyStore
 from app.dashboard import present
@@ -210,8 +208,6 @@ async def as_csv(
     session: AsyncSession, workspace_id: str, filters: Mapping[str, str], now: dt.datetime
 ) -> str:
     """The filtered list as CSV (RFC 4180), at most 10 000 rows; no cell is read as a formula."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
     names = (
         "id",
         "kind",
@@ -228,19 +224,10 @@ async def as_csv(
         "denial_reason",
         "denial_note",
     )
-    writer.writerow(names)
     rows = await session.execute(filtered(workspace_id, filters, now).limit(EXPORT_LIMIT))
-    for request in rows.scalars():
-        writer.writerow([cell(getattr(request, name)) for name in names])
-    return out.getvalue()
-
-
-def cell(value: Any) -> str:
-    """Text that a spreadsheet shows and never computes (ASVS 1.2.10)."""
-    if isinstance(value, dt.datetime):
-        return rfc3339(value) or ""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r", "\n", "\x00"} else text
+    lines = [sheets.line(names)]
+    lines += [sheets.line(getattr(each, name) for name in names) for each in rows.scalars()]
+    return "".join(lines)
 
 
 # One request
