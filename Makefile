@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up test test-fast services services-down check lock bench faults outage format widget docs clean
+.PHONY: help up test test-fast services services-down check lock bench faults outage format widget docs
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -61,6 +61,12 @@ check: $(VENV)/.installed-dev consent_widget/node_modules/.installed ## Check fo
 format: $(VENV)/.installed-dev ## Format the code and sort its imports
 	@$(BIN)/ruff check --quiet --fix --select I .
 	@$(BIN)/ruff format .
+
+widget: $(VENV)/.installed-dev consent_widget/node_modules/.installed ## Build the consent widget from its source
+	@$(NPM) run build --silent
+
+docs: $(VENV)/.installed-dev ## Write the reference pages anew, from the code
+	@$(BIN)/python -m docs.build
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks, which print ratios
 	@$(SERVICES) --durable run -- $(BIN)/python -m benchmarks $(ARGS)
