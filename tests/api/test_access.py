@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import uuid
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+from app.core.clock import utc_now
 from app.security import api_keys
 from tests.running import BOB, CAROL, Service
 
@@ -178,8 +180,19 @@ async def test_a_neighbour_finds_nothing_and_changes_nothing_by_any_id(
     site = await service.post(
         "/v1/sites", {"name": "Shop", "origins": ["https://shop.example"]}, 201
     )
+    version = await service.post(f"/v1/sites/{site['site_key']}/publish")
+    choice = {
+        "event_id": str(uuid.uuid4()), "site_key": site["site_key"],
+        "visitor_id": str(uuid.uuid4()), "notice_version": version["notice_version"],
+        "choices": dict.fromkeys(("functional", "analytics", "advertising"), True),
+        "method": "accept_all", "language": "en", "region": "DE", "gpc": False,
+        "decided_at": utc_now().isoformat(),
+    }  # fmt: skip
+    chosen = await service.call("POST", "/v1/consent", choice, None, origin="https://shop.example")
+    assert chosen.status_code == 201, chosen.text
     delivery = await service.delivery(made["id"])
     ids = {
+        "consent_id": chosen.json()["consent_id"], "number": 1,
         "request_id": waiting["id"], "batch_id": batch["batch_id"], "key_id": key["id"],
         "delivery_id": delivery["id"], "destination_id": service.destinations["crm"],
         "site_key": site["site_key"], "site_id": site.get("id", site["site_key"]),
