@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import astuple
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -309,26 +310,38 @@ async def _holder(request: Request, site: PublishedSite, visitor_id: str) -> str
         return await links.holder_of(session, site.id, visitor_id) or new_id("vis")
 
 
-@router.get("/v1/consents", tags=["consent"])
-async def list_consents(
-    request: Request,
-    caller: Annotated[Caller, Depends(needs("consents:read"))],
+Auditor = Annotated[Caller, Depends(needs("consents:read"))]
+
+
+async def _wanted(
+    caller: Auditor,
     session: Reading,
     site_key: str | None = None,
     since: AwareDatetime | None = None,
     until: AwareDatetime | None = None,
     purpose: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = None,
+) -> queries.Filter:
+    site_id = (
+        (await sites.find_site(session, caller.workspace_id, site_key)).id if site_key else None
+    )
+    return queries.Filter(caller.workspace_id, site_id, since, until, purpose)
+
+
+Wanted = Annotated[queries.Filter, Depends(_wanted)]
+
+
+@router.get("/v1/consents", tags=["consent"])
+async def list_consents(
+    request: Request,
+    session: Reading,
+    wanted: Wanted,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: str | None = None,
 ) -> dict[str, Any]:
     """Consent records, newest first. ``since`` and ``until`` bound ``recorded_at``."""
     cursors: Cursors = request.app.state.cursors
-    scope = ("consents", caller.workspace_id, site_key or "", str(since), str(until), purpose or "")
+    scope = ("consents", *(str(each or "") for each in astuple(wanted)))
     after = cursors.read(scope, cursor)
-    site_id = (
-        (await sites.find_site(session, caller.workspace_id, site_key)).id if site_key else None
-    )
-    wanted = queries.Filter(caller.workspace_id, site_id, since, until, purpose)
     found = await queries.records(session, wanted, limit=limit + 1, after=after)
     page = found[:limit]
     return {
@@ -342,19 +355,10 @@ async def list_consents(
 @router.get("/v1/consents/export", tags=["consent"])
 async def export_consents(
     request: Request,
-    caller: Annotated[Caller, Depends(needs("consents:read"))],
-    session: Reading,
-    site_key: str | None = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
-    purpose: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = None,
+    wanted: Wanted,
     format: Literal["ndjson", "csv"] = "ndjson",
 ) -> StreamingResponse:
     """All matching records as a file, newest first: one JSON object a line, or CSV."""
-    site_id = (
-        (await sites.find_site(session, caller.workspace_id, site_key)).id if site_key else None
-    )
-    wanted = queries.Filter(caller.workspace_id, site_id, since, until, purpose)
     database: Database = request.app.state.database
     lines = _csv(database, wanted) if format == "csv" else _ndjson(database, wanted)
     return StreamingResponse(
@@ -385,9 +389,7 @@ async def _csv(database: Database, wanted: queries.Filter) -> AsyncIterator[str]
 
 
 @router.get("/v1/consents/{consent_id}", tags=["consent"])
-async def read_consent_record(
-    caller: Annotated[Caller, Depends(needs("consents:read"))], session: Reading, consent_id: str
-) -> dict[str, Any]:
+async def read_consent_record(caller: Auditor, session: Reading, consent_id: str) -> dict[str, Any]:
     """One record: who chose what, when, the words that were shown (``notice``), and all of it by
     the names of ISO/IEC TS 27560 (``iso_27560``).
     """

@@ -253,9 +253,7 @@ class _Resolver(AbstractResolver):
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """Calls through an aiohttp session, which costs half the time of httpx's own transport; an
-    answer is read whole, neither unpacked nor endless.
-    """
+    """Calls through an aiohttp session; an answer is read whole, neither unpacked nor endless."""
 
     def __init__(self, open_session: Callable[[], aiohttp.ClientSession]) -> None:
         self._open_session = open_session
