@@ -80,20 +80,27 @@ def run_worker(settings: Settings) -> None:
         thread.join(timeout=5)
 
 
-def _open_port(runtime: Runtime) -> None:
-    """Health and metrics of this process, answered by the loop that does its work: when that hangs,
-    so does the answer.
-    """
-    settings = runtime.settings
+def health_app(runtime: Runtime) -> FastAPI:
+    """Health and metrics of this process."""
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     runtime.attach(application)
     application.state.checks = runtime.checks()
     application.include_router(ops.router)
     application.include_router(ops.metrics_router, dependencies=[Depends(may_look_inside)])
     install_problem_handlers(application, lambda *_: None)
+    return application
+
+
+def _open_port(runtime: Runtime) -> None:
+    """Answered by the loop that does the work: when that hangs, so does the answer."""
+    settings = runtime.settings
     server = uvicorn.Server(
         uvicorn.Config(
-            application, log_config=None, access_log=False, server_header=False, lifespan="off"
+            health_app(runtime),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
         )
     )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

@@ -5,12 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 
+import httpx
+import pytest
 from prometheus_client import REGISTRY
 
 from app.core.broker import Hints, make_celery
 from app.core.settings import Settings
 from app.delivery import metrics
 from app.delivery.states import Assurance, State, Step
+from app.worker import health_app
+from tests.running import Service
 
 NOW = dt.datetime(2026, 11, 25, 10, tzinfo=dt.UTC)
 DONE = Step(State.SUCCEEDED, "done", Assurance.CONFIRMED)
@@ -72,3 +76,21 @@ def test_a_hint_that_the_broker_does_not_take_is_counted() -> None:
     hints = Hints(make_celery(away, ["dispatch"], lambda _: None))
     assert growth("hints_dropped_total", lambda: hints._send("dispatch")) == 1
     hints.close()
+
+
+@pytest.mark.parametrize(("host", "key", "status"), [
+    ("127.0.0.1", None, 200), ("192.0.2.1", None, 401), ("192.0.2.1", "writer", 404),
+    ("192.0.2.1", "watcher", 200),
+])  # fmt: skip
+async def test_a_workers_metrics_need_a_key_where_others_can_reach_them(
+    embedded: Service, host: str, key: str | None, status: int
+) -> None:
+    await embedded.add_key("writer", "requests:write")
+    await embedded.add_key("watcher", "ops:read")
+    app = health_app(embedded.runtime)
+    app.state.settings = embedded.settings.model_copy(update={"host": host})
+    headers = {"authorization": f"Bearer {embedded.keys[key]}"} if key else {}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+        assert (await client.get("/metrics", headers=headers)).status_code == status
+        assert (await client.get("/healthz")).status_code == 200
