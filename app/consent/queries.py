@@ -18,6 +18,7 @@ from app.consent.state import deny_wins
 from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql
 from app.core.errors import NotFound
+from app.sites.directory import Notice
 from app.sites.models import NoticeVersion, Site
 
 _DAY_MICROSECONDS = 86_400_000_000
@@ -52,11 +53,10 @@ class CurrentState:
     record: ConsentRecord
     choices: dict[str, bool]
 
-    def is_stale(self, published_version_id: str, now: dt.datetime) -> bool:
-        """Whether the visitor should be asked again."""
-        return (
-            self.record.notice_version_id != published_version_id or self.record.expires_at <= now
-        )
+    def is_stale(self, answered: Notice | None, published: Notice | None, now: dt.datetime) -> bool:
+        """Whether the visitor should be asked again. ``answered``: the notice that was shown."""
+        asked = [each and each.material for each in (answered, published)]
+        return asked[0] != asked[1] or self.record.expires_at <= now
 
 
 async def current_state(

@@ -240,6 +240,10 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
         raise errors.Invalid("A visitor id is a UUID.", headers=headers) from None
     async with database.reading() as session:
         state = await queries.current_state(session, site.id, visitor_id)
+    published = await directory_of(database).notice(site.version_id)
+    answered = (
+        await directory_of(database).notice(state.record.notice_version_id) if state else None
+    )
     answer = {
         "visitor_id": visitor_id,
         "consent_id": state and state.record.id,
@@ -247,7 +251,7 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
         "notice_version": state and state.record.notice_version_id,
         "decided_at": state and rfc3339(state.record.decided_at),
         "expires_at": state and rfc3339(state.record.expires_at),
-        "stale": state and state.is_stale(site.version_id, utc_now()),
+        "stale": state and state.is_stale(answered, published, utc_now()),
     }
     return JSONResponse(answer, headers=headers)
 

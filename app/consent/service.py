@@ -113,6 +113,6 @@ def _granted_by_default(
 
     A first visit under GPC is none: the gates stayed closed, nothing was passed on.
     """
-    if regime.mode != "opt_out" or method not in _ACTS:
+    if regime.mode == "opt_in" or method not in _ACTS:
         return frozenset()
     return notice.choices - (notice.denied_by_gpc if gpc and regime.honours_gpc else frozenset())

@@ -30,9 +30,8 @@ def show(
     """The answer of ``GET /v1/sites/{site_key}/banner``. ``languages``: wanted tags, the best
     first.
 
-    ``default`` of a purpose is its state before any choice. Where the signal is honoured under an
-    opt-out law the
-    banner stays away: the visitor has already said no.
+    ``default`` of a purpose is its state before any choice. Where the signal is honoured and
+    purposes may run before a choice, the banner stays away: the visitor has already said no.
     """
     content = notice.content
     regime = regime_of(notice, region)
@@ -45,9 +44,11 @@ def show(
         "site_key": content["site_key"],
         "notice_version": notice.id,
         "version_hash": notice.sha256,
+        "material": notice.material,
+        "news": notice.news,
         "regime": regime.id,
         "mode": regime.mode,
-        "shown": is_wanted and not (is_gpc_honoured and regime.mode == "opt_out"),
+        "shown": is_wanted and not (is_gpc_honoured and regime.mode != "opt_in"),
         "language": tag,
         "direction": said["direction"],
         "languages": sorted(content["languages"]),
@@ -58,12 +59,15 @@ def show(
                 **said["purposes"][each["id"]],
                 "required": each["required"],
                 "default": each["required"]
-                or (regime.mode == "opt_out" and each["id"] not in denied),
+                or (regime.mode != "opt_in" and each["id"] not in denied),
                 "denied_by_gpc": each["denied_by_gpc"],
+                "sensitive": each.get("sensitive", False),
             }
             for each in content["purposes"]
         ],
         "mapping": content["mapping"],
+        "trackers": content.get("trackers", []),
+        "tags": content.get("tags", []),
         "texts": texts_under(said["texts"], regime.mode),
         "theme": content["theme"],
         "controller": content["controller"],
@@ -74,10 +78,12 @@ def show(
 
 def texts_under(texts: dict[str, str], mode: str) -> dict[str, str]:
     """The words that are true under this law: who is asked, or who may object."""
-    suffix = "_opt_out"
-    plain = {key: text for key, text in texts.items() if not key.endswith(suffix)}
-    if mode != "opt_out":
-        return plain
-    return plain | {
-        key.removesuffix(suffix): text for key, text in texts.items() if key.endswith(suffix)
-    }
+    said = {key: text for key, text in texts.items() if not key.endswith(_OTHER_WORDS)}
+    for suffix in _WORDS[mode]:
+        said |= {key.removesuffix(suffix): texts[key] for key in texts if key.endswith(suffix)}
+    return said
+
+
+_OTHER_WORDS = ("_opt_out", "_for_notice")
+_WORDS = {"opt_in": (), "opt_out": ("_opt_out",), "notice": _OTHER_WORDS}
+"""By mode, the endings of words said instead of the plain ones; the last counts."""

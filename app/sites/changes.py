@@ -2,8 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+
+def sha256_of(content: Any) -> str:
+    """SHA-256 (hex) of canonical JSON: sorted names, no white space, UTF-8."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def material(content: Mapping[str, Any]) -> str:
+    """What a choice rests on, as 16 hex digits: who asks, and for which purposes. While it stays
+    the same, earlier choices keep answering (EDPB guidelines 05/2020, 110: consent is asked for
+    anew where operations change considerably).
+
+    Of the words only the purposes' own count, in the default language: a visitor who changes the
+    language has not been asked something else.
+    """
+    flags = ("id", "required", "denied_by_gpc", "sensitive")
+    basis = {
+        "controller": content["controller"]["name"],
+        "purposes": [
+            {flag: each[flag] for flag in flags if each.get(flag)} for each in content["purposes"]
+        ],
+        "words": content["languages"][content["default_language"]]["purposes"],
+    }
+    return sha256_of(basis)[:16]
+
+
+def changed_purposes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Ids of the purposes that are new in ``after`` or are asked for in another way than in
+    ``before``.
+    """
+    known = _asked(before)
+    return [each for each, asked in _asked(after).items() if known.get(each) != asked]
+
+
+def _asked(content: Mapping[str, Any]) -> dict[str, Any]:
+    said = content["languages"][content["default_language"]]["purposes"]
+    return {
+        each["id"]: ({name: value for name, value in each.items() if value}, said[each["id"]])
+        for each in content["purposes"]
+    }
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:

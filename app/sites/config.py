@@ -12,10 +12,24 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, field_validat
 
 from app.core.http import Schema
 from app.sites import regimes
-from app.sites.languages import TEXT_KEYS, shipped
+from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
 
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_LONG = {"body": 2000, "dialog_body": 2000, "gpc_notice": 600, "placeholder": 600}
+_LONG = {
+    "body": 2000,
+    "body_opt_out": 2000,
+    "body_for_notice": 2000,
+    "dialog_body": 2000,
+    "dialog_body_opt_out": 2000,
+    "gpc_notice": 600,
+    "gpc_overruled": 600,
+    "placeholder": 600,
+    "changed": 600,
+    "changed_notice": 600,
+    "expired": 600,
+    "not_cleared": 600,
+    "unavailable": 600,
+}
 _MAX_SHORT = 120
 _RESERVED = frozenset({"constructor", "prototype"})  # names every JavaScript object has
 
@@ -61,12 +75,60 @@ class PurposeText(Schema):
 
 class Purpose(Schema):
     """What consent is asked for. ``denied_by_gpc``: counts as sale, sharing or targeted
-    advertising."""
+    advertising. ``sensitive``: uses sensitive data, which some laws let people limit."""
 
     id: PurposeId
     required: StrictBool = False
     denied_by_gpc: StrictBool = False
-    texts: dict[LanguageTag, PurposeText] = Field(default_factory=dict, max_length=40)
+    sensitive: StrictBool = False
+    texts: dict[LanguageTag, PurposeText] = Field(default_factory=dict, max_length=60)
+
+
+_HOST = r"(\*\.)?([a-z0-9_]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]{2,}"
+_NAME = r"(?!qt_)[^\s;,=*\"]{2,100}\*?"  # our own cookie is nobody's tracker
+
+
+class Tracker(Schema):
+    """What a purpose brings along: a ``host`` (``*.`` in front: with its sub-domains) that scripts
+    and frames come from, or a ``cookie`` or ``storage`` name (``*`` at the end: every name that
+    begins so).
+
+    ``http_only``: a cookie that scripts cannot remove.
+    """
+
+    kind: Literal["host", "cookie", "storage"]
+    pattern: Annotated[str, Field(max_length=253)]
+    purpose: PurposeId
+    http_only: StrictBool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Tracker:
+        if not re.fullmatch(_HOST if self.kind == "host" else _NAME, self.pattern):
+            raise ValueError(
+                "a host is written stats.example or *.stats.example, a name _ga or _ga_*"
+            )
+        if self.http_only and self.kind != "cookie":
+            raise ValueError("only a cookie can be http_only")
+        return self
+
+
+def _script_address(url: str) -> str:
+    url = _policy_url(url)
+    if not url:
+        raise ValueError("give the script's address")
+    return url
+
+
+class Tag(Schema):
+    """A script that the widget itself puts into the page once its purpose is granted."""
+
+    src: Annotated[str, Field(max_length=500), AfterValidator(_script_address)]
+    purpose: PurposeId
+    load: Literal["ordered", "async", "module"] = "ordered"
+
+
+Module = Literal["consent_mode", "gpp", "uet", "segment", "migrate"]
+"""Parts of the widget that only some sites need."""
 
 
 class Theme(Schema):
@@ -102,16 +164,19 @@ class SiteConfig(Schema):
     mapping: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*-]{1,100}$")], PurposeId] = Field(
         default_factory=dict, max_length=500
     )
-    """Tracker (cookie name, host or the site's own label) -> purpose."""
+    """The site's own label, such as a Segment integration -> purpose."""
+    trackers: tuple[Tracker, ...] = Field(default=(), max_length=500)
+    tags: tuple[Tag, ...] = Field(default=(), max_length=100)
+    modules: tuple[Module, ...] = Field(default=(), max_length=10)
     regimes: tuple[str, ...] = Field(
         default_factory=lambda: tuple(regimes.load()), min_length=1, max_length=50
     )
     languages: tuple[LanguageTag, ...] = Field(
-        default_factory=lambda: tuple(shipped()), min_length=1, max_length=40
+        default_factory=lambda: tuple(shipped()), min_length=1, max_length=60
     )
     default_language: LanguageTag = "en"
     expiry_days: Annotated[StrictInt, Field(ge=1, le=390)] = 180
-    texts: dict[LanguageTag, dict[str, Text]] = Field(default_factory=dict, max_length=40)
+    texts: dict[LanguageTag, dict[str, Text]] = Field(default_factory=dict, max_length=60)
     theme: Theme = Field(default_factory=Theme)
     controller: Controller = Field(default_factory=Controller)
     policy_url: Annotated[str, Field(max_length=500), AfterValidator(_policy_url)] = ""
@@ -124,8 +189,10 @@ class SiteConfig(Schema):
     def _known_texts(cls, texts: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         for overrides in texts.values():
             for key, text in overrides.items():
-                if key not in TEXT_KEYS:
-                    raise ValueError(f"text keys are: {', '.join(TEXT_KEYS)}")
+                if key not in {*TEXT_KEYS, *OPTIONAL_TEXT_KEYS}:
+                    raise ValueError(
+                        f"text keys are: {', '.join((*TEXT_KEYS, *OPTIONAL_TEXT_KEYS))}"
+                    )
                 if not text or len(text) > _LONG.get(key, _MAX_SHORT):
                     raise ValueError(f"`{key}` has 1 to {_LONG.get(key, _MAX_SHORT)} characters")
         return texts
@@ -146,8 +213,12 @@ class SiteConfig(Schema):
             )
         if all(purpose.required for purpose in self.purposes):
             raise ValueError("at least one purpose must be a choice")
-        if not set(self.mapping.values()) <= set(ids):
-            raise ValueError("mapping names a purpose that does not exist")
+        mapped = {*self.mapping.values()}
+        mapped |= {each.purpose for each in self.trackers} | {each.purpose for each in self.tags}
+        if not mapped <= set(ids):
+            raise ValueError("mapping, trackers or tags name a purpose that does not exist")
+        if len(set(self.modules)) != len(self.modules):
+            raise ValueError("each module stands once in modules")
         if (
             len(set(self.languages)) != len(self.languages)
             or self.default_language not in self.languages
@@ -175,6 +246,7 @@ def language_of(config: SiteConfig, tag: str) -> dict[str, Any]:
         known = own.model_dump() if own else ours["purposes"].get(purpose.id)
         fallback = purpose.texts.get(config.default_language)
         purposes[purpose.id] = known or (fallback.model_dump() if fallback else None)
+    texts = {key: texts[key] for key in (*TEXT_KEYS, *OPTIONAL_TEXT_KEYS) if key in texts}
     if missing := [key for key in TEXT_KEYS if key not in texts]:
         raise ValueError(f"language {tag} lacks texts: {', '.join(missing)}")
     if missing := [name for name, said in purposes.items() if said is None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import Database, is_postgresql
+from app.sites import changes
 from app.sites.errors import UnknownSite
 from app.sites.models import NoticeVersion, Site
 
 _FRESH_SECONDS = 1.0
 _MAX_SITES = 10_000
-_MAX_NOTICES = 500
+_MAX_NOTICES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Notice:
     """The purposes that are a choice: all but the required ones."""
     required: frozenset[str]
     denied_by_gpc: frozenset[str]
+    material: str
+    news: Mapping[str, Sequence[str]]
 
 
 class Directory:
@@ -137,6 +140,8 @@ def notice_of(version: NoticeVersion) -> Notice:
         required=required,
         denied_by_gpc=frozenset(each["id"] for each in purposes if each["denied_by_gpc"])
         - required,
+        material=version.material or changes.material(version.content),
+        news=version.news or {},
     )
 
 

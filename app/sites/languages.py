@@ -42,6 +42,24 @@ TEXT_KEYS = (
 ``..._opt_out`` is said instead under laws that let purposes run until somebody objects.
 """
 
+OPTIONAL_TEXT_KEYS = (
+    "body_for_notice",
+    "understood",
+    "limit_use",
+    "gpc_badge",
+    "gpc_overruled",
+    "changed",
+    "changed_notice",
+    "expired",
+    "receipt",
+    "not_cleared",
+    "unavailable",
+)
+"""Texts that came later: notices of before lack them, and then that part is not shown.
+
+``..._for_notice`` is said instead under laws that only want people told.
+"""
+
 Language = dict[str, Any]
 """``{name, texts: {key: text}, purposes: {id: {name, description}}}``"""
 

@@ -41,5 +41,10 @@ class NoticeVersion(Main, table=True):
     number: int
     sha256: str
     content: dict[str, Any] = Field(sa_type=Json)
+    material: str | None = None
+    """Versions of one site with the same value are answered by the same choice (None, of before
+    2026-11-25: see ``changes.material``)."""
+    news: dict[str, list[str]] | None = Field(default=None, sa_type=Json)
+    """What is new against earlier versions: version id -> purpose ids."""
     published_at: dt.datetime = Field(sa_type=Moment)
     published_by: str

@@ -41,6 +41,10 @@ rest."""
 _ALWAYS_VERIFIED = frozenset({"erasure", "access", "portability", "rectification", "unsuppression"})
 
 
+Mode = Literal["opt_in", "opt_out", "notice"]
+"""May purposes run before a choice? ``notice``: they may, and the law only wants people told."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,7 +80,7 @@ class KindClocks(_Strict):
 
 
 class _Consent(_Strict):
-    mode: Literal["opt_in", "opt_out"]
+    mode: Mode
     honours_gpc: bool
 
 
@@ -111,7 +115,7 @@ class _LawFile(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """One law. ``strictness`` ranks them; ``mode`` is opt_in or opt_out."""
+    """One law. ``strictness`` ranks them; ``mode`` says what may run before a choice."""
 
     id: str
     name: str
@@ -120,7 +124,7 @@ class Regime:
     regions: frozenset[str]
     strictness: int
     holidays: frozenset[dt.date]
-    mode: Literal["opt_in", "opt_out"]
+    mode: Mode
     honours_gpc: bool
     unverified_kinds: frozenset[str]
     _clocks: MappingProxyType[str, KindClocks]

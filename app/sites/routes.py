@@ -3,6 +3,7 @@ key."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -38,17 +39,15 @@ async def widget_script(
     request: Request, site_key: str, lang: str | None = None, region: str | None = None
 ) -> Response:
     """The consent widget with the site's configuration for this visitor's law and language."""
-    site, notice = await directory_of(request.app.state.database).published(site_key)
+    _, notice = await directory_of(request.app.state.database).published(site_key)
     settings: Settings = request.app.state.settings
     visitor = visitor_of(request, notice, lang, region)
-    config = {
-        **show(notice, visitor.languages, visitor.region, gpc=visitor.gpc),
-        "api": settings.public_url,
-        "gpc": visitor.gpc,
-        "privacy_url": f"{settings.public_url}/privacy/{site.site_key}",
-        "region": visitor.region,
-    }
-    body, tag = script.script(config, getattr(request.app.state, "widget", script.WIDGET))
+    widget = script.widget_of(request.app.state)
+    config = script.config_of(
+        show(notice, visitor.languages, visitor.region, gpc=visitor.gpc),
+        base_url=settings.public_url, region=visitor.region, gpc=visitor.gpc, widget=widget,
+    )  # fmt: skip
+    body, tag = script.script(config, notice.content.get("modules", ()), widget)
     is_packed = script.takes_gzip(request.headers.get("accept-encoding", ""))
     if is_packed:
         tag = f'{tag[:-1]}-gzip"'
@@ -62,6 +61,25 @@ async def widget_script(
     if _is_known(request, tag):
         return Response(status_code=304, headers=headers)
     if is_packed:
+        headers["Content-Encoding"] = "gzip"
+        body = script.packed(body)
+    return Response(body, headers=headers, media_type="text/javascript; charset=utf-8")
+
+
+@router.get("/b/w/{digest}/dialog.js", tags=["public"], response_class=Response)
+async def widget_dialog(request: Request, digest: str) -> Response:
+    """The widget's preference dialog. Its address changes with it, so it may be kept for ever."""
+    body = script.dialog(script.widget_of(request.app.state))
+    is_current = hashlib.sha256(body).hexdigest()[:16] == digest
+    headers = {
+        # A page of before an upgrade still gets a dialog, though not one to keep.
+        "Cache-Control": "public, "
+        + ("max-age=31536000, immutable" if is_current else "max-age=300"),
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "Vary": "Accept-Encoding",
+    }
+    if script.takes_gzip(request.headers.get("accept-encoding", "")):
         headers["Content-Encoding"] = "gzip"
         body = script.packed(body)
     return Response(body, headers=headers, media_type="text/javascript; charset=utf-8")
@@ -168,11 +186,19 @@ async def delete_site(caller: Editor, session: Writing, site_key: str) -> None:
 
 
 @router.post("/v1/sites/{site_key}/publish", tags=["sites"])
-async def publish_site(caller: Editor, session: Writing, site_key: str) -> dict[str, Any]:
+async def publish_site(
+    caller: Editor, session: Writing, site_key: str, asks_again: bool | None = None
+) -> dict[str, Any]:
     """Show the draft to visitors, as an immutable, hashed notice version; unchanged content keeps
-    its version."""
+    its version.
+
+    ``asks_again``: whether visitors who have chosen are asked anew; left out: if the change is
+    material (who asks, the purposes, their own words); false: only the wording changed.
+    """
     site = await service.find_site(session, caller.workspace_id, site_key)
-    version = await service.publish_site(session, site, actor=caller.actor, now=utc_now())
+    version = await service.publish_site(
+        session, site, actor=caller.actor, now=utc_now(), asks_again=asks_again
+    )
     return version_json(version)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, StrictBool
 from app.core.clock import rfc3339
 from app.core.http import Schema
 from app.sites.config import SiteConfig
+from app.sites.directory import notice_of
 from app.sites.models import NoticeVersion, Site
 from app.sites.service import has_unpublished_changes
 
@@ -52,6 +53,7 @@ def version_json(version: NoticeVersion) -> dict[str, Any]:
         "notice_version": version.id,
         "number": version.number,
         "version_hash": version.sha256,
+        "material": notice_of(version).material,
         "published_at": rfc3339(version.published_at),
         "published_by": version.published_by,
     }

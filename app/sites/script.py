@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,43 @@ WIDGET = Path(__file__).parents[2] / "consent_widget" / "dist" / "widget.js"
 _UNSAFE = str.maketrans({each: f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"})
 
 
-def script(config: dict[str, Any], widget: Path = WIDGET) -> tuple[bytes, str]:
-    """The script and its entity tag; 503 while the widget is not built."""
-    body = f"(()=>{{{_read(widget)}\n;quittanceWidget.start({safe_json(config)})}})()\n".encode()
+def script(config: dict[str, Any], modules: Sequence[str], widget: Path) -> tuple[bytes, str]:
+    """The script and its entity tag; 503 while the widget is not built.
+
+    ``modules``: parts of the widget that stand in files of their own beside it.
+    """
+    parts = [_read(widget), *(_read(widget.with_name(f"{each}.js")) for each in modules)]
+    starters = ",".join(f"quittance_{each}" for each in modules)
+    start = f"quittanceWidget.start({safe_json(config)},[{starters}])"
+    body = "\n;".join(("(()=>{" + parts[0], *parts[1:], start + "})()\n")).encode()
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def config_of(
+    banner: Mapping[str, Any], *, base_url: str, region: str | None, gpc: bool, widget: Path
+) -> dict[str, Any]:
+    """What the widget needs to know: the banner (``app.sites.banner.show``) and where the service
+    is.
+    """
+    digest = hashlib.sha256(_read(widget.with_name("dialog.js")).encode()).hexdigest()[:16]
+    return {
+        **banner,
+        "api": base_url,
+        "dialog": f"{base_url}/b/w/{digest}/dialog.js",
+        "gpc": gpc,
+        "privacy_url": f"{base_url}/privacy/{banner['site_key']}",
+        "region": region,
+    }
+
+
+def dialog(widget: Path) -> bytes:
+    """The preference dialog, which the widget loads when somebody is about to open it."""
+    return _read(widget.with_name("dialog.js")).encode()
+
+
+def widget_of(state: Any) -> Path:
+    """The built widget that this application serves."""
+    return getattr(state, "widget", WIDGET)
 
 
 @lru_cache(maxsize=256)
@@ -51,6 +85,6 @@ def _read(widget: Path) -> str:
         raise WidgetNotBuilt from None
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _text(widget: Path, _: int) -> str:
     return widget.read_text(encoding="utf-8")

@@ -4,9 +4,7 @@ commit."""
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import ipaddress
-import json
 import re
 import secrets
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from app.core.ids import new_id
 from app.security import audit
 from app.sites import directory, regimes
 from app.sites.banner import show
+from app.sites.changes import changed_purposes, material, sha256_of
 from app.sites.config import SiteConfig, language_of
 from app.sites.errors import InvalidOrigin, NotPublishable, UnknownSite
 from app.sites.models import NoticeVersion, Site
@@ -175,29 +174,41 @@ async def update_site(
 
 
 async def publish_site(
-    session: AsyncSession, site: Site, *, actor: str, now: dt.datetime
+    session: AsyncSession,
+    site: Site,
+    *,
+    actor: str,
+    now: dt.datetime,
+    asks_again: bool | None = None,
 ) -> NoticeVersion:
     """Make the draft what visitors see. The same content is the same version, also when it is an
-    earlier one."""
+    earlier one.
+
+    ``asks_again``: whether visitors who have chosen are asked anew. None: if the change is
+    material. False is the operator's word that only the wording changed.
+    """
     _check(SiteConfig.model_validate(site.draft))
     content = content_of(site)
     digest = sha256_of(content)
-    versions = col(NoticeVersion.site_id) == site.id
+    history = await version_history(session, site, _COMPARED)
+    live = await session.get(NoticeVersion, site.published_version_id or "")
     version = (
         await session.execute(
-            sa.select(NoticeVersion).where(versions, col(NoticeVersion.sha256) == digest).limit(1)
+            sa.select(NoticeVersion)
+            .where(col(NoticeVersion.site_id) == site.id, col(NoticeVersion.sha256) == digest)
+            .limit(1)
         )
     ).scalar_one_or_none()
     if version is None:
-        newest = (
-            await session.execute(sa.select(sa.func.max(NoticeVersion.number)).where(versions))
-        ).scalar()
+        number = history[0].number + 1 if history else 1
         version = NoticeVersion(
             id=new_id("ntv"),
             site_id=site.id,
-            number=(newest or 0) + 1,
+            number=number,
             sha256=digest,
             content=content,
+            material=_material(content, number, live, asks_again),
+            news={each.id: changed_purposes(each.content, content) for each in history},
             published_at=now,
             published_by=actor,
         )
@@ -218,6 +229,19 @@ async def publish_site(
         directory.forget_after_commit(session, site.site_key)
         await session.flush()
     return version
+
+
+_COMPARED = 10
+"""With how many earlier versions a new one is compared, for visitors who come back."""
+
+
+def _material(
+    content: dict[str, Any], number: int, live: NoticeVersion | None, asks_again: bool | None
+) -> str:
+    if asks_again is False and live is not None:
+        return directory.notice_of(live).material
+    found = material(content)
+    return sha256_of([found, number])[:16] if asks_again else found
 
 
 def _check(config: SiteConfig) -> None:
@@ -325,16 +349,20 @@ def content_of(site: Site) -> dict[str, Any]:
     controller = config.controller.name or site.name
     allowed = [regimes.get(each) for each in sorted(config.regimes)]
     return {
-        "format": 1,
+        "format": 2,
         "site_key": site.site_key,
         "controller": {"name": controller, "contact": config.controller.contact},
         "policy_url": config.policy_url,
         "expiry_days": config.expiry_days,
         "theme": config.theme.model_dump(),
         "purposes": [
-            each.model_dump(include={"id", "required", "denied_by_gpc"}) for each in config.purposes
+            each.model_dump(include={"id", "required", "denied_by_gpc", "sensitive"})
+            for each in config.purposes
         ],
         "mapping": dict(config.mapping),
+        "trackers": [each.model_dump() for each in config.trackers],
+        "tags": [each.model_dump() for each in config.tags],
+        "modules": list(config.modules),
         "default_language": config.default_language,
         "languages": {
             tag: _named(language_of(config, tag), controller) for tag in config.languages
@@ -343,7 +371,7 @@ def content_of(site: Site) -> dict[str, Any]:
             each.id: {
                 "mode": each.mode,
                 "honours_gpc": each.honours_gpc,
-                "shown": each.mode == "opt_in" or config.shows_opt_out_banner,
+                "shown": each.mode != "opt_out" or config.shows_opt_out_banner,
             }
             for each in allowed
         },
@@ -355,12 +383,6 @@ def _named(language: dict[str, Any], controller: str) -> dict[str, Any]:
         key: text.replace("{controller}", controller) for key, text in language["texts"].items()
     }
     return {**language, "texts": texts}
-
-
-def sha256_of(content: dict[str, Any]) -> str:
-    """SHA-256 (hex) of canonical JSON: sorted names, no white space, UTF-8."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def banner(

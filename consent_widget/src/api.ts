@@ -27,6 +27,13 @@ const FIRST_WAIT = 2_000;
 const LONGEST_WAIT = 300_000;
 const TIMEOUT = 15_000;
 
+const POST = {
+  method: "POST",
+  mode: "cors",
+  keepalive: true,
+  headers: { "Content-Type": "application/json" },
+} as const;
+
 export function uuid(): string {
   if (typeof crypto.randomUUID === "function") return crypto.randomUUID();
   // Plain http pages have no randomUUID.
@@ -55,7 +62,7 @@ export function bodyOf(config: Config, decision: Decision, gpc: boolean): Consen
 }
 
 type Verdict =
-  | { kind: "done"; consentId: string }
+  | { kind: "done"; consentId: string; token: string }
   | { kind: "drop" }
   | { kind: "wait"; ms: number };
 
@@ -113,27 +120,34 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
     const limit = setTimeout(() => abort.abort(), TIMEOUT);
     try {
       const response = await fetch(`${config.api}/v1/consent`, {
-        method: "POST",
-        mode: "cors",
+        ...POST,
         credentials: "omit",
-        keepalive: true,
-        headers: { "Content-Type": "application/json" },
         body: JSON.stringify(body),
         signal: abort.signal,
       });
       const verdict = judge(response.status, response.headers.get("Retry-After"));
       if (verdict === "drop") return { kind: "drop" };
       if (verdict !== "done") return { kind: "wait", ms: verdict };
-      const answer = (await response.json()) as { consent_id?: unknown };
+      const answer = (await response.json()) as { consent_id?: unknown; remember_token?: unknown };
       // A 2xx without an id is some proxy's page, not the service.
-      return typeof answer?.consent_id === "string"
-        ? { kind: "done", consentId: answer.consent_id }
-        : { kind: "wait", ms: 0 };
+      if (typeof answer?.consent_id !== "string") return { kind: "wait", ms: 0 };
+      const token = typeof answer.remember_token === "string" ? answer.remember_token : "";
+      return { kind: "done", consentId: answer.consent_id, token };
     } catch {
       return { kind: "wait", ms: 0 };
     } finally {
       clearTimeout(limit);
     }
+  }
+
+  /** The site's own host sets the cookie anew, so that it lasts; if it cannot, ours has to do. */
+  function remember(consentId: string, token: string): void {
+    if (!config.first_party || !token) return;
+    void fetch(`${config.first_party}/b/${config.site_key}/remember`, {
+      ...POST,
+      credentials: "include",
+      body: JSON.stringify({ consent_id: consentId, token }),
+    }).catch(() => {});
   }
 
   async function flush(): Promise<void> {
@@ -151,8 +165,10 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
         }
         failures = 0;
         change((bodies) => bodies.filter((each) => each.event_id !== event_id));
-        if (verdict.kind === "done")
+        if (verdict.kind === "done") {
           onRecorded({ consentId: verdict.consentId, decidedAt: Date.parse(decided_at) });
+          remember(verdict.consentId, verdict.token);
+        }
       }
     } finally {
       flushing = false;

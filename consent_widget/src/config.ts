@@ -1,7 +1,8 @@
 /** What the service inlines behind the bundle, and the words both sides share. */
 import type { Texts } from "./texts";
 
-export type Mode = "opt_in" | "opt_out";
+/** What may run before a choice; `notice`: everything may, and the law only wants people told. */
+export type Mode = "opt_in" | "opt_out" | "notice";
 
 export const METHODS = [
   "accept_all",
@@ -24,6 +25,22 @@ export interface Purpose {
   readonly default: boolean;
   /** Counts as sale, sharing or targeted advertising: what the GPC signal says no to. */
   readonly denied_by_gpc: boolean;
+  readonly sensitive?: boolean;
+}
+
+/** What a purpose brings along: see `Tracker` in the service's app/sites/config.py. */
+export interface Tracker {
+  readonly kind: "host" | "cookie" | "storage";
+  readonly pattern: string;
+  readonly purpose: string;
+  readonly http_only: boolean;
+}
+
+/** A script that the widget puts into the page itself once its purpose is granted. */
+export interface Tag {
+  readonly src: string;
+  readonly purpose: string;
+  readonly load: "ordered" | "async" | "module";
 }
 
 /** The site's design tokens; `theme.ts` turns them into colours that can be read. */
@@ -39,6 +56,10 @@ export interface Config {
   readonly site_key: string;
   readonly notice_version: string | number;
   readonly version_hash: string;
+  /** Choices made under the same value still answer, whatever else of the notice has changed. */
+  readonly material: string;
+  /** Earlier notice version -> purposes that are new or altered since. */
+  readonly news?: Readonly<Record<string, readonly string[]>>;
   readonly regime: string;
   readonly mode: Mode;
   /** False where this regime needs no banner: notice by link only. */
@@ -50,12 +71,18 @@ export interface Config {
   readonly languages: readonly string[];
   readonly expiry_days: number;
   readonly purposes: readonly Purpose[];
+  readonly trackers?: readonly Tracker[];
+  readonly tags?: readonly Tag[];
   readonly texts: Texts;
   readonly theme?: Theme;
   /** The site's own policy; empty: the link leads to `privacy_url`. */
   readonly policy_url?: string;
   /** Origin of the service, without a slash at the end. */
   readonly api: string;
+  /** Address of the preference dialog's file. */
+  readonly dialog: string;
+  /** Where the site's own host serves this service; it can set a cookie that lasts. */
+  readonly first_party?: string;
   /** The service saw `Sec-GPC: 1` when it served this configuration. */
   readonly gpc: boolean;
   readonly privacy_url: string;

@@ -1,8 +1,14 @@
-/** The preferences: a real modal `<dialog>`, so the browser keeps focus inside and gives it back. */
+/**
+ * The preferences: a real modal `<dialog>`, so the browser keeps focus inside and gives it back.
+ * A file of its own, loaded when somebody is about to open it.
+ */
 import type { Config, Purpose } from "./config";
-import { button, h, inLanguage } from "./dom";
-import { type Choices, honoursGpc, type State } from "./state";
+import css from "./dialog.css?inline";
+import { button, dayOf, h, inLanguage, style } from "./dom";
+import { type Choices, granted, honoursGpc, type State } from "./state";
 import { policyLink, rejectLabel } from "./view";
+
+const styled = new WeakSet<ShadowRoot>();
 
 export interface DialogActions {
   accept(): void;
@@ -14,13 +20,7 @@ export interface DialogActions {
 function record({ texts, language }: Config, { decision }: State): (Node | string)[] {
   if (!decision?.consentId) return [];
   const { consentId, decidedAt } = decision;
-  const date = new Date(decidedAt);
-  let day = date.toISOString().slice(0, 10);
-  try {
-    day = date.toLocaleDateString(language, { dateStyle: "long" });
-  } catch {
-    // A language tag this browser does not know: the ISO day is understood everywhere.
-  }
+  const day = dayOf(decidedAt, language);
   const template = texts.record.includes("{id}") ? texts.record : `${texts.record}: {id} ({date})`;
   return template
     .split(/(\{id\}|\{date\})/)
@@ -29,14 +29,34 @@ function record({ texts, language }: Config, { decision }: State): (Node | strin
     );
 }
 
+/** What the signal did, or why it did not count. */
+function signalNote(config: Config, state: State): HTMLElement[] {
+  const { texts } = config;
+  const isHonoured = honoursGpc(config, state);
+  const text = isHonoured ? texts.gpc_notice : texts.gpc_overruled;
+  if (isHonoured === null || !text) return [];
+  const badge = isHonoured && texts.gpc_badge ? [h("strong", {}, texts.gpc_badge)] : [];
+  return [h("div", { class: "gpc", role: "note" }, ...badge, h("p", {}, text))];
+}
+
+function receipt({ texts, api }: Config, { decision }: State): HTMLElement[] {
+  if (!decision?.consentId || !texts.receipt) return [];
+  const href = `${api}/v1/receipts/${encodeURIComponent(decision.consentId)}`;
+  return [h("a", { href, download: "", class: "link" }, texts.receipt)];
+}
+
 /** Opens the dialog; it removes itself when it closes. */
 export function openDialog(
   config: Config,
   state: State,
   root: ShadowRoot,
   actions: DialogActions,
+  /** Cookies of denied purposes that could not be removed. */
+  left: readonly string[] = [],
 ): void {
   if (root.querySelector("dialog[open]")) return;
+  if (!styled.has(root)) style(root, css);
+  styled.add(root);
   const { texts } = config;
   const boxes = new Map<string, HTMLInputElement>();
 
@@ -76,6 +96,16 @@ export function openDialog(
   const withdraw = button("withdraw", texts.withdraw, leave(actions.withdraw));
   withdraw.className = "link";
   const proof = record(config, state);
+  const sensitive = config.purposes.filter(
+    ({ id, sensitive, required }) => sensitive && !required && granted(state.choices, id),
+  );
+  const limit = button(
+    "limit",
+    texts.limit_use ?? "",
+    leave(() => actions.save(Object.fromEntries(sensitive.map(({ id }) => [id, false])))),
+  );
+  limit.className = "link";
+  const mayLimit = config.mode !== "opt_in" && sensitive.length > 0 && texts.limit_use;
 
   const dialog = h(
     "dialog",
@@ -85,11 +115,25 @@ export function openDialog(
       "div",
       { class: "middle" },
       h("p", { class: "muted" }, texts.dialog_body),
-      ...(honoursGpc(config, state)
-        ? [h("p", { class: "gpc", role: "note" }, texts.gpc_notice)]
+      ...signalNote(config, state),
+      ...(left.length && texts.not_cleared
+        ? [
+            h(
+              "p",
+              { class: "gpc", role: "note" },
+              texts.not_cleared.replace("{names}", left.join(", ")),
+            ),
+          ]
         : []),
       h("ul", {}, ...rows),
-      h("div", { class: "more" }, ...policyLink(config), ...(mayWithdraw ? [withdraw] : [])),
+      h(
+        "div",
+        { class: "more" },
+        ...policyLink(config),
+        ...(mayLimit ? [limit] : []),
+        ...(mayWithdraw ? [withdraw] : []),
+        ...receipt(config, state),
+      ),
       ...(proof.length ? [h("p", { class: "record muted" }, ...proof)] : []),
     ),
     h(

@@ -30,8 +30,8 @@ export const create = <K extends keyof HTMLElementTagNameMap>(
 ): HTMLElementTagNameMap[K] =>
   Document.prototype.createElement.call(document, tag) as HTMLElementTagNameMap[K];
 
-export const dispatch = (event: Event): boolean =>
-  EventTarget.prototype.dispatchEvent.call(document, event);
+export const dispatch = (event: Event, target: EventTarget = document): boolean =>
+  EventTarget.prototype.dispatchEvent.call(target, event);
 
 /** An element with attributes and children; strings become text, never markup. */
 export function h<K extends keyof HTMLElementTagNameMap>(
@@ -52,14 +52,30 @@ export const button = (action: string, label: string, run: () => void): HTMLButt
 };
 
 /** Constructable sheets are not inline styles, so they hold under any style policy. */
-export function shadow(host: HTMLElement, ...css: string[]): ShadowRoot {
-  const root = host.attachShadow({ mode: "open" });
-  root.adoptedStyleSheets = css.map((text) => {
+export function style(root: ShadowRoot, ...css: string[]): void {
+  const sheets = css.map((text) => {
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(text);
     return sheet;
   });
+  root.adoptedStyleSheets = [...root.adoptedStyleSheets, ...sheets];
+}
+
+export function shadow(host: HTMLElement, ...css: string[]): ShadowRoot {
+  const root = host.attachShadow({ mode: "open" });
+  style(root, ...css);
   return root;
+}
+
+/** The day in the language's own words. */
+export function dayOf(moment: number, language: string): string {
+  const date = new Date(moment);
+  try {
+    return date.toLocaleDateString(language, { dateStyle: "long" });
+  } catch {
+    // A language tag this browser does not know: the ISO day is understood everywhere.
+    return date.toISOString().slice(0, 10);
+  }
 }
 
 /** The attributes of whatever holds the site's texts. */

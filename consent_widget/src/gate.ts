@@ -1,12 +1,16 @@
 /**
- * Holds back scripts, frames, images and links marked with `data-purpose` until their purposes
- * are granted; watches for elements that arrive later.
+ * Holds back scripts, frames, images and links marked with `data-purpose`, or coming from a host the
+ * site has a rule for, until their purposes are granted; watches for elements that arrive later;
+ * takes frames, images and links back when consent is.
  */
-import { create, findAll, matches } from "./dom";
+import { create, dispatch, findAll, matches } from "./dom";
 
 const BLOCKED =
   'script[type="text/plain"][data-purpose],iframe[data-purpose][data-src],' +
   "img[data-purpose][data-src],link[data-purpose][data-href]";
+
+/** What may come from a host with a rule; only what carries no mark of its own is looked at. */
+const SOURCED = ["script", "iframe", "img"].map((tag) => `${tag}[src]:not([data-purpose])`).join();
 
 /** What marks a script as held back, and `nonce`, which is hidden from attributes. */
 const MARKS = new Set(["type", "data-type", "data-src", "src", "nonce"]);
@@ -14,6 +18,8 @@ const MARKS = new Set(["type", "data-type", "data-src", "src", "nonce"]);
 export interface GateOptions {
   /** May everything that needs all these purposes run now? */
   allows(purposes: readonly string[]): boolean;
+  /** The purpose that a host's files belong to, if the site has a rule for it. */
+  purposeOf?(host: string): string | undefined;
   /** Stands in for a frame that is held back; null leaves its place empty. */
   placeholder?(frame: HTMLIFrameElement, purposes: readonly string[]): Element | null;
   /** The nonce of the widget's own tag; then a gated script must carry the same one. */
@@ -21,8 +27,10 @@ export interface GateOptions {
 }
 
 export interface Gate {
-  /** Opens what is allowed by now. */
+  /** Opens what is allowed by now, and closes what no longer is. */
   sync(): void;
+  /** Has a script of this purpose run in this page? That cannot be undone without a reload. */
+  hasRun(purpose: string): boolean;
   /** Opens one frame whatever its purposes say. */
   open(frame: Element): void;
   disconnect(): void;
@@ -67,6 +75,12 @@ const sourceOf = (script: HTMLScriptElement): string | null =>
 
 const isAsync = (script: HTMLScriptElement): boolean => script.hasAttribute("async");
 
+/** A tag that runs in any case and is only told the answer, such as one with a mode of its own. */
+const runsAnyway = (element: Element): boolean => element.getAttribute("data-load") === "always";
+
+const sourceName = (element: Element): "href" | "src" =>
+  element.localName === "link" ? "href" : "src";
+
 /** Browsers run only scripts they have not seen as data, so an equal new one takes the place. */
 function recreate(old: HTMLScriptElement): HTMLScriptElement {
   const fresh = create("script");
@@ -86,8 +100,11 @@ function recreate(old: HTMLScriptElement): HTMLScriptElement {
   return fresh;
 }
 
-export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
+export function createGate({ allows, purposeOf, placeholder, nonce }: GateOptions): Gate {
   const taken = new WeakSet<Element>();
+  const opened = new Set<Element>();
+  const told = new Map<Element, boolean>();
+  const ran = new Set<string>();
   const standIns = new WeakMap<Element, { element: Element; hidden: boolean }>();
   let queue: HTMLScriptElement[] = [];
   let loading = 0;
@@ -99,12 +116,16 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
 
   function run(script: HTMLScriptElement): void {
     // Consent may have gone, or the page may have dropped it, while it waited.
-    if (!script.isConnected || !allows(purposesOf(script))) {
+    const purposes = purposesOf(script);
+    const allowed = allows(purposes);
+    if (!script.isConnected || !(allowed || runsAnyway(script))) {
       taken.delete(script);
       return;
     }
     try {
       const fresh = recreate(script);
+      if (runsAnyway(script)) tell(fresh, allowed);
+      else for (const each of purposes) ran.add(each);
       if (sourceOf(script) !== null && !isAsync(script)) {
         loading++;
         const settled = (): void => {
@@ -118,6 +139,13 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
     } catch (error) {
       console.error("quittance: a script could not be opened", script, error);
     }
+  }
+
+  function tell(script: Element, granted: boolean): void {
+    const isNews = told.has(script);
+    told.set(script, granted);
+    script.setAttribute("data-consent", granted ? "granted" : "denied");
+    if (isNews) dispatch(new CustomEvent("quittance:mode", { detail: { granted } }), script);
   }
 
   /** Files load side by side and the browser keeps their order; an inline script waits for them. */
@@ -143,7 +171,7 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
   }
 
   function openInPlace(element: Element): void {
-    const attribute = element.localName === "link" ? "href" : "src";
+    const attribute = sourceName(element);
     const url = element.getAttribute(`data-${attribute}`) ?? "";
     if (!isHttp(element, url)) {
       refuse(element, "its address is not http");
@@ -160,6 +188,31 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
     element.setAttribute(attribute, url);
   }
 
+  /** An equal element without a source takes the place: what the old one showed is gone. */
+  function close(element: Element): void {
+    const attribute = sourceName(element);
+    const url = element.getAttribute(attribute);
+    const closed = element.cloneNode(false) as Element;
+    closed.removeAttribute(attribute);
+    if (url !== null) closed.setAttribute(`data-${attribute}`, url);
+    element.replaceWith(closed);
+  }
+
+  /** Marks what comes from a host with a rule, as its author could have done. */
+  function mark(element: Element): void {
+    const url = element.getAttribute("src") ?? "";
+    const purpose = isHttp(element, url) && purposeOf?.(new URL(url, element.baseURI).hostname);
+    if (!purpose || allows([purpose]) || taken.has(element)) return;
+    element.setAttribute("data-purpose", purpose);
+    if (element instanceof HTMLScriptElement) {
+      if (element.type === "module") element.setAttribute("data-type", "module");
+      element.type = "text/plain";
+    } else {
+      element.setAttribute("data-src", url);
+      element.removeAttribute("src");
+    }
+  }
+
   function hold(frame: HTMLIFrameElement, purposes: readonly string[]): void {
     if (standIns.has(frame)) return;
     const element = placeholder?.(frame, purposes);
@@ -174,12 +227,13 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
       if (taken.has(element) || !element.isConnected) continue;
       const purposes = purposesOf(element);
       const allowed = allows(purposes);
-      if (!allowed) {
-        if (element instanceof HTMLIFrameElement) hold(element, purposes);
-      } else if (element instanceof HTMLScriptElement) {
+      if (element instanceof HTMLScriptElement && (allowed || runsAnyway(element))) {
         openScript(element);
+      } else if (!allowed) {
+        if (element instanceof HTMLIFrameElement) hold(element, purposes);
       } else {
         openInPlace(element);
+        opened.add(element);
       }
     }
     drain();
@@ -190,6 +244,10 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
     for (const { addedNodes, removedNodes } of records) {
       for (const node of addedNodes) {
         if (!(node instanceof Element)) continue;
+        if (purposeOf) {
+          if (matches(node, SOURCED)) mark(node);
+          findAll(node, SOURCED).forEach(mark);
+        }
         if (matches(node, BLOCKED)) found.add(node);
         for (const inner of findAll(node, BLOCKED)) found.add(inner);
       }
@@ -206,7 +264,21 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
   observer.observe(document, { childList: true, subtree: true });
 
   return {
-    sync: () => take(findAll(document, BLOCKED)),
+    sync() {
+      for (const script of told.keys()) {
+        if (!script.isConnected) told.delete(script);
+        else if (told.get(script) !== allows(purposesOf(script)))
+          tell(script, allows(purposesOf(script)));
+      }
+      for (const element of opened) {
+        const isGone = !element.isConnected;
+        if (!isGone && allows(purposesOf(element))) continue;
+        opened.delete(element);
+        if (!isGone) close(element);
+      }
+      take(findAll(document, BLOCKED));
+    },
+    hasRun: (purpose) => ran.has(purpose),
     open: openInPlace,
     disconnect: () => observer.disconnect(),
   };

@@ -1,22 +1,26 @@
 /** Wires core and view together and hands the page one object: `window.quittance`. */
 import { bodyOf, createOutbox, uuid } from "./api";
-import type { Config, Method } from "./config";
-import { dispatch, scriptNonce } from "./dom";
+import type { Config, Method, Tag } from "./config";
+import { create, dispatch, scriptNonce } from "./dom";
 import { createGate } from "./gate";
 import { createPlaceholder } from "./placeholder";
 import { hasGpc } from "./signals";
 import { type Action, all, begin, type Choices, granted, reduce, sameChoices } from "./state";
 import { keyOf, load, save } from "./storage";
+import { type Swept, sweep } from "./sweep";
 import { createView } from "./view";
 
 export interface Change {
   readonly choices: Choices;
   readonly method: Method;
+  /** A script of a purpose that was withdrawn has run: only a reload ends it. */
+  readonly reloadAdvised: boolean;
 }
 
 export interface Events {
   change: Change;
   recorded: { readonly consentId: string };
+  swept: Swept;
 }
 
 export interface Quittance {
@@ -30,14 +34,50 @@ export interface Quittance {
   reject(): void;
   set(changes: Choices): void;
   withdraw(): void;
+  /** Removes what denied purposes left in the browser, now. */
+  sweep(): Swept;
   on<E extends keyof Events>(event: E, listener: (detail: Events[E]) => void): () => void;
+}
+
+/** A part that only some sites need, in a file of its own: see `modules` of the site. */
+export interface Module {
+  /** Choices that another consent manager kept, for somebody who has not chosen here. */
+  earlier?(config: Config): Choices | null;
+  /** Runs once, before any gate opens. */
+  install?(quittance: Quittance, config: Config): void;
 }
 
 // Only while the script runs for the first time does the page know which tag it is.
 const nonce = scriptNonce();
 
-/** A seam: the dialog may come from a file of its own without anything here changing. */
-const loadDialog = async (): Promise<typeof import("./dialog")> => import("./dialog");
+type Dialog = typeof import("./dialog");
+
+/** Kept once it has come; a failure is forgotten, so that the next try asks again. */
+function loader(load: () => Promise<Dialog>): () => Promise<Dialog> {
+  let coming: Promise<Dialog> | null = null;
+  return () => {
+    coming ??= load().catch((error: unknown) => {
+      coming = null;
+      throw error;
+    });
+    return coming;
+  };
+}
+
+/** `*.stats.example` is the host itself and every one below it. */
+export const isHost = (pattern: string, host: string): boolean =>
+  pattern.startsWith("*.") ? `.${host}`.endsWith(pattern.slice(1)) : host === pattern;
+
+function inert({ src, purpose, load }: Tag): HTMLScriptElement {
+  const script = create("script");
+  script.type = "text/plain";
+  script.nonce = nonce;
+  script.setAttribute("data-purpose", purpose);
+  script.setAttribute("data-src", src);
+  if (load === "async") script.setAttribute("async", "");
+  if (load === "module") script.setAttribute("data-type", "module");
+  return script;
+}
 
 function running(): Quittance | null {
   // Own property: an element with the id `quittance` is a name on the window too.
@@ -45,7 +85,11 @@ function running(): Quittance | null {
   return typeof own?.withdraw === "function" ? own : null;
 }
 
-export function start(config: Config): Quittance {
+export function start(
+  config: Config,
+  modules: readonly Module[] = [],
+  importDialog: () => Promise<Dialog> = () => import(config.dialog),
+): Quittance {
   const earlier = running();
   if (earlier) return earlier;
 
@@ -56,6 +100,11 @@ export function start(config: Config): Quittance {
   const listeners = new Map<string, Set<(detail: never) => void>>();
 
   const has = (purpose: string): boolean => granted(state.choices, purpose);
+  const loadDialog = loader(importDialog);
+  const trackers = config.trackers ?? [];
+  const hosts = trackers.filter(({ kind }) => kind === "host");
+  let left: readonly string[] = [];
+
   const allows = (purposes: readonly string[]): boolean =>
     purposes.length > 0 && purposes.every(has);
 
@@ -69,8 +118,9 @@ export function start(config: Config): Quittance {
     }
   }
 
-  function announce(method: Method): void {
-    const detail: Change = { choices: state.choices, method };
+  function announce(method: Method, before: Choices): void {
+    const reloadAdvised = Object.keys(before).some((id) => !has(id) && gate.hasRun(id));
+    const detail: Change = { choices: state.choices, method, reloadAdvised };
     emit("change", detail);
     dispatch(new CustomEvent("quittance:change", { detail }));
   }
@@ -78,13 +128,22 @@ export function start(config: Config): Quittance {
   function apply(action: Action): void {
     const before = state;
     state = reduce(config, state, action);
-    view.render(state.prompt);
+    view.render(state);
     if (state.decision && state.decision !== before.decision && action.type !== "adopt")
       save(config.site_key, state.decision, config.expiry_days);
     if (!state.decision || action.type === "recorded" || action.type === "dismiss") return;
-    gate.sync();
     if (!before.decision || !sameChoices(before.choices, state.choices))
-      announce(state.decision.method);
+      announce(state.decision.method, before.choices);
+    gate.sync();
+    clear();
+  }
+
+  /** Only after a decision: before one, what is there is not ours to judge. */
+  function clear(): Swept {
+    const swept = sweep(trackers, (id) => state.decision !== null && !has(id));
+    left = swept.left;
+    if (swept.cleared.length + left.length > 0) emit("swept", swept);
+    return swept;
   }
 
   function post(): void {
@@ -106,21 +165,34 @@ export function start(config: Config): Quittance {
   const withdraw = (): void => decide("withdrawal", all(config, false));
   const saveChoices = (changes: Choices): void => decide("custom", changes);
   const open = async (): Promise<void> => {
-    const { openDialog } = await loadDialog();
     view.attach();
-    openDialog(config, state, view.root, { accept, reject, withdraw, save: saveChoices });
+    try {
+      const { openDialog } = await loadDialog();
+      openDialog(config, state, view.root, { accept, reject, withdraw, save: saveChoices }, left);
+    } catch (error) {
+      console.error("quittance: the dialog could not be loaded", error);
+      view.fail();
+    }
   };
 
   const view = createView(config, {
     accept,
     reject,
     manage: () => void open(),
-    close: () => apply({ type: "dismiss" }),
+    intend: () => void loadDialog().catch(() => {}),
+    // Where people are only told, having read it is the answer; elsewhere closing answers nothing.
+    close: () =>
+      config.mode === "notice" && !state.decision
+        ? decide("dismissed", {})
+        : apply({ type: "dismiss" }),
   });
 
   const gate = createGate({
     allows,
     nonce,
+    ...(hosts.length > 0 && {
+      purposeOf: (host) => hosts.find(({ pattern }) => isHost(pattern, host))?.purpose,
+    }),
     placeholder: (frame, purposes) =>
       createPlaceholder(config, frame, purposes, {
         once: () => gate.open(frame),
@@ -148,6 +220,9 @@ export function start(config: Config): Quittance {
     if (persisted) catchUp();
   });
 
+  // Scripts that still run after a withdrawal may have set their cookies again.
+  window.addEventListener("pagehide", () => void clear());
+
   const quittance: Quittance = Object.freeze({
     ready: Promise.resolve(state.choices),
     get consentId() {
@@ -160,6 +235,7 @@ export function start(config: Config): Quittance {
     reject,
     set: saveChoices,
     withdraw,
+    sweep: clear,
     on(event: string, listener: (detail: never) => void) {
       const set = listeners.get(event) ?? new Set();
       listeners.set(event, set.add(listener));
@@ -168,17 +244,31 @@ export function start(config: Config): Quittance {
   });
   Object.defineProperty(window, "quittance", { value: quittance, configurable: true });
 
+  if (!stored && !state.decision) adoptEarlier();
+  for (const module of modules) module.install?.(quittance, config);
+  for (const tag of config.tags ?? []) document.head.append(inert(tag));
   gate.sync();
-  view.render(state.prompt);
+  view.render(state);
   view.attach();
+  clear();
   if (state.decision && state.decision !== stored) {
     save(config.site_key, state.decision, config.expiry_days);
     post();
-    announce(state.decision.method);
+    announce(state.decision.method, {});
   } else {
     // Heals whichever of cookie and mirror is missing, and sends what an earlier page could not.
     if (state.decision) save(config.site_key, state.decision, config.expiry_days);
     void outbox.flush();
   }
   return quittance;
+
+  /** What somebody said to another consent manager of this site counts, and is recorded as such. */
+  function adoptEarlier(): void {
+    for (const module of modules) {
+      const changes = module.earlier?.(config);
+      if (!changes) continue;
+      state = reduce(config, state, { type: "decide", method: "migrated", changes, at: now });
+      return;
+    }
+  }
 }

@@ -7,6 +7,10 @@ export interface Decision {
   /** The mode it was made under: silence under opt-out is no consent under opt-in. */
   readonly mode: Mode;
   readonly notice: string;
+  /** `Config.material` of then; empty in what was stored before it was kept. */
+  readonly material: string;
+  /** The signal was on: only then does a grant stand against it. */
+  readonly gpc: boolean;
   readonly visitorId: string;
   /** Milliseconds since the epoch; also what ties the service's answer to this decision. */
   readonly decidedAt: number;
@@ -24,7 +28,14 @@ export interface State {
   readonly choices: Choices;
   /** `ask`: the banner; `gpc`: only the notice that the signal was honoured. */
   readonly prompt: "ask" | "gpc" | null;
+  /** Why somebody who chose before is asked again. */
+  readonly reason: Reason | null;
 }
+
+/** `expired`: the day of the choice that ran out; `changed`: what is new, as far as it is known. */
+export type Reason =
+  | { readonly kind: "expired"; readonly decidedAt: number }
+  | { readonly kind: "changed"; readonly purposes: readonly string[] };
 
 export type Action =
   | { type: "decide"; changes: Choices; method: Method; at: number }
@@ -58,46 +69,64 @@ export const sameChoices = (a: Choices, b: Choices): boolean =>
   Object.keys(a).length === Object.keys(b).length &&
   Object.keys(a).every((id) => Object.hasOwn(b, id) && a[id] === b[id]);
 
+/** Was this decided about what the notice still asks for? */
+const isSameQuestion = (config: Config, { material, notice }: Decision): boolean =>
+  material ? material === config.material : notice === String(config.notice_version);
+
+function isInTime({ expiry_days }: Config, { decidedAt }: Decision, now: number): boolean {
+  const age = now - decidedAt;
+  // A clock that was set back must not make a consent outlive its term.
+  return age < expiry_days * DAY && age > -DAY;
+}
+
 /** Does this stored decision answer what the page asks now? */
 export function answers(config: Config, decision: Decision, now: number): boolean {
-  const age = now - decision.decidedAt;
   return (
-    decision.notice === String(config.notice_version) &&
-    age < config.expiry_days * DAY &&
-    age > -DAY && // a clock that was set back must not make a consent outlive its term
-    (config.mode === "opt_out" ||
+    isSameQuestion(config, decision) &&
+    isInTime(config, decision, now) &&
+    (config.mode !== "opt_in" ||
       decision.mode === "opt_in" ||
       !Object.values(decision.choices).includes(true))
   );
 }
 
-/** A person's own act on this site: the only grants that stand against the GPC signal. */
+function reasonOf(config: Config, earlier: Decision | null, now: number): Reason | null {
+  if (!earlier) return null;
+  if (!isSameQuestion(config, earlier)) {
+    const news = config.news?.[earlier.notice];
+    const isNew = ({ id }: Purpose): boolean =>
+      news ? news.includes(id) : !Object.hasOwn(earlier.choices, id);
+    return {
+      kind: "changed",
+      purposes: optional(config)
+        .filter(isNew)
+        .map(({ id }) => id),
+    };
+  }
+  return isInTime(config, earlier, now) ? null : { kind: "expired", decidedAt: earlier.decidedAt };
+}
+
+/** A person's own act on this site: what it names is all that stands against the GPC signal. */
 const EXPLICIT: readonly Method[] = ["accept_all", "custom"];
 
-/** Does the signal deny this purpose to a decision made this way? The service judges alike. */
-const signalDenies = (
-  { honours_gpc }: Config,
-  gpc: boolean,
-  method: Method,
-  { denied_by_gpc }: Purpose,
-): boolean => gpc && honours_gpc && denied_by_gpc && !EXPLICIT.includes(method);
+/** Does the signal deny this purpose, unless a person said otherwise? The service judges alike. */
+const signalDenies = ({ honours_gpc }: Config, gpc: boolean, { denied_by_gpc }: Purpose): boolean =>
+  gpc && honours_gpc && denied_by_gpc;
 
 /** What holds while nobody has answered; an outdated refusal still refuses, an outdated grant grants nothing. */
 function unanswered(config: Config, earlier: Decision | null): Choices {
   return build(
     optional(config),
     ({ id, default: byDefault }) =>
-      config.mode === "opt_out" && byDefault && !refused(earlier?.choices, id),
+      config.mode !== "opt_in" && byDefault && !refused(earlier?.choices, id),
   );
 }
 
-/** The signal is there and nothing it forbids is granted; an explicit grant outweighs it. */
-export const honoursGpc = (config: Config, { gpc, choices }: State): boolean => {
-  const denied = optional(config).filter((each) => each.denied_by_gpc);
-  return (
-    gpc && config.honours_gpc && denied.length > 0 && !denied.some(({ id }) => granted(choices, id))
-  );
-};
+/** Null where no signal counts; else whether nothing that it forbids is granted. */
+export function honoursGpc(config: Config, { gpc, choices }: State): boolean | null {
+  const denied = optional(config).filter((each) => signalDenies(config, gpc, each));
+  return denied.length > 0 ? !denied.some(({ id }) => granted(choices, id)) : null;
+}
 
 export interface Start {
   readonly stored: Decision | null;
@@ -110,10 +139,18 @@ export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start)
   const visitorId = stored?.visitorId ?? newVisitorId;
   if (stored && answers(config, stored, now)) {
     const choices = effective(config, stored.choices);
-    const answered: State = { visitorId, gpc, decision: stored, choices, prompt: null };
-    const isOverruled = optional(config).some(
-      (each) => granted(choices, each.id) && signalDenies(config, gpc, stored.method, each),
-    );
+    const answered: State = {
+      visitorId,
+      gpc,
+      decision: stored,
+      choices,
+      prompt: null,
+      reason: null,
+    };
+    const isOutweighed = stored.gpc && EXPLICIT.includes(stored.method);
+    const isOverruled =
+      !isOutweighed &&
+      optional(config).some((each) => granted(choices, each.id) && signalDenies(config, gpc, each));
     return isOverruled ? heed(config, answered, now) : answered;
   }
   const silent = unanswered(config, stored);
@@ -123,6 +160,7 @@ export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start)
     decision: null,
     choices: effective(config, silent),
     prompt: config.shown ? "ask" : null,
+    reason: reasonOf(config, stored, now),
   };
   if (config.mode === "opt_in" || !gpc || !config.honours_gpc) return open;
   // Who sends the signal has already said no and is not asked, also where it denies nothing.
@@ -139,22 +177,32 @@ const heed = (config: Config, state: State, now: number): State => ({
 export function reduce(config: Config, state: State, action: Action): State {
   switch (action.type) {
     case "decide": {
-      const choices = build(
-        optional(config),
-        (each) =>
-          !signalDenies(config, state.gpc, action.method, each) &&
-          granted(Object.hasOwn(action.changes, each.id) ? action.changes : state.choices, each.id),
-      );
+      const isExplicit = EXPLICIT.includes(action.method);
+      const choices = build(optional(config), (each) => {
+        const isNamed = Object.hasOwn(action.changes, each.id);
+        return (
+          ((isExplicit && isNamed) || !signalDenies(config, state.gpc, each)) &&
+          granted(isNamed ? action.changes : state.choices, each.id)
+        );
+      });
       const decision: Decision = {
         mode: config.mode,
         notice: String(config.notice_version),
+        material: config.material,
+        gpc: state.gpc,
         visitorId: state.visitorId,
         decidedAt: after(state.decision?.decidedAt, action.at),
         method: action.method,
         choices,
         consentId: null,
       };
-      return { ...state, decision, choices: effective(config, choices), prompt: null };
+      return {
+        ...state,
+        decision,
+        choices: effective(config, choices),
+        prompt: null,
+        reason: null,
+      };
     }
     case "recorded":
       return state.decision?.decidedAt === action.decidedAt
@@ -167,6 +215,7 @@ export function reduce(config: Config, state: State, action: Action): State {
         decision: action.decision,
         choices: effective(config, action.decision.choices),
         prompt: null,
+        reason: null,
       };
     case "dismiss":
       return { ...state, prompt: null };

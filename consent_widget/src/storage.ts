@@ -2,32 +2,39 @@
  * The decision in the cookie `qt_{site_key}`, mirrored in localStorage.
  *
  * One line, `|` between fields, each percent-encoded:
- * `1|mode|notice_version|visitor_id|decided_at_ms|method|choices|consent_id`, where mode is `i`
- * (opt-in) or `o` (opt-out) and choices are `+granted` and `-denied` purpose ids joined by `:`.
- * The service writes the same line when it sets the cookie itself.
+ * `2|mode|notice_version|visitor_id|decided_at_ms|method|choices|consent_id|material`, where mode is
+ * `i` (opt-in), `o` (opt-out) or `n` (notice), with a `g` behind it if the GPC signal was on, and
+ * choices are `+granted` and `-denied` purpose ids joined by `:`. The service writes the same line
+ * when it sets the cookie itself. Lines of format 1, which ended before `|material`, are still read.
  */
-import { METHODS, type Method } from "./config";
+import { METHODS, type Method, type Mode } from "./config";
 import { readCookies, writeCookie } from "./dom";
 import type { Decision } from "./state";
 
-const FORMAT = "1";
+const FORMAT = "2";
+const MODES: Readonly<Record<string, Mode>> = { i: "opt_in", o: "opt_out", n: "notice" };
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 export function encode(decision: Decision): string {
-  const { mode, notice, visitorId, decidedAt, method, choices, consentId } = decision;
+  const { mode, gpc, notice, visitorId, decidedAt, method, choices, consentId, material } =
+    decision;
+  const letter = Object.keys(MODES).find((each) => MODES[each] === mode) + (gpc ? "g" : "");
   const answers = Object.entries(choices)
     .map(([id, granted]) => (granted ? "+" : "-") + encodeURIComponent(id))
     .join(":");
-  const line = [FORMAT, mode === "opt_in" ? "i" : "o", encodeURIComponent(notice), visitorId];
-  return [...line, decidedAt, method, answers, encodeURIComponent(consentId ?? "")].join("|");
+  const line = [FORMAT, letter, encodeURIComponent(notice), visitorId, decidedAt, method, answers];
+  return [...line, encodeURIComponent(consentId ?? ""), encodeURIComponent(material)].join("|");
 }
 
-/** Anything that is not exactly what `encode` writes is no decision at all. */
+/** Anything that is not exactly what `encode` writes, or once wrote, is no decision at all. */
 export function decode(line: string | null | undefined): Decision | null {
-  const [format, mode, notice, visitorId, at, method, answers, consentId, ...rest] =
-    line?.split("|") ?? [];
-  if (format !== FORMAT || consentId === undefined || rest.length > 0) return null;
-  if ((mode !== "i" && mode !== "o") || !UUID.test(visitorId ?? "")) return null;
+  const fields = line?.split("|") ?? [];
+  const [format, letters, notice, visitorId, at, method, answers, consentId, material] = fields;
+  if (!(format === FORMAT ? fields.length === 9 : format === "1" && fields.length === 8))
+    return null;
+  const [, letter, signal] = /^([ion])(g?)$/.exec(letters ?? "") ?? [];
+  const mode = MODES[letter ?? ""];
+  if (!mode || !UUID.test(visitorId ?? "")) return null;
   if (!/^\d{1,15}$/.test(at ?? "") || !METHODS.includes(method as Method)) return null;
   try {
     const pairs: [string, boolean][] = [];
@@ -36,13 +43,15 @@ export function decode(line: string | null | undefined): Decision | null {
       pairs.push([decodeURIComponent(answer.slice(1)), answer[0] === "+"]);
     }
     return {
-      mode: mode === "i" ? "opt_in" : "opt_out",
+      mode,
+      gpc: signal === "g",
       notice: decodeURIComponent(notice ?? ""),
+      material: decodeURIComponent(material ?? ""),
       visitorId: (visitorId ?? "").toLowerCase(),
       decidedAt: Number(at),
       method: method as Method,
       choices: Object.freeze(Object.fromEntries(pairs)),
-      consentId: decodeURIComponent(consentId) || null,
+      consentId: decodeURIComponent(consentId ?? "") || null,
     };
   } catch {
     return null; // a broken percent sequence

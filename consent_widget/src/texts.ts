@@ -21,4 +21,19 @@ export interface Texts {
   readonly placeholder_always: string;
   /** `{id}` and `{date}` stand for the consent record's id and day. */
   readonly record: string;
+  // Texts that came later: a notice published before lacks them, and that part is not shown.
+  /** Closes the banner where the law only wants people told. */
+  readonly understood?: string;
+  readonly limit_use?: string;
+  readonly gpc_badge?: string;
+  readonly gpc_overruled?: string;
+  /** `{changes}` stands for the names of purposes that are new or altered. */
+  readonly changed?: string;
+  readonly changed_notice?: string;
+  /** `{date}` stands for the day of the choice that has run out. */
+  readonly expired?: string;
+  readonly receipt?: string;
+  /** `{names}` stands for the names of cookies. */
+  readonly not_cleared?: string;
+  readonly unavailable?: string;
 }

@@ -3,7 +3,7 @@
 import css from "./banner.css?inline";
 import base from "./base.css?inline";
 import type { Config } from "./config";
-import { body, button, create, h, inLanguage, shadow } from "./dom";
+import { body, button, create, dayOf, h, inLanguage, shadow } from "./dom";
 import type { State } from "./state";
 import { themeSheet } from "./theme";
 
@@ -11,6 +11,8 @@ export interface BannerActions {
   accept(): void;
   reject(): void;
   manage(): void;
+  /** Somebody is about to press manage. */
+  intend(): void;
   close(): void;
 }
 
@@ -18,12 +20,14 @@ export interface View {
   readonly root: ShadowRoot;
   /** Puts the host first in the page; also after the page threw its body away. */
   attach(): void;
-  render(prompt: State["prompt"]): void;
+  render(state: Pick<State, "prompt" | "reason">): void;
+  /** The dialog cannot be had: say so, with the banner, which can be answered all the same. */
+  fail(): void;
 }
 
 /** One label for refusing, wherever it stands: an opt-out law gives it its own name. */
 export const rejectLabel = ({ mode, texts }: Config): string =>
-  mode === "opt_out" ? texts.do_not_sell : texts.reject;
+  mode === "opt_in" ? texts.reject : texts.do_not_sell;
 
 export function policyLink({ policy_url, privacy_url, texts }: Config): HTMLElement[] {
   const href = policy_url || privacy_url;
@@ -52,22 +56,51 @@ const askedFor = ({ purposes }: Config): string =>
     .map(({ name }) => name)
     .join(" · ");
 
-function banner(config: Config, prompt: "ask" | "gpc", actions: BannerActions): HTMLElement {
+const named = ({ purposes }: Config, ids: readonly string[]): string =>
+  purposes
+    .filter(({ id }) => ids.includes(id))
+    .map(({ name }) => name)
+    .join(", ");
+
+/** Why somebody who chose before is asked again. */
+function because(config: Config, reason: State["reason"]): string | undefined {
+  const { texts, language } = config;
+  if (reason?.kind === "expired")
+    return texts.expired?.replace("{date}", dayOf(reason.decidedAt, language));
+  if (reason?.kind !== "changed") return undefined;
+  const changes = named(config, reason.purposes);
+  return changes ? texts.changed?.replace("{changes}", changes) : texts.changed_notice;
+}
+
+const paragraph = (className: string, text: string | undefined): HTMLElement[] =>
+  text ? [h("p", { class: className }, text)] : [];
+
+function banner(
+  config: Config,
+  { prompt, reason }: Pick<State, "prompt" | "reason">,
+  actions: BannerActions,
+): HTMLElement {
   const { texts } = config;
   const manage = button("manage", texts.manage, actions.manage);
   manage.className = "link";
+  for (const hint of ["pointerenter", "focus", "touchstart"])
+    manage.addEventListener(hint, actions.intend, { once: true, passive: true });
   const title = h("h2", {}, texts.title);
   const sentence = prompt === "ask" ? texts.body : texts.gpc_notice;
   const text = h("p", { class: "muted" }, sentence);
   const words = h("div", { class: "words", "aria-live": "polite" }, title, text);
-  if (prompt === "ask") words.append(h("p", { class: "purposes" }, askedFor(config)));
+  if (prompt === "ask")
+    words.append(
+      ...paragraph("changed", because(config, reason)),
+      h("p", { class: "purposes" }, askedFor(config)),
+    );
   const choices =
-    prompt === "ask"
+    prompt === "ask" && config.mode !== "notice"
       ? [
           button("reject", rejectLabel(config), actions.reject),
           button("accept", texts.accept, actions.accept),
         ]
-      : [button("close", texts.close, actions.close)];
+      : [button("close", (prompt === "ask" && texts.understood) || texts.close, actions.close)];
   // A live region is read out when it changes, not when it appears.
   setTimeout(() => text.replaceChildren(sentence), 400);
   return h(
@@ -88,16 +121,23 @@ export function createView(config: Config, actions: BannerActions): View {
   const attach = (): void => {
     if (!host.isConnected) whenBody((page) => page.prepend(host));
   };
+  function render(state: Pick<State, "prompt" | "reason">): void {
+    if (state.prompt === current) return;
+    current = state.prompt;
+    shown?.remove();
+    shown = current && banner(config, state, actions);
+    if (shown) root.prepend(shown);
+    attach();
+  }
   return {
     root,
     attach,
-    render(prompt) {
-      if (prompt === current) return;
-      current = prompt;
-      shown?.remove();
-      shown = prompt && banner(config, prompt, actions);
-      if (shown) root.prepend(shown);
-      attach();
+    render,
+    fail() {
+      if (!current) render({ prompt: "ask", reason: null });
+      const words = root.querySelector(".words");
+      if (!words?.querySelector("[role=alert]") && config.texts.unavailable)
+        words?.append(h("p", { role: "alert" }, config.texts.unavailable));
     },
   };
 }

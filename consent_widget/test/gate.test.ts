@@ -216,3 +216,90 @@ describe("elements that arrive late", () => {
     expect(find("img").getAttribute("src")).toBe("/late.gif");
   });
 });
+
+describe("tags that run anyway", () => {
+  it("run at once, once, and are told the answer and every change of it", () => {
+    page('<script type="text/plain" data-purpose="ads" data-load="always">window.ads = 1</script>');
+    watch();
+    const [script] = live();
+    const heard: boolean[] = [];
+    script?.addEventListener("quittance:mode", (event) =>
+      heard.push((event as CustomEvent<{ granted: boolean }>).detail.granted),
+    );
+    expect(script?.getAttribute("data-consent")).toBe("denied");
+    grant("ads");
+    gate.sync();
+    expect(script?.getAttribute("data-consent")).toBe("granted");
+    allowed.clear();
+    gate.sync();
+    expect(heard).toEqual([true, false]);
+    expect(live()).toEqual([script]);
+    expect(gate.hasRun("ads")).toBe(false); // it knows what to do without a reload
+  });
+});
+
+describe("withdrawal", () => {
+  it("takes frames, images and links back, and opens them again later", () => {
+    page(
+      '<iframe data-purpose="ads" data-src="/f"></iframe><img data-purpose="ads" data-src="/i">' +
+        '<link data-purpose="ads" data-href="/l" rel="stylesheet">',
+    );
+    watch();
+    grant("ads");
+    const frame = find("iframe");
+    allowed.clear();
+    gate.sync();
+    expect(frame.isConnected).toBe(false); // what it showed goes with it
+    expect(find("iframe").getAttribute("src")).toBeNull();
+    expect(find("img").getAttribute("src")).toBeNull();
+    expect(find("link").getAttribute("href")).toBeNull();
+    grant("ads");
+    expect(find("iframe").getAttribute("src")).toBe("/f");
+    expect(find("link").getAttribute("href")).toBe("/l");
+  });
+
+  it("leaves alone what was opened once by hand", () => {
+    page('<iframe data-purpose="ads" data-src="/f"></iframe>');
+    watch();
+    gate.open(find("iframe"));
+    gate.sync();
+    expect(find("iframe").getAttribute("src")).toBe("/f");
+  });
+
+  it("knows whose scripts have run", () => {
+    page('<script type="text/plain" data-purpose="ads">window.ads = 1</script>');
+    watch();
+    expect(gate.hasRun("ads")).toBe(false);
+    grant("ads");
+    expect(gate.hasRun("ads")).toBe(true);
+  });
+});
+
+describe("hosts with a rule", () => {
+  const purposeOf = (host: string) => (host === "ads.example" ? "ads" : undefined);
+
+  it("are held back though their elements carry no mark", async () => {
+    watch({ purposeOf });
+    page(
+      '<iframe src="https://ads.example/f"></iframe><img src="https://ads.example/i">' +
+        '<iframe src="https://other.example/f"></iframe><script src="https://ads.example/s.js"></script>',
+    );
+    await mutations();
+    expect(find("iframe").getAttribute("data-src")).toBe("https://ads.example/f");
+    expect(find("iframe").hasAttribute("src")).toBe(false);
+    expect(find("img").hasAttribute("src")).toBe(false);
+    expect(find("iframe:last-of-type").getAttribute("src")).toBe("https://other.example/f");
+    expect(live()).toEqual([]);
+    grant("ads");
+    expect(find("iframe").getAttribute("src")).toBe("https://ads.example/f");
+    expect(live().map((each) => each.src)).toEqual(["https://ads.example/s.js"]);
+  });
+
+  it("are let pass once they are granted", async () => {
+    allowed.add("ads");
+    watch({ purposeOf });
+    page('<iframe src="https://ads.example/f"></iframe>');
+    await mutations();
+    expect(find("iframe").outerHTML).toBe('<iframe src="https://ads.example/f"></iframe>');
+  });
+});

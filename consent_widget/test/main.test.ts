@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Config } from "../src/config";
-import { type Change, type Quittance, start } from "../src/main";
+import * as dialog from "../src/dialog";
+import { type Change, isHost, type Module, type Quittance, start } from "../src/main";
 import { encode } from "../src/storage";
 import { decision, site, usSite } from "./fixtures";
 
@@ -12,6 +13,7 @@ const inside = (selector: string) => host()?.shadowRoot?.querySelector<HTMLEleme
 const banner = () => inside("[role=region]");
 
 let quittance: Quittance;
+let importDialog = async (): Promise<typeof dialog> => dialog;
 let changes: Change[];
 const heard = (event: Event) => changes.push((event as CustomEvent<Change>).detail);
 
@@ -21,7 +23,7 @@ const leave = () => {
   for (const step of undo.splice(0)) step();
 };
 
-function visit(config: Config = site()): void {
+function visit(config: Config = site(), modules: readonly Module[] = []): void {
   leave();
   const { observe } = MutationObserver.prototype;
   vi.spyOn(MutationObserver.prototype, "observe").mockImplementation(function (
@@ -40,7 +42,7 @@ function visit(config: Config = site()): void {
   );
   Reflect.deleteProperty(window, "quittance");
   document.body.replaceChildren(document.createElement("main"));
-  quittance = start(config);
+  quittance = start(config, modules, importDialog);
   vi.restoreAllMocks();
 }
 
@@ -56,6 +58,7 @@ beforeEach(() => {
     this.open = false;
     this.dispatchEvent(new Event("close"));
   };
+  importDialog = async () => dialog;
   changes = [];
   document.addEventListener("quittance:change", heard);
 });
@@ -87,19 +90,44 @@ describe("a first visit", () => {
     expect(banner()).toBeNull();
     expect(host()).not.toBeNull();
     expect(posted()).toEqual([expect.objectContaining({ method, choices })]);
-    expect(changes).toEqual([{ method, choices: { necessary: true, ...choices } }]);
+    const told = { necessary: true, ...choices };
+    expect(changes).toEqual([{ method, choices: told, reloadAdvised: false }]);
     visit();
     expect(banner()).toBeNull();
     expect(quittance.has("analytics")).toBe(value);
     expect(changes).toHaveLength(1);
   });
 
-  it("asks again when the notice changed", () => {
+  it("asks again when the question changed, and says what is new", () => {
     visit();
     quittance.accept();
     visit(site({ notice_version: "8" }));
-    expect(banner()).not.toBeNull();
+    expect(banner()).toBeNull();
+    visit(site({ notice_version: "9", material: "m9", news: { "7": ["analytics"] } }));
+    expect(inside(".changed")?.textContent).toBe("New: The analytics.");
     expect(quittance.has("analytics")).toBe(false);
+    visit(site({ notice_version: "9", material: "m9", news: { "7": [] } }));
+    expect(inside(".changed")?.textContent).toBe("Our notice has changed.");
+  });
+
+  it("asks again when the choice has run out, and says of which day it was", () => {
+    const decidedAt = Date.now() - 200 * 86_400_000;
+    localStorage.setItem("qt_shop", encode(decision({ decidedAt })));
+    visit();
+    const day = new Date(decidedAt).toLocaleDateString("en", { dateStyle: "long" });
+    expect(inside(".changed")?.textContent).toBe(`Yours of ${day} has run out.`);
+  });
+
+  it("tells and asks nothing where the law only wants people told", () => {
+    const config = site({ mode: "notice" });
+    const purposes = config.purposes.map((each) => ({ ...each, default: true }));
+    visit({ ...config, purposes });
+    expect(inside("[data-action=accept]") ?? inside("[data-action=reject]")).toBeNull();
+    expect(quittance.has("analytics")).toBe(true);
+    inside("[data-action=close]")?.click();
+    expect(posted()).toEqual([expect.objectContaining({ method: "dismissed" })]);
+    visit({ ...config, purposes });
+    expect(banner()).toBeNull();
   });
 
   it("shows nothing where the regime needs no banner", () => {
@@ -222,8 +250,138 @@ it("does not claim to honour a signal that the visitor overruled", async () => {
   inside("dialog [data-action=accept]")?.click();
   await mutations();
   await quittance.open();
-  expect(inside("dialog")).not.toBeNull();
-  expect(inside("dialog .gpc")).toBeNull();
+  expect(inside("dialog .gpc")?.textContent).toBe("Your later choice counts.");
+});
+
+it("lets sensitive data be limited under opt-out, and only that", async () => {
+  const config = usSite();
+  const purposes = config.purposes.map((each) => ({ ...each, sensitive: each.id === "analytics" }));
+  visit({ ...config, purposes });
+  await quittance.open();
+  inside("dialog [data-action=limit]")?.click();
+  expect(posted()[0]).toMatchObject({
+    method: "custom",
+    choices: { functional: true, analytics: false, advertising: true },
+  });
+  await mutations();
+  await quittance.open();
+  expect(inside("dialog [data-action=limit]")).toBeNull();
+});
+
+describe("a dialog that cannot be loaded", () => {
+  it("is said in the banner, which can be answered, and is asked for again", async () => {
+    vi.spyOn(console, "error").mockReturnValue();
+    localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000 })));
+    const load = vi.fn(importDialog).mockRejectedValueOnce(new TypeError("offline"));
+    importDialog = load;
+    visit();
+    expect(banner()).toBeNull();
+    await quittance.open();
+    expect(inside("[role=alert]")?.textContent).toBe("Could not be loaded.");
+    expect(inside("[data-action=reject]")).not.toBeNull();
+    await quittance.open();
+    expect(inside("dialog")).not.toBeNull();
+    expect(load).toHaveBeenCalledTimes(2);
+  });
+
+  it("is fetched once when somebody is about to open it", async () => {
+    const load = vi.fn(importDialog);
+    importDialog = load;
+    visit();
+    inside("[data-action=manage]")?.dispatchEvent(new Event("pointerenter"));
+    inside("[data-action=manage]")?.dispatchEvent(new Event("focus"));
+    await quittance.open();
+    expect(load).toHaveBeenCalledOnce();
+  });
+});
+
+describe("withdrawal", () => {
+  const trackers = [
+    { kind: "cookie", pattern: "_ga*", purpose: "analytics", http_only: false },
+    { kind: "storage", pattern: "uid", purpose: "analytics", http_only: false },
+  ] as const;
+
+  it("clears what the purpose left, tells so, and advises a reload where a script has run", () => {
+    const script = document.createElement("script");
+    script.type = "text/plain";
+    script.dataset.purpose = "analytics";
+    script.text = "/* counts */";
+    visit(site({ trackers }));
+    document.body.append(script);
+    const swept = vi.fn();
+    quittance.on("swept", swept);
+    quittance.accept();
+    document.cookie = "_ga_1=x; Path=/";
+    document.cookie = "basket=1; Path=/";
+    localStorage.setItem("uid", "x");
+    quittance.withdraw();
+    expect(document.cookie).not.toContain("_ga_1");
+    expect(document.cookie).toContain("basket=1");
+    expect(localStorage.getItem("uid")).toBeNull();
+    expect(swept).toHaveBeenCalledWith({ cleared: ["_ga_1", "uid"], left: [] });
+    expect(changes.map(({ reloadAdvised }) => reloadAdvised)).toEqual([false, true]);
+  });
+
+  it("leaves alone what somebody left before any choice", () => {
+    document.cookie = "_ga_1=x; Path=/";
+    visit(site({ trackers }));
+    expect(quittance.sweep()).toEqual({ cleared: [], left: [] });
+    expect(document.cookie).toContain("_ga_1");
+    quittance.reject();
+    expect(document.cookie).not.toContain("_ga_1");
+  });
+});
+
+it("puts the site's own tags into the page, held back", async () => {
+  const tags = [
+    { src: "https://stats.example/s.js", purpose: "analytics", load: "async" },
+    { src: "https://ads.example/a.mjs", purpose: "advertising", load: "module" },
+  ] as const;
+  visit(site({ tags }));
+  const held = [...document.head.querySelectorAll("script[data-purpose]")];
+  expect(held.map((each) => each.getAttribute("type"))).toEqual(["text/plain", "text/plain"]);
+  quittance.set({ analytics: true });
+  const running = document.head.querySelector("script[src]") as HTMLScriptElement;
+  expect([running.src, running.async]).toEqual(["https://stats.example/s.js", true]);
+  for (const each of document.head.querySelectorAll("script")) each.remove();
+});
+
+describe("modules", () => {
+  it("bring what was said to another consent manager, once and recorded as such", () => {
+    const earlier = vi.fn(() => ({ analytics: true, advertising: false }));
+    visit(site(), [{ earlier }]);
+    expect(posted()).toEqual([expect.objectContaining({ method: "migrated" })]);
+    expect(quittance.has("analytics")).toBe(true);
+    expect(banner()).toBeNull();
+    visit(site(), [{ earlier }]);
+    expect(earlier).toHaveBeenCalledOnce();
+  });
+
+  it("are installed before anything is opened", () => {
+    const script = document.createElement("script");
+    localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000 })));
+    let wasHeld: boolean | undefined;
+    const install = vi.fn(() => {
+      wasHeld = script.isConnected;
+    });
+    script.type = "text/plain";
+    script.dataset.purpose = "analytics";
+    document.head.append(script);
+    visit(site(), [{ install }]);
+    expect(install).toHaveBeenCalledWith(quittance, expect.anything());
+    expect(wasHeld).toBe(true);
+    expect(script.isConnected).toBe(false);
+  });
+});
+
+it.each([
+  ["stats.example", "stats.example", true],
+  ["stats.example", "www.stats.example", false],
+  ["*.stats.example", "stats.example", true],
+  ["*.stats.example", "a.b.stats.example", true],
+  ["*.stats.example", "evilstats.example", false],
+])("the rule %s means %s: %s", (pattern, host, expected) => {
+  expect(isHost(pattern, host)).toBe(expected);
 });
 
 it("follows a choice made in another tab without recording it twice", () => {

@@ -24,7 +24,7 @@ describe("a page where nobody has answered", () => {
 
   it("keeps an outdated refusal but no outdated grant", () => {
     const stored = decision({
-      notice: "6",
+      material: "m6",
       choices: { functional: true, analytics: true, advertising: false },
     });
     expect(begin(usSite(), { ...NOBODY, stored })).toMatchObject({
@@ -71,7 +71,7 @@ describe("Global Privacy Control", () => {
     const config = usSite({ honours_gpc: false });
     const state = begin(config, { ...NOBODY, gpc: true });
     expect(state).toMatchObject({ decision: null, prompt: "ask", choices: { advertising: true } });
-    expect(honoursGpc(config, state)).toBe(false);
+    expect(honoursGpc(config, state)).toBeNull();
   });
 
   it("asks nothing where nothing is sold, and claims nothing", () => {
@@ -79,7 +79,7 @@ describe("Global Privacy Control", () => {
     const purposes = config.purposes.map((each) => ({ ...each, denied_by_gpc: false }));
     const state = begin({ ...config, purposes }, { ...NOBODY, gpc: true });
     expect(state).toMatchObject({ decision: null, prompt: null, choices: { advertising: true } });
-    expect(honoursGpc({ ...config, purposes }, state)).toBe(false);
+    expect(honoursGpc({ ...config, purposes }, state)).toBeNull();
   });
 
   it.each([
@@ -94,18 +94,28 @@ describe("Global Privacy Control", () => {
     const state = reduce(config, honoured, { type: "decide", changes, method, at: NOW });
     expect(state.choices.advertising).toBe(stands);
 
-    const stored = decision({ mode: "opt_out", method, choices: all(config, true) });
+    const stored = decision({ mode: "opt_out", method, gpc: true, choices: all(config, true) });
     const later = begin(config, { ...NOBODY, gpc: true, stored });
     expect(later.choices).toMatchObject({ analytics: true, advertising: stands });
     expect(later.decision === stored).toBe(stands);
     expect(later.prompt).toBe(stands ? null : "gpc");
   });
 
-  it("yields to an explicit choice made here before", () => {
+  it("comes after a choice made without it, and counts (11 CCR 7025)", () => {
     const stored = decision({ mode: "opt_out", method: "accept_all", choices: all(site(), true) });
     const state = begin(usSite(), { ...NOBODY, gpc: true, stored });
-    expect(state.choices.advertising).toBe(true);
-    expect(state.decision).toBe(stored);
+    expect(state.choices).toMatchObject({ analytics: true, advertising: false });
+    expect(state.decision).toMatchObject({ method: "gpc", gpc: true });
+    expect(state.prompt).toBe("gpc");
+  });
+
+  it("is not outweighed by a choice that does not name what it denies", () => {
+    const config = usSite();
+    const open = { ...begin(config, NOBODY), gpc: true };
+    const changes = { analytics: true };
+    const state = reduce(config, open, { type: "decide", changes, method: "custom", at: NOW });
+    expect(state.choices).toMatchObject({ analytics: true, advertising: false });
+    expect(honoursGpc(config, state)).toBe(true);
   });
 
   it("yields to an explicit choice made later", () => {
@@ -128,7 +138,10 @@ describe("Global Privacy Control", () => {
 describe("a stored decision", () => {
   it.each([
     ["answers", {}, {}, true],
-    ["is for another notice", { notice: "6" }, {}, false],
+    ["is for a notice with other words", { notice: "6" }, {}, true],
+    ["was about something else", { material: "m6" }, {}, false],
+    ["is of before materials were kept", { material: "" }, {}, true],
+    ["is so, and for another notice", { material: "", notice: "6" }, {}, false],
     ["has expired", { decidedAt: NOW - 180 * DAY }, {}, false],
     ["lies in the future", { decidedAt: NOW + 2 * DAY }, {}, false],
     ["was silence under opt-out", { mode: "opt_out" as const }, {}, false],
@@ -138,9 +151,36 @@ describe("a stored decision", () => {
       {},
       true,
     ],
-    ["has a numeric notice version", {}, { notice_version: 7 }, true],
+    ["has a numeric notice version", { material: "" }, { notice_version: 7 }, true],
+    ["was silence where people are only told", { mode: "notice" as const }, {}, false],
   ])("%s", (_, stored, config, expected) => {
     expect(answers(site(config), decision(stored), NOW)).toBe(expected);
+  });
+
+  it.each([
+    [
+      "what the service says is new",
+      { material: "m6", notice: "6" },
+      { "6": ["analytics"] },
+      ["analytics"],
+    ],
+    ["that the words are new", { material: "m6", notice: "6" }, { "6": [] }, []],
+    [
+      "what it never named",
+      { material: "m6", choices: { analytics: true } },
+      {},
+      ["functional", "advertising"],
+    ],
+  ])("of before a change says %s", (_, stored, news, purposes) => {
+    const state = begin(site({ news }), { ...NOBODY, stored: decision(stored) });
+    expect(state).toMatchObject({ prompt: "ask", reason: { kind: "changed", purposes } });
+  });
+
+  it("says when it was made once it has run out", () => {
+    const stored = decision({ decidedAt: NOW - 180 * DAY });
+    const state = begin(site(), { ...NOBODY, stored });
+    expect(state.reason).toEqual({ kind: "expired", decidedAt: stored.decidedAt });
+    expect(begin(site(), NOBODY).reason).toBeNull();
   });
 
   it("leaves a purpose it does not name denied", () => {

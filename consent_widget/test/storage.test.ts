@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { decode, encode, load, save } from "../src/storage";
-import { decision, VISITOR } from "./fixtures";
+import { decision, NOW, VISITOR } from "./fixtures";
 
 const blocked = () => {
   throw new DOMException("denied", "SecurityError");
@@ -23,6 +23,29 @@ describe("the stored line", () => {
     expect(encode(odd)).toMatch(/^[!#-+\--:<-[\]-~]+$/);
   });
 
+  it("of a page of before is still read", () => {
+    const line = `1|o|7|${VISITOR}|${NOW}|custom|+analytics:-advertising|con_1`;
+    expect(decode(line)).toEqual({
+      mode: "opt_out",
+      notice: "7",
+      material: "",
+      gpc: false,
+      visitorId: VISITOR,
+      decidedAt: NOW,
+      method: "custom",
+      choices: { analytics: true, advertising: false },
+      consentId: "con_1",
+    });
+  });
+
+  it.each(["opt_in", "opt_out", "notice"] as const)(
+    "tells %s, with and without the signal",
+    (mode) => {
+      for (const gpc of [true, false])
+        expect(decode(encode(decision({ mode, gpc })))).toMatchObject({ mode, gpc });
+    },
+  );
+
   it("keeps an undecided record id and an empty choice apart from a broken line", () => {
     const bare = decision({ consentId: null, choices: {} });
     expect(decode(encode(bare))).toEqual(bare);
@@ -30,7 +53,9 @@ describe("the stored line", () => {
 
   it.each([
     ["nothing", ""],
-    ["another format", encode(decision()).replace(/^1/, "2")],
+    ["another format", encode(decision()).replace(/^2/, "3")],
+    ["an older format with a newer field", encode(decision()).replace(/^2/, "1")],
+    ["an unknown mode", encode(decision()).replace("|i|", "|x|")],
     ["a field too many", `${encode(decision())}|x`],
     ["JSON", '{"analytics":true}'],
     ["a cut line", encode(decision()).slice(0, 60)],
@@ -55,7 +80,7 @@ describe("the stored line", () => {
 describe("loading", () => {
   it("finds what was saved, in cookie and mirror", () => {
     save("shop", decision({ decidedAt: Date.now() }), 180);
-    expect(document.cookie).toContain("qt_shop=1|i|7|");
+    expect(document.cookie).toContain("qt_shop=2|i|7|");
     expect(localStorage.getItem("qt_shop")).toContain("+analytics");
     expect(load("shop")?.choices.analytics).toBe(true);
     expect(load("sho")).toBeNull();

@@ -109,6 +109,7 @@ async def test_a_new_purpose_is_a_change_by_its_id(shop: Shop) -> None:
     added = [each for each in second["changes"] if each["at"].startswith("purposes.")]
     assert {each["at"] for each in added} == {
         "purposes.surveys.id", "purposes.surveys.required", "purposes.surveys.denied_by_gpc",
+        "purposes.surveys.sensitive",
     }  # fmt: skip
     assert not any("before" in each for each in added)
 

@@ -112,6 +112,12 @@ async def test_an_earlier_notice_version_still_counts(shop: Shop) -> None:
     visitor = str(uuid.uuid4())
     await shop.choose(visitor_id=visitor)
 
+    assert (await shop.current(visitor))["stale"] is False, "what is asked is the same"
+
+    purposes = [{"id": "necessary", "required": True}, {"id": "analytics"}]
+    asked = {"config": {"purposes": purposes}}
+    await service.client.patch(f"/v1/sites/{shop.site_key}", json=asked, headers=service.auth())
+    await service.client.post(f"/v1/sites/{shop.site_key}/publish", headers=service.auth())
     assert (await shop.current(visitor))["stale"] is True
 
 

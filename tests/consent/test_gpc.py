@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.consent.schemas import Method
 from app.consent.service import apply_gpc
-from app.sites import banner, directory, regimes, service
+from app.sites import banner, changes, directory, regimes, service
 from app.sites.config import SiteConfig
 from app.sites.languages import accepted
 from app.sites.models import NoticeVersion, Site
@@ -24,7 +24,7 @@ def notice() -> directory.Notice:
     )  # fmt: skip
     content = service.content_of(site)
     version = NoticeVersion(
-        id="ntv_1", site_id="sit_1", number=1, sha256=service.sha256_of(content), content=content,
+        id="ntv_1", site_id="sit_1", number=1, sha256=changes.sha256_of(content), content=content,
         published_at=NOW, published_by="alice",
     )  # fmt: skip
     return directory.notice_of(version)

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -458,7 +457,6 @@ async def test_saving_an_unchanged_site_changes_nothing(stage: Stage):
 
 async def test_the_preview_script_needs_its_token(stage: Stage):
     browser = await stage.signed_in(stage.seeded.viewer)
-    stage.app.state.widget = Path(__file__)
     page = (await browser.get(f"/dashboard/sites/{stage.seeded.site_id}/preview")).text
     found = re.search(r'src="(/dashboard/preview/[^"]+)"', page)
     assert found

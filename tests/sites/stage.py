@@ -92,7 +92,10 @@ async def stage(
     app.state.limits = RateLimits(app.state.settings)
     app.state.cursors = Cursors(ring.derive("cursor"))
     app.state.widget = directory / "widget.js"
-    app.state.widget.write_text("var quittanceWidget={start(c){globalThis.config=c}}")
+    app.state.widget.write_text(
+        "var quittanceWidget={start(c,m){globalThis.config=c;globalThis.modules=m}}"
+    )
+    app.state.widget.with_name("dialog.js").write_text("export const openDialog=()=>{}")
     install_problem_handlers(app, lambda request, problem: None)
     for router in (sites_router, *routers):
         app.include_router(router)

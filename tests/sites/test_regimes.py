@@ -204,8 +204,9 @@ def test_months_keep_the_day_number_or_take_the_last_day(day: dt.date, months: i
 def notice(**laws: Any) -> Notice:
     """A notice published when these laws were as they are told here."""
     content = {
-        "format": 1, "site_key": "site_1", "controller": {}, "policy_url": "", "expiry_days": 1,
-        "theme": {}, "purposes": [{"id": "ads", "required": False, "denied_by_gpc": True}],
+        "format": 1, "site_key": "site_1", "controller": {"name": "Shop"}, "policy_url": "",
+        "expiry_days": 1, "theme": {},
+        "purposes": [{"id": "ads", "required": False, "denied_by_gpc": True}],
         "mapping": {}, "default_language": "en", "regimes": laws,
         "languages": {
             "en": {"direction": "ltr", "texts": {}, "purposes": {"ads": {"name": "Ads"}}}

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from app.core.errors import Invalid
 from app.sites import script
 from app.sites import service as sites
+from app.sites.changes import sha256_of
 from app.sites.config import SiteConfig
-from app.sites.languages import TEXT_KEYS, accepted, best, shipped
+from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, accepted, best, shipped
 from app.sites.models import NoticeVersion
 from tests.sites.stage import SHOP, Stage, stage
 
@@ -48,7 +49,7 @@ async def publish(service: Stage, site_key: str) -> dict[str, Any]:
 
 def inlined(script: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(
-        script.partition("quittanceWidget.start(")[2].removesuffix(")})()\n")
+        script.partition("quittanceWidget.start(")[2].removesuffix(",[])})()\n")
     )
     return found
 
@@ -56,11 +57,11 @@ def inlined(script: str) -> dict[str, Any]:
 # --- texts
 
 
-@pytest.mark.parametrize("tag", ["en", "de", "fr", "es"])
+@pytest.mark.parametrize("tag", list(shipped()))
 def test_a_shipped_language_says_everything(tag: str) -> None:
     language = shipped()[tag]
 
-    assert set(language["texts"]) == set(TEXT_KEYS)
+    assert set(language["texts"]) == {*TEXT_KEYS, *OPTIONAL_TEXT_KEYS}
     assert all(language["texts"].values())
     assert set(language["purposes"]) == {"necessary", "functional", "analytics", "advertising"}
     assert all(said["name"] and said["description"] for said in language["purposes"].values())
@@ -222,9 +223,109 @@ async def test_a_version_holds_every_language_and_regime_and_its_hash(service: S
     async with service.database.reading() as session:
         version = (await session.execute(sa.select(NoticeVersion))).scalar_one()
 
-    assert set(version.content["languages"]) == {"en", "de", "fr", "es"}
+    assert set(version.content["languages"]) == set(shipped())
     assert set(version.content["regimes"]) == {"gdpr", "uk_gdpr", "ccpa", "lgpd"}
-    assert version.sha256 == sites.sha256_of(version.content)
+    assert version.sha256 == sha256_of(version.content)
+
+
+async def test_other_looks_and_terms_ask_nobody_again(service: Stage) -> None:
+    site_key = await service.add_site()
+    first = await banner(service, site_key)
+    await change(service, site_key, expiry_days=90, theme={"accent": "#aa0000"})
+    await publish(service, site_key)
+    second = await banner(service, site_key)
+
+    assert second["notice_version"] != first["notice_version"]
+    assert second["material"] == first["material"]
+    assert second["news"] == {first["notice_version"]: []}
+
+
+SURVEYS = {"id": "surveys", "texts": {"en": {"name": "Surveys", "description": "We ask you."}}}
+PURPOSES: list[dict[str, Any]] = [
+    {"id": "necessary", "required": True},
+    {"id": "analytics", "texts": {"en": {"name": "Analytics", "description": "We count."}}},
+]
+
+
+@pytest.mark.parametrize(
+    ("purposes", "news"),
+    [
+        ([*PURPOSES, SURVEYS], ["surveys"]),
+        ([PURPOSES[0], PURPOSES[1] | {"denied_by_gpc": True}], ["analytics"]),
+        ([PURPOSES[0], PURPOSES[1] | {"texts": {"en": {"name": "Everything"}}}], ["analytics"]),
+    ],
+)
+async def test_other_purposes_ask_everybody_again_and_say_what_is_new(
+    service: Stage, purposes: list[Any], news: list[str]
+) -> None:
+    site_key = await service.add_site(purposes=PURPOSES, languages=["en", "de"])
+    first = await banner(service, site_key)
+    await change(service, site_key, purposes=purposes, languages=["en", "de"])
+    await publish(service, site_key)
+    second = await banner(service, site_key)
+
+    assert second["material"] != first["material"]
+    assert second["news"] == {first["notice_version"]: news}
+
+
+async def test_the_operator_has_the_last_word_on_asking_again(service: Stage) -> None:
+    site_key = await service.add_site(purposes=PURPOSES)
+    first = await banner(service, site_key)
+    path = f"/v1/sites/{site_key}/publish"
+    await change(service, site_key, purposes=[*PURPOSES, SURVEYS])
+    quiet = await service.client.post(f"{path}?asks_again=false", headers=service.auth())
+    await change(service, site_key, purposes=[*PURPOSES, SURVEYS], expiry_days=10)
+    loud = await service.client.post(f"{path}?asks_again=true", headers=service.auth())
+
+    assert quiet.json()["material"] == first["material"]
+    assert loud.json()["material"] not in {first["material"], quiet.json()["material"]}
+
+
+async def test_the_dialog_is_kept_for_ever_under_its_own_address(service: Stage) -> None:
+    site_key = await service.add_site()
+    config = inlined((await service.client.get(f"/b/{site_key}.js")).text)
+    path = config["dialog"].removeprefix("https://consent.example")
+    now = await service.client.get(path)
+    outdated = await service.client.get("/b/w/0123456789abcdef/dialog.js")
+
+    assert now.text == outdated.text == "export const openDialog=()=>{}"
+    assert now.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert outdated.headers["cache-control"] == "public, max-age=300"
+    assert now.headers["access-control-allow-origin"] == "*"  # modules are fetched with CORS
+
+
+async def test_modules_travel_only_with_sites_that_ask_for_them(service: Stage) -> None:
+    module = service.app.state.widget.with_name("gpp.js")
+    module.write_text("var quittance_gpp={install(){}}")
+    with_it = await service.client.get(f"/b/{await service.add_site(modules=['gpp'])}.js")
+    without = await service.client.get(f"/b/{await service.add_site()}.js")
+
+    assert module.read_text() in with_it.text
+    assert with_it.text.endswith(",[quittance_gpp])})()\n")
+    assert "gpp" not in without.text
+
+
+@pytest.mark.parametrize(
+    "tracker",
+    [
+        {"kind": "host", "pattern": "stats"},
+        {"kind": "host", "pattern": "*"},
+        {"kind": "host", "pattern": "https://stats.example"},
+        {"kind": "cookie", "pattern": "*"},
+        {"kind": "cookie", "pattern": "qt_site"},
+        {"kind": "cookie", "pattern": "a=b"},
+        {"kind": "storage", "pattern": "uid", "http_only": True},
+        {"kind": "cookie", "pattern": "_ga", "purpose": "unknown"},
+    ],
+)
+async def test_a_rule_that_could_hit_too_much_is_refused(
+    service: Stage, tracker: dict[str, Any]
+) -> None:
+    config = {"trackers": [{"purpose": "analytics"} | tracker]}
+    body = {"name": "Shop", "origins": [SHOP], "config": config}
+    refused = await service.client.post("/v1/sites", json=body, headers=service.auth())
+
+    assert refused.status_code == 422
 
 
 async def test_ban_009_a_reader_can_neither_change_nor_publish(service: Stage) -> None:
@@ -322,7 +423,9 @@ async def test_the_region_decides_the_law(
         "analytics": analytics,
         "advertising": analytics,
     }
-    assert set(shown["texts"]) == {each for each in TEXT_KEYS if not each.endswith("_opt_out")}
+    assert {*TEXT_KEYS, *OPTIONAL_TEXT_KEYS} - set(shown["texts"]) == {
+        "body_opt_out", "dialog_body_opt_out", "body_for_notice",
+    }  # fmt: skip
     assert ("object" in shown["texts"]["body"]) is (mode == "opt_out")
 
 

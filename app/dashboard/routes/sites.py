@@ -127,15 +127,12 @@ async def preview_script(token: str, request: Request, session: Reading) -> Resp
     site = await session.get(Site, site_id)
     if site is None:
         raise NotFound
-    settings = request.app.state.settings
-    config = {
-        **service.banner(site, None, language or None, region or None),
-        "api": settings.public_url,
-        "gpc": False,
-        "privacy_url": f"{settings.public_url}/privacy/{site.site_key}",
-        "region": region or None,
-    }
-    body, _ = script.script(config, getattr(request.app.state, "widget", script.WIDGET))
+    widget = script.widget_of(request.app.state)
+    config = script.config_of(
+        service.banner(site, None, language or None, region or None),
+        base_url="", region=region or None, gpc=False, widget=widget,
+    )  # fmt: skip
+    body, _ = script.script(config, (), widget)
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(body, media_type="text/javascript; charset=utf-8", headers=headers)
 
