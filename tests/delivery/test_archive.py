@@ -29,6 +29,8 @@ from app.subject_requests import decide, forget
 from connectors.contract import done, retry
 from tests.running import BOB, CAROL, Service, running
 
+pytestmark = pytest.mark.slow
+
 WRITE_ONCE = """
 import asyncio, datetime, sys
 from app.compose import Runtime

@@ -30,6 +30,8 @@ from connectors.contract import (
 from connectors.webhook import sign
 from tests.running import BOB, CAROL, Asked, Double, Service, people_connector, values_connector
 
+pytestmark = pytest.mark.slow
+
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 WORDS = {
     "done": done(read_back=True), "absent": absent(), "failed": failed("not_possible"),

@@ -71,6 +71,7 @@ def test_trouble_is_counted() -> None:
     assert growth("record_failures_total", metrics.record_failed) == 1
 
 
+@pytest.mark.slow
 def test_a_hint_that_the_broker_does_not_take_is_counted() -> None:
     away = Settings(broker_url="redis://127.0.0.1:1/0", database_url="postgresql://x/y")
     hints = Hints(make_celery(away, ["dispatch"], lambda _: None))

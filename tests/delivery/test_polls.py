@@ -18,6 +18,8 @@ from app.delivery.turns import share
 from connectors.contract import Outcome, accepted, done, retry
 from tests.running import Asked, Double, Service
 
+pytestmark = pytest.mark.slow
+
 JOBS = 200
 FRESH = 20
 

@@ -25,6 +25,8 @@ from app.receipts.verify import verify
 from app.sites import script
 from tests.demo.conftest import Demo, Start
 
+pytestmark = pytest.mark.slow
+
 FORMER = {cast.email_of(name) for name in cast.FORMER}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from app.core.clock import utc_now
 from app.demo import cast, store
 from app.receipts.signing import jwks
@@ -13,6 +15,8 @@ from app.subject_requests import people
 from app.subject_requests.states import Kind
 from connectors.contract import Identifier
 from tests.demo.conftest import Demo, Start, site_key_in
+
+pytestmark = pytest.mark.slow
 
 BOB = cast.email_of("Emil Novak")
 

@@ -15,6 +15,8 @@ import pytest
 
 from tests.journeys.instance import Embedded, Instance, wait_for
 
+pytestmark = pytest.mark.slow
+
 ORIGIN = "https://shop.example"
 PURPOSES = ("functional", "analytics", "advertising")
 

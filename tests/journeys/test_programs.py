@@ -16,6 +16,8 @@ from tests.journeys import chinook
 from tests.journeys.instance import Instance, wait_for
 from tests.journeys.receiver import Receiver
 
+pytestmark = pytest.mark.slow
+
 LUIS, LEONIE = "luisg@embraer.com.br", "leonekohler@surfeu.de"
 BILLING = ("Address", "City", "State", "Country", "PostalCode")
 PERSON = ("Company", "Address", "City", "State", "Country", "PostalCode", "Phone", "Fax")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from tests.journeys.instance import Instance, wait_for
+
+pytestmark = pytest.mark.slow
 
 PERSON = "bob.subject@customer.example"
 

@@ -23,6 +23,8 @@ from app.subject_requests.states import FINAL
 from connectors.contract import Identifier
 from tests.subject_requests.people_stage import BASE, BOB, Stage, stage
 
+pytestmark = pytest.mark.slow
+
 TEXTS = Path(words.__file__).parent / "texts"
 LANGUAGES = words.LANGUAGES
 

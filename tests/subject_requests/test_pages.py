@@ -24,6 +24,8 @@ from app.subject_requests.people import StatusLinks
 from connectors.contract import Identifier
 from tests.subject_requests.people_stage import BOB, SHOP, Stage, fields_of, path_of, stage
 
+pytestmark = pytest.mark.slow
+
 ALICE = "usr_alice"
 
 

@@ -573,6 +573,7 @@ async def fill(service: Service) -> None:
     await service.run("ANALYZE")
 
 
+@pytest.mark.slow
 async def test_a_look_at_many_queues_and_requests_reads_by_index_only(service: Service) -> None:
     await fill(service)
     statements = [
