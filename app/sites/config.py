@@ -131,6 +131,19 @@ Module = Literal["consent_mode", "gpp", "uet", "segment", "migrate"]
 """Parts of the widget that only some sites need."""
 
 
+class ConsentMode(Schema):
+    """Google Consent Mode, where the module of that name is on. ``wait_ms``: how long tags wait for
+    the widget. ``granted_in``: regions (ISO 3166) where all is granted until somebody objects.
+    """
+
+    wait_ms: Annotated[StrictInt, Field(ge=0, le=5000)] = 500
+    granted_in: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")], ...] = Field(
+        default=(), max_length=100
+    )
+    redacts_ads: StrictBool = True
+    passes_urls_through: StrictBool = False
+
+
 class Theme(Schema):
     """Design tokens; there is no free CSS."""
 
@@ -168,6 +181,7 @@ class SiteConfig(Schema):
     trackers: tuple[Tracker, ...] = Field(default=(), max_length=500)
     tags: tuple[Tag, ...] = Field(default=(), max_length=100)
     modules: tuple[Module, ...] = Field(default=(), max_length=10)
+    consent_mode: ConsentMode = Field(default_factory=ConsentMode)
     regimes: tuple[str, ...] = Field(
         default_factory=lambda: tuple(regimes.load()), min_length=1, max_length=50
     )

@@ -71,6 +71,8 @@ export interface Config {
   readonly languages: readonly string[];
   readonly expiry_days: number;
   readonly purposes: readonly Purpose[];
+  /** The site's own label, such as a vendor's consent type or integration -> purpose. */
+  readonly mapping?: Readonly<Record<string, string>>;
   readonly trackers?: readonly Tracker[];
   readonly tags?: readonly Tag[];
   readonly texts: Texts;

@@ -15,6 +15,8 @@ export interface DialogActions {
   reject(): void;
   save(choices: Choices): void;
   withdraw(): void;
+  /** It is gone from the page. */
+  closed(): void;
 }
 
 function record({ texts, language }: Config, { decision }: State): (Node | string)[] {
@@ -83,8 +85,8 @@ export function openDialog(
   const leave =
     (act: () => void): (() => void) =>
     () => {
-      dialog.close();
       act();
+      dialog.close();
     };
   const save = (): void =>
     actions.save(Object.fromEntries([...boxes].map(([id, box]) => [id, box.checked])));
@@ -144,7 +146,10 @@ export function openDialog(
       button("save", texts.save, leave(save)),
     ),
   );
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    actions.closed();
+  });
   root.append(dialog);
   dialog.showModal();
 }

@@ -1,6 +1,6 @@
 /** Wires core and view together and hands the page one object: `window.quittance`. */
 import { bodyOf, createOutbox, uuid } from "./api";
-import type { Config, Method, Tag } from "./config";
+import type { Config, Method, Mode, Tag } from "./config";
 import { create, dispatch, scriptNonce } from "./dom";
 import { createGate } from "./gate";
 import { createPlaceholder } from "./placeholder";
@@ -21,12 +21,21 @@ export interface Events {
   change: Change;
   recorded: { readonly consentId: string };
   swept: Swept;
+  /** Banner or dialog came into view, or both are gone. */
+  display: { readonly visible: boolean };
 }
 
 export interface Quittance {
   /** Resolves with the choices once the stored ones are read and applied. */
   readonly ready: Promise<Choices>;
+  /** Resolves with the choices once somebody has answered, or at once where nobody is asked. */
+  readonly settled: Promise<Choices>;
   readonly consentId: string | null;
+  /** Whether a decision is stored: made here, by the signal, or elsewhere before. */
+  readonly decided: boolean;
+  readonly visible: boolean;
+  readonly mode: Mode;
+  readonly regime: string;
   choices(): Choices;
   has(purpose: string): boolean;
   open(): Promise<void>;
@@ -104,6 +113,11 @@ export function start(
   const trackers = config.trackers ?? [];
   const hosts = trackers.filter(({ kind }) => kind === "host");
   let left: readonly string[] = [];
+  let isVisible = false;
+  let settle: (choices: Choices) => void = () => {};
+  const settled = new Promise<Choices>((resolve) => {
+    settle = resolve;
+  });
 
   const allows = (purposes: readonly string[]): boolean =>
     purposes.length > 0 && purposes.every(has);
@@ -129,6 +143,8 @@ export function start(
     const before = state;
     state = reduce(config, state, action);
     view.render(state);
+    if (state.prompt !== "ask") settle(state.choices);
+    display();
     if (state.decision && state.decision !== before.decision && action.type !== "adopt")
       save(config.site_key, state.decision, config.expiry_days);
     if (!state.decision || action.type === "recorded" || action.type === "dismiss") return;
@@ -136,6 +152,12 @@ export function start(
       announce(state.decision.method, before.choices);
     gate.sync();
     clear();
+  }
+
+  function display(): void {
+    const before = isVisible;
+    isVisible = state.prompt !== null || view.root.querySelector("dialog[open]") !== null;
+    if (isVisible !== before) emit("display", { visible: isVisible });
   }
 
   /** Only after a decision: before one, what is there is not ours to judge. */
@@ -168,11 +190,13 @@ export function start(
     view.attach();
     try {
       const { openDialog } = await loadDialog();
-      openDialog(config, state, view.root, { accept, reject, withdraw, save: saveChoices }, left);
+      const actions = { accept, reject, withdraw, save: saveChoices, closed: display };
+      openDialog(config, state, view.root, actions, left);
     } catch (error) {
       console.error("quittance: the dialog could not be loaded", error);
       view.fail();
     }
+    display();
   };
 
   const view = createView(config, {
@@ -225,6 +249,15 @@ export function start(
 
   const quittance: Quittance = Object.freeze({
     ready: Promise.resolve(state.choices),
+    settled,
+    get decided() {
+      return state.decision !== null;
+    },
+    get visible() {
+      return isVisible;
+    },
+    mode: config.mode,
+    regime: config.regime,
     get consentId() {
       return state.decision?.consentId ?? null;
     },
@@ -250,6 +283,8 @@ export function start(
   gate.sync();
   view.render(state);
   view.attach();
+  if (state.prompt !== "ask") settle(state.choices);
+  display();
   clear();
   if (state.decision && state.decision !== stored) {
     save(config.site_key, state.decision, config.expiry_days);
