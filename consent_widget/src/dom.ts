@@ -7,7 +7,22 @@ import type { Config } from "./config";
 const getter = <T>(name: "cookie" | "body" | "currentScript" | "documentElement"): (() => T) =>
   Object.getOwnPropertyDescriptor(Document.prototype, name)?.get?.bind(document) as () => T;
 
-export const readCookies = (): string => getter<string>("cookie")();
+const readCookies = (): string => getter<string>("cookie")();
+
+/** Name and value of every cookie the page may see; a sandboxed page may see none. */
+export function cookies(): [name: string, value: string][] {
+  try {
+    return readCookies()
+      .split("; ")
+      .filter(Boolean)
+      .map((pair) => {
+        const [name = "", ...value] = pair.split("=");
+        return [name, value.join("=")];
+      });
+  } catch {
+    return [];
+  }
+}
 
 export function writeCookie(value: string): void {
   Object.getOwnPropertyDescriptor(Document.prototype, "cookie")?.set?.call(document, value);

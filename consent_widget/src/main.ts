@@ -48,10 +48,16 @@ export interface Quittance {
   on<E extends keyof Events>(event: E, listener: (detail: Events[E]) => void): () => void;
 }
 
+export interface Earlier {
+  readonly choices: Choices;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+}
+
 /** A part that only some sites need, in a file of its own: see `modules` of the site. */
 export interface Module {
   /** Choices that another consent manager kept, for somebody who has not chosen here. */
-  earlier?(config: Config): Choices | null;
+  earlier?(config: Config, now: number): Earlier | null;
   /** Runs once, before any gate opens. */
   install?(quittance: Quittance, config: Config): void;
 }
@@ -300,9 +306,10 @@ export function start(
   /** What somebody said to another consent manager of this site counts, and is recorded as such. */
   function adoptEarlier(): void {
     for (const module of modules) {
-      const changes = module.earlier?.(config);
-      if (!changes) continue;
-      state = reduce(config, state, { type: "decide", method: "migrated", changes, at: now });
+      const found = module.earlier?.(config, now);
+      if (!found) continue;
+      const { choices: changes, at } = found;
+      state = reduce(config, state, { type: "decide", method: "migrated", changes, at });
       return;
     }
   }

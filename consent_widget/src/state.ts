@@ -73,7 +73,11 @@ export const sameChoices = (a: Choices, b: Choices): boolean =>
 const isSameQuestion = (config: Config, { material, notice }: Decision): boolean =>
   material ? material === config.material : notice === String(config.notice_version);
 
-function isInTime({ expiry_days }: Config, { decidedAt }: Decision, now: number): boolean {
+export function isInTime(
+  { expiry_days }: Config,
+  { decidedAt }: Pick<Decision, "decidedAt">,
+  now: number,
+): boolean {
   const age = now - decidedAt;
   // A clock that was set back must not make a consent outlive its term.
   return age < expiry_days * DAY && age > -DAY;

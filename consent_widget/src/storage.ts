@@ -8,7 +8,7 @@
  * when it sets the cookie itself. Lines of format 1, which ended before `|material`, are still read.
  */
 import { METHODS, type Method, type Mode } from "./config";
-import { readCookies, writeCookie } from "./dom";
+import { cookies, writeCookie } from "./dom";
 import type { Decision } from "./state";
 
 const FORMAT = "2";
@@ -79,23 +79,13 @@ export const local = {
 
 export const keyOf = (siteKey: string): string => `qt_${siteKey}`;
 
-/** A parent domain may hold a cookie of the same name, so there can be several. */
-function cookies(key: string): string[] {
-  try {
-    return readCookies()
-      .split("; ")
-      .filter((pair) => pair.startsWith(`${key}=`))
-      .map((pair) => pair.slice(key.length + 1));
-  } catch {
-    return []; // a sandboxed page may not read cookies
-  }
-}
-
 /** The newest decision any store still has. */
 export function load(siteKey: string): Decision | null {
   const key = keyOf(siteKey);
   let newest: Decision | null = null;
-  for (const line of [...cookies(key), local.get(key)]) {
+  // A parent domain may hold a cookie of the same name, so there can be several.
+  const ours = cookies().filter(([name]) => name === key);
+  for (const line of [...ours.map(([, value]) => value), local.get(key)]) {
     const decision = decode(line);
     if (decision && (!newest || decision.decidedAt > newest.decidedAt)) newest = decision;
   }

@@ -3,7 +3,7 @@
  * of web storage. `HttpOnly` cookies are out of a script's reach; the service expires those.
  */
 import type { Tracker } from "./config";
-import { readCookies, writeCookie } from "./dom";
+import { cookies, writeCookie } from "./dom";
 
 export interface Swept {
   readonly cleared: readonly string[];
@@ -14,16 +14,7 @@ export interface Swept {
 const fits = (pattern: string, name: string): boolean =>
   pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
 
-function names(): string[] {
-  try {
-    return readCookies()
-      .split("; ")
-      .map((pair) => pair.split("=")[0] ?? "")
-      .filter(Boolean);
-  } catch {
-    return []; // a sandboxed page may not read cookies
-  }
-}
+const names = (): string[] => cookies().map(([name]) => name);
 
 /** `shop.example.com` -> itself and `example.com`; browsers refuse what is nobody's own. */
 function hosts(): string[] {
@@ -57,10 +48,10 @@ export function sweep(trackers: readonly Tracker[], isDenied: (purpose: string) 
       trackers.some(
         (each) => each.kind === kind && isDenied(each.purpose) && fits(each.pattern, name),
       );
-  const cookies = [...new Set(names().filter(ruled("cookie")))];
-  cookies.forEach(expire);
-  const left = cookies.length > 0 ? names().filter(ruled("cookie")) : [];
-  const cleared = cookies.filter((name) => !left.includes(name));
+  const found = [...new Set(names().filter(ruled("cookie")))];
+  found.forEach(expire);
+  const left = found.length > 0 ? names().filter(ruled("cookie")) : [];
+  const cleared = found.filter((name) => !left.includes(name));
   for (const store of ["localStorage", "sessionStorage"] as const) {
     try {
       cleared.push(...clearStorage(window[store], ruled("storage")));

@@ -348,7 +348,8 @@ it("puts the site's own tags into the page, held back", async () => {
 
 describe("modules", () => {
   it("bring what was said to another consent manager, once and recorded as such", () => {
-    const earlier = vi.fn(() => ({ analytics: true, advertising: false }));
+    const choices = { analytics: true, advertising: false };
+    const earlier = vi.fn(() => ({ choices, at: Date.now() - 1000 }));
     visit(site(), [{ earlier }]);
     expect(posted()).toEqual([expect.objectContaining({ method: "migrated" })]);
     expect(quittance.has("analytics")).toBe(true);
