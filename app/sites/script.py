@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from app.sites import theme
 from app.sites.errors import WidgetNotBuilt
 
 WIDGET = Path(__file__).parents[2] / "consent_widget" / "dist" / "widget.js"
@@ -37,14 +38,25 @@ def config_of(
     is.
     """
     digest = hashlib.sha256(_read(widget.with_name("dialog.js")).encode()).hexdigest()[:16]
+    read = {name: value for name, value in banner.items() if name in _READ and value}
     return {
-        **banner,
+        **read,
+        "theme": {"position": banner["theme"]["position"], "sheet": theme.sheet(banner["theme"])},
         "api": base_url,
         "dialog": f"{base_url}/b/w/{digest}/dialog.js",
         "gpc": gpc,
         "privacy_url": f"{base_url}/privacy/{banner['site_key']}",
         "region": region,
     }
+
+
+_READ = frozenset({
+    "site_key", "notice_version", "material", "news", "regime", "mode", "shown", "honours_gpc",
+    "language", "direction", "expiry_days", "purposes", "mapping", "trackers", "tags", "texts",
+    "policy_url",
+})  # fmt: skip
+"""The members of a banner that the widget reads, and only where they say something: every visitor
+pays for them."""
 
 
 def dialog(widget: Path) -> bytes:

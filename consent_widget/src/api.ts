@@ -26,6 +26,8 @@ const KEPT = 20;
 const FIRST_WAIT = 2_000;
 const LONGEST_WAIT = 300_000;
 const TIMEOUT = 15_000;
+/** Milliseconds after a choice in which its cookie is worth another try: until then a page's own holds. */
+const REMEMBERED_WITHIN = 86_400_000;
 
 const POST = {
   method: "POST",
@@ -140,14 +142,27 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
     }
   }
 
-  /** The site's own host sets the cookie anew, so that it lasts; if it cannot, ours has to do. */
-  function remember(consentId: string, token: string): void {
-    if (!config.first_party || !token) return;
-    void fetch(`${config.first_party}/b/${config.site_key}/remember`, {
-      ...POST,
-      credentials: "include",
-      body: JSON.stringify({ consent_id: consentId, token }),
-    }).catch(() => {});
+  /**
+   * The site's own host sets the cookie anew, so that it lasts. False: try again later, with the
+   * fresh token that the same record gets when it is sent once more.
+   */
+  async function remember(consentId: string, token: string): Promise<boolean> {
+    if (!config.first_party || !token) return true;
+    try {
+      const response = await fetch(`${config.first_party}/b/${config.site_key}/remember`, {
+        ...POST,
+        credentials: "include",
+        body: JSON.stringify({ consent_id: consentId, token }),
+      });
+      return response.status < 500 && response.status !== 429;
+    } catch {
+      return false;
+    }
+  }
+
+  function retry(ms: number): void {
+    const ceiling = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures++);
+    timer = setTimeout(flush, Math.max(ms, Math.random() * ceiling));
   }
 
   async function flush(): Promise<void> {
@@ -158,17 +173,14 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
       for (let body = waiting()[0]; body; body = waiting()[0]) {
         const { event_id, decided_at } = body;
         const verdict = await post(body);
-        if (verdict.kind === "wait") {
-          const ceiling = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures++);
-          timer = setTimeout(flush, Math.max(verdict.ms, Math.random() * ceiling));
-          return;
+        if (verdict.kind === "wait") return retry(verdict.ms);
+        if (verdict.kind === "done") {
+          onRecorded({ consentId: verdict.consentId, decidedAt: Date.parse(decided_at) });
+          const isDone = await remember(verdict.consentId, verdict.token);
+          if (!isDone && Date.now() - Date.parse(decided_at) < REMEMBERED_WITHIN) return retry(0);
         }
         failures = 0;
         change((bodies) => bodies.filter((each) => each.event_id !== event_id));
-        if (verdict.kind === "done") {
-          onRecorded({ consentId: verdict.consentId, decidedAt: Date.parse(decided_at) });
-          remember(verdict.consentId, verdict.token);
-        }
       }
     } finally {
       flushing = false;

@@ -43,19 +43,15 @@ export interface Tag {
   readonly load: "ordered" | "async" | "module";
 }
 
-/** The site's design tokens; `theme.ts` turns them into colours that can be read. */
 export interface Theme {
-  /** `#rrggbb` */
-  readonly accent: string;
   readonly position: "bottom" | "center";
-  /** Pixels. */
-  readonly radius: number;
+  /** Custom properties from the site's design tokens: see app/sites/theme.py of the service. */
+  readonly sheet: string;
 }
 
 export interface Config {
   readonly site_key: string;
   readonly notice_version: string | number;
-  readonly version_hash: string;
   /** Choices made under the same value still answer, whatever else of the notice has changed. */
   readonly material: string;
   /** Earlier notice version -> purposes that are new or altered since. */
@@ -63,12 +59,11 @@ export interface Config {
   readonly regime: string;
   readonly mode: Mode;
   /** False where this regime needs no banner: notice by link only. */
-  readonly shown: boolean;
+  readonly shown?: boolean;
   /** The law has the signal respected; where it does not, the signal changes nothing. */
-  readonly honours_gpc: boolean;
+  readonly honours_gpc?: boolean;
   readonly language: string;
   readonly direction: "ltr" | "rtl";
-  readonly languages: readonly string[];
   readonly expiry_days: number;
   readonly purposes: readonly Purpose[];
   /** The site's own label, such as a vendor's consent type or integration -> purpose. */
@@ -76,7 +71,7 @@ export interface Config {
   readonly trackers?: readonly Tracker[];
   readonly tags?: readonly Tag[];
   readonly texts: Texts;
-  readonly theme?: Theme;
+  readonly theme: Theme;
   /** The site's own policy; empty: the link leads to `privacy_url`. */
   readonly policy_url?: string;
   /** Origin of the service, without a slash at the end. */

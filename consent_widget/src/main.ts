@@ -100,6 +100,10 @@ function running(): Quittance | null {
   return typeof own?.withdraw === "function" ? own : null;
 }
 
+/** After the banner is on the screen; Safari has no idle callbacks. */
+const whenIdle = (run: () => void): void =>
+  void (window.requestIdleCallback ?? setTimeout)(run as () => void);
+
 export function start(
   config: Config,
   modules: readonly Module[] = [],
@@ -152,7 +156,7 @@ export function start(
     if (state.prompt !== "ask") settle(state.choices);
     display();
     if (state.decision && state.decision !== before.decision && action.type !== "adopt")
-      save(config.site_key, state.decision, config.expiry_days);
+      save(config, state.decision);
     if (!state.decision || action.type === "recorded" || action.type === "dismiss") return;
     if (!before.decision || !sameChoices(before.choices, state.choices))
       announce(state.decision.method, before.choices);
@@ -168,7 +172,8 @@ export function start(
 
   /** Only after a decision: before one, what is there is not ours to judge. */
   function clear(): Swept {
-    const swept = sweep(trackers, (id) => state.decision !== null && !has(id));
+    if (!trackers.length || !state.decision) return { cleared: [], left: [] };
+    const swept = sweep(trackers, (id) => !has(id));
     left = swept.left;
     if (swept.cleared.length + left.length > 0) emit("swept", swept);
     return swept;
@@ -243,15 +248,16 @@ export function start(
       if (decision === newest) apply({ type: "adopt", decision: newest });
     }
   }
-  window.addEventListener("storage", ({ key }) => {
-    if (key === keyOf(config.site_key)) catchUp();
-  });
-  window.addEventListener("pageshow", ({ persisted }) => {
-    if (persisted) catchUp();
-  });
-
-  // Scripts that still run after a withdrawal may have set their cookies again.
-  window.addEventListener("pagehide", () => void clear());
+  function listen(): void {
+    window.addEventListener("storage", ({ key }) => {
+      if (key === keyOf(config.site_key)) catchUp();
+    });
+    window.addEventListener("pageshow", ({ persisted }) => {
+      if (persisted) catchUp();
+    });
+    // Scripts that still run after a withdrawal may have set their cookies again.
+    window.addEventListener("pagehide", () => void clear());
+  }
 
   const quittance: Quittance = Object.freeze({
     ready: Promise.resolve(state.choices),
@@ -293,14 +299,15 @@ export function start(
   display();
   clear();
   if (state.decision && state.decision !== stored) {
-    save(config.site_key, state.decision, config.expiry_days);
+    save(config, state.decision);
     post();
     announce(state.decision.method, {});
   } else {
     // Heals whichever of cookie and mirror is missing, and sends what an earlier page could not.
-    if (state.decision) save(config.site_key, state.decision, config.expiry_days);
-    void outbox.flush();
+    if (state.decision) save(config, state.decision);
+    whenIdle(() => void outbox.flush());
   }
+  whenIdle(listen);
   return quittance;
 
   /** What somebody said to another consent manager of this site counts, and is recorded as such. */

@@ -4,7 +4,6 @@ import base from "./base.css?inline";
 import type { Config } from "./config";
 import { button, create, h, inLanguage, shadow } from "./dom";
 import css from "./placeholder.css?inline";
-import { themeSheet } from "./theme";
 
 export interface PlaceholderActions {
   once(): void;
@@ -26,7 +25,7 @@ export function createPlaceholder(
   const height = Number.parseInt(frame.getAttribute("height") ?? "", 10);
   const size = width > 0 && height > 0 ? `:host{max-width:${width}px;min-height:${height}px}` : "";
   const { texts } = config;
-  shadow(host, base, themeSheet(config.theme), css, size).append(
+  shadow(host, base, config.theme.sheet, css, size).append(
     h(
       "div",
       {

@@ -115,7 +115,7 @@ const EXPLICIT: readonly Method[] = ["accept_all", "custom"];
 
 /** Does the signal deny this purpose, unless a person said otherwise? The service judges alike. */
 const signalDenies = ({ honours_gpc }: Config, gpc: boolean, { denied_by_gpc }: Purpose): boolean =>
-  gpc && honours_gpc && denied_by_gpc;
+  gpc && honours_gpc === true && denied_by_gpc;
 
 /** What holds while nobody has answered; an outdated refusal still refuses, an outdated grant grants nothing. */
 function unanswered(config: Config, earlier: Decision | null): Choices {

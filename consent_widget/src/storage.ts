@@ -7,7 +7,7 @@
  * choices are `+granted` and `-denied` purpose ids joined by `:`. The service writes the same line
  * when it sets the cookie itself. Lines of format 1, which ended before `|material`, are still read.
  */
-import { METHODS, type Method, type Mode } from "./config";
+import { type Config, METHODS, type Method, type Mode } from "./config";
 import { cookies, writeCookie } from "./dom";
 import type { Decision } from "./state";
 
@@ -92,16 +92,38 @@ export function load(siteKey: string): Decision | null {
   return newest;
 }
 
-export function save(siteKey: string, decision: Decision, expiryDays: number): void {
-  const key = keyOf(siteKey);
+/** Where the site's own host is another one than the page's: the longest ending both share. */
+export function sharedDomain(firstParty: string | undefined, host: string): string {
+  const other = firstParty ? new URL(firstParty).hostname : host;
+  if (other === host) return "";
+  const ours = host.split(".").reverse();
+  const theirs = other.split(".").reverse();
+  const different = ours.findIndex((label, index) => label !== theirs[index]);
+  const shared = ours.slice(0, different < 0 ? ours.length : different).reverse();
+  return shared.length > 1 ? shared.join(".") : "";
+}
+
+/**
+ * A cookie that says it already stays as it is: if the site's own host has set it, it lasts longer
+ * than one of ours would.
+ */
+export function save(
+  { site_key, expiry_days, first_party }: Pick<Config, "site_key" | "expiry_days" | "first_party">,
+  decision: Decision,
+): void {
+  const key = keyOf(site_key);
   const line = encode(decision);
   const secure = location.protocol === "https:" ? "; Secure" : "";
-  const ends = decision.decidedAt + expiryDays * 86_400_000;
+  const shared = sharedDomain(first_party, location.hostname);
+  const domain = shared && `; Domain=${shared}`;
+  const ends = decision.decidedAt + expiry_days * 86_400_000;
   const seconds = Math.max(0, Math.round((ends - Date.now()) / 1000));
-  try {
-    writeCookie(`${key}=${line}; Path=/; Max-Age=${seconds}; SameSite=Lax${secure}`);
-  } catch {
-    // As above: a browser without cookies still gets its choice for this page.
+  if (!cookies().some(([name, value]) => name === key && value === line)) {
+    try {
+      writeCookie(`${key}=${line}; Path=/; Max-Age=${seconds}; SameSite=Lax${secure}${domain}`);
+    } catch {
+      // As above: a browser without cookies still gets its choice for this page.
+    }
   }
   local.set(key, line);
 }

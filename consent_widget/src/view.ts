@@ -5,7 +5,6 @@ import base from "./base.css?inline";
 import type { Config } from "./config";
 import { body, button, create, dayOf, h, inLanguage, shadow } from "./dom";
 import type { State } from "./state";
-import { themeSheet } from "./theme";
 
 export interface BannerActions {
   accept(): void;
@@ -114,8 +113,8 @@ function banner(
 
 export function createView(config: Config, actions: BannerActions): View {
   const host = create("quittance-banner");
-  const root = shadow(host, base, themeSheet(config.theme), css);
-  if (config.theme?.position === "center") host.dataset.position = "center";
+  const root = shadow(host, base, config.theme.sheet, css);
+  if (config.theme.position === "center") host.dataset.position = "center";
   let shown: HTMLElement | null = null;
   let current: State["prompt"] = null;
   const attach = (): void => {

@@ -178,3 +178,39 @@ describe("the outbox", () => {
     expect(network).toHaveBeenCalledTimes(2);
   });
 });
+
+describe("a site with a host of its own", () => {
+  const shop = site({ first_party: "https://privacy.shop.example" });
+  const answered = () =>
+    new Response(JSON.stringify({ consent_id: "con_2", remember_token: "t" }), { status: 201 });
+  const choose = () => {
+    const outbox = createOutbox(shop, () => {});
+    outbox.send(bodyOf(shop, decision({ decidedAt: Date.now() }), false));
+  };
+
+  it("is asked to set the cookie that lasts", async () => {
+    network.mockResolvedValueOnce(answered()).mockResolvedValueOnce(new Response(null, { status: 204 }));
+    choose();
+    await settle();
+    const [address, init] = network.mock.calls[1] ?? [];
+    expect(address).toBe("https://privacy.shop.example/b/shop/remember");
+    expect(init?.credentials).toBe("include");
+    expect(sent(1)).toEqual({ consent_id: "con_2", token: "t" });
+    expect(localStorage.getItem(QUEUE)).toBeNull();
+  });
+
+  it("is asked again with a fresh token while it is away, and not once it has refused", async () => {
+    network
+      .mockResolvedValueOnce(answered())
+      .mockRejectedValueOnce(new TypeError("offline"))
+      .mockResolvedValueOnce(answered())
+      .mockResolvedValueOnce(status(409));
+    choose();
+    await settle();
+    expect(JSON.parse(localStorage.getItem(QUEUE) ?? "[]")).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(network).toHaveBeenCalledTimes(4);
+    expect(sent(2)).toEqual(sent(0));
+    expect(localStorage.getItem(QUEUE)).toBeNull();
+  });
+});

@@ -18,7 +18,6 @@ export function site(changes: Partial<Config> = {}): Config {
   return {
     site_key: "shop",
     notice_version: "7",
-    version_hash: "sha256-x",
     material: "m7",
     dialog: "https://privacy.example/b/w/0/dialog.js",
     regime: "gdpr",
@@ -27,7 +26,6 @@ export function site(changes: Partial<Config> = {}): Config {
     honours_gpc: true,
     language: "en",
     direction: "ltr",
-    languages: ["en"],
     expiry_days: 180,
     purposes: [
       purpose("necessary", { required: true, default: true }),
@@ -62,7 +60,7 @@ export function site(changes: Partial<Config> = {}): Config {
       expired: "Yours of {date} has run out.",
       unavailable: "Could not be loaded.",
     },
-    theme: { accent: "#1f5fae", position: "bottom", radius: 8 },
+    theme: { position: "bottom", sheet: ":host{--theme-radius:8px}" },
     api: "https://privacy.example",
     gpc: false,
     privacy_url: "https://shop.example/privacy",

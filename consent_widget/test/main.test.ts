@@ -40,6 +40,10 @@ function visit(config: Config = site(), modules: readonly Module[] = []): void {
       listen.call(window, type, listener);
     },
   );
+  window.requestIdleCallback = (run) => {
+    run({ didTimeout: false, timeRemaining: () => 1 });
+    return 0;
+  };
   Reflect.deleteProperty(window, "quittance");
   document.body.replaceChildren(document.createElement("main"));
   quittance = start(config, modules, importDialog);
@@ -143,7 +147,7 @@ it("names what it asks for, links the site's own policy, writes in the language'
   expect(inside("a")?.getAttribute("href")).toBe("/policy");
   expect(banner()?.getAttribute("dir")).toBe("rtl");
   expect((host() as HTMLElement).dataset.position).toBeUndefined();
-  visit(site({ theme: { accent: "#1f5fae", position: "center", radius: 0 } }));
+  visit(site({ theme: { position: "center", sheet: "" } }));
   expect((host() as HTMLElement).dataset.position).toBe("center");
 });
 

@@ -1,10 +1,12 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
-import { decode, encode, load, save } from "../src/storage";
+import { decode, encode, load, save, sharedDomain } from "../src/storage";
 import { decision, NOW, VISITOR } from "./fixtures";
 
 const blocked = () => {
   throw new DOMException("denied", "SecurityError");
 };
+
+const SHOP = { site_key: "shop", expiry_days: 180 };
 
 beforeEach(() => {
   localStorage.clear();
@@ -79,7 +81,7 @@ describe("the stored line", () => {
 
 describe("loading", () => {
   it("finds what was saved, in cookie and mirror", () => {
-    save("shop", decision({ decidedAt: Date.now() }), 180);
+    save(SHOP, decision({ decidedAt: Date.now() }));
     expect(document.cookie).toContain("qt_shop=2|i|7|");
     expect(localStorage.getItem("qt_shop")).toContain("+analytics");
     expect(load("shop")?.choices.analytics).toBe(true);
@@ -88,7 +90,7 @@ describe("loading", () => {
 
   it("takes the newer of the two and ignores a broken one", () => {
     const later = decision({ decidedAt: Date.now(), method: "withdrawal" });
-    save("shop", decision({ decidedAt: Date.now() - 5000 }), 180);
+    save(SHOP, decision({ decidedAt: Date.now() - 5000 }));
     localStorage.setItem("qt_shop", encode(later));
     expect(load("shop")?.method).toBe("withdrawal");
     localStorage.setItem("qt_shop", "rubbish");
@@ -96,20 +98,20 @@ describe("loading", () => {
   });
 
   it("works with either store blocked and gives up quietly with both", () => {
-    save("shop", decision({ decidedAt: Date.now() }), 180);
+    save(SHOP, decision({ decidedAt: Date.now() }));
     const cookie = vi.spyOn(Document.prototype, "cookie", "get").mockImplementation(blocked);
     vi.spyOn(Document.prototype, "cookie", "set").mockImplementation(blocked);
     expect(load("shop")).not.toBeNull();
     vi.spyOn(Storage.prototype, "getItem").mockImplementation(blocked);
     vi.spyOn(Storage.prototype, "setItem").mockImplementation(blocked);
     expect(load("shop")).toBeNull();
-    expect(() => save("shop", decision(), 180)).not.toThrow();
+    expect(() => save(SHOP, decision())).not.toThrow();
     cookie.mockRestore();
     expect(load("shop")).not.toBeNull();
   });
 
   it("reads cookies though an element is named `cookie`", () => {
-    save("shop", decision({ decidedAt: Date.now() }), 180);
+    save(SHOP, decision({ decidedAt: Date.now() }));
     localStorage.clear();
     Object.defineProperty(document, "cookie", { value: "<img>", configurable: true });
     try {
@@ -117,5 +119,29 @@ describe("loading", () => {
     } finally {
       Reflect.deleteProperty(document, "cookie");
     }
+  });
+});
+
+describe("the cookie of the site's own host", () => {
+  it("is left as it is while it says the same", () => {
+    const same = decision({ decidedAt: Date.now() });
+    save(SHOP, same);
+    const write = vi.spyOn(Document.prototype, "cookie", "set");
+    localStorage.clear();
+    save(SHOP, same);
+    expect(write).not.toHaveBeenCalled();
+    expect(localStorage.getItem("qt_shop")).toBe(encode(same));
+    save(SHOP, { ...same, consentId: "con_2" });
+    expect(write).toHaveBeenCalledOnce();
+  });
+
+  it.each([
+    [undefined, "shop.example", ""],
+    ["https://shop.example/consent", "shop.example", ""],
+    ["https://privacy.shop.example", "shop.example", "shop.example"],
+    ["https://privacy.shop.example", "www.shop.example", "shop.example"],
+    ["https://privacy.other.example", "shop.example", ""],
+  ])("%s beside %s shares %s", (firstParty, host, shared) => {
+    expect(sharedDomain(firstParty, host)).toBe(shared);
   });
 });

@@ -270,6 +270,8 @@ def box_of(element: Locator) -> FloatRect:
 
 def press(page: Page, action: str) -> None:
     page.locator(f"quittance-banner [data-action={action}]:visible").last.click()
+    if action == "manage":  # the dialog comes as a file of its own
+        expect(page.locator("quittance-banner dialog")).to_be_visible()
 
 
 def ran(page: Page) -> list[str]:

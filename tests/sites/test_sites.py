@@ -509,13 +509,15 @@ async def test_the_script_carries_its_configuration(service: Stage) -> None:
     config = inlined(answer.text)
 
     assert answer.text.startswith("(()=>{var quittanceWidget")
-    assert config.keys() >= BANNER_KEYS
+    assert config.keys() >= BANNER_KEYS - {"version_hash", "languages", "shown"}
     assert (config["api"], config["gpc"], config["region"]) == (
         "https://consent.example",
         True,
         "US-CA",
     )
     assert config["privacy_url"] == f"https://consent.example/privacy/{site_key}"
+    assert "shown" not in config, "the signal was honoured: nobody is asked"
+    assert config["theme"]["sheet"].startswith(":host{--theme-radius:8px;")
     assert answer.headers["x-quittance-regime"] == "ccpa"
     assert answer.headers["cache-control"] == "private, max-age=300"
     assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
