@@ -31,6 +31,7 @@ from app.security.models import Admin, ApiKey, Role, Workspace
 from app.security.routes import key_json
 from app.sites import regimes
 from app.sites import service as sites
+from app.sites.config import SiteConfig
 from app.sites.models import Site
 from app.subject_requests import intake, queries
 from app.subject_requests.models import Batch
@@ -76,13 +77,21 @@ class Administration:
             rows = await session.execute(sa.select(Workspace).order_by(col(Workspace.id)))
             return [_workspace(each) for each in rows.scalars()]
 
-    async def create_site(self, workspace: str | None, name: str, origins: Sequence[str]) -> Row:
+    async def create_site(
+        self, workspace: str | None, name: str, origins: Sequence[str], first_party: str
+    ) -> Row:
+        try:
+            config = SiteConfig(first_party=first_party)
+        except ValidationError as error:
+            (problem,) = error.errors()
+            raise Invalid(problem["msg"].removeprefix("Value error, ")) from None
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
             now = utc_now()
             site = await sites.create_site(
-                session, workspace_id=owner.id, name=name, origins=origins, actor=ACTOR, now=now
-            )
+                session, workspace_id=owner.id, name=name, origins=origins, config=config,
+                actor=ACTOR, now=now,
+            )  # fmt: skip
             await sites.publish_site(session, site, actor=ACTOR, now=now)
             return _site(site)
 

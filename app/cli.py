@@ -217,11 +217,18 @@ def create_site(
         list[str],
         typer.Option(help="Allowed origin such as https://shop.example; may be repeated."),
     ],
+    first_party: Annotated[
+        str,
+        typer.Option(
+            help="Where a host of the site's own serves this service, for a cookie that lasts: "
+            "https://privacy.shop.example or https://shop.example/consent."
+        ),
+    ] = "",
     workspace: In = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a site with a standard banner and publish it."""
-    _show(_run(lambda do: do.create_site(workspace, name, origin)), as_json)
+    _show(_run(lambda do: do.create_site(workspace, name, origin, first_party)), as_json)
 
 
 @sites.command("list")

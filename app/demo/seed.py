@@ -37,6 +37,7 @@ from app.sites import service as sites
 from app.sites.config import Controller, SiteConfig, Theme
 from app.sites.errors import InvalidOrigin
 from app.sites.models import Site
+from app.sites.origins import clean_origin
 
 log = get_logger(__name__)
 
@@ -192,7 +193,7 @@ def _origins(runtime: Runtime) -> list[str]:
     for each in wanted:
         parts = urlsplit(each)
         try:
-            found.append(sites.clean_origin(f"{parts.scheme}://{parts.netloc}"))
+            found.append(clean_origin(f"{parts.scheme}://{parts.netloc}"))
         except InvalidOrigin:
             log.info("demo_origin_refused")
     return list(dict.fromkeys(found))

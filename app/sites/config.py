@@ -12,7 +12,9 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, field_validat
 
 from app.core.http import Schema
 from app.sites import regimes
+from app.sites.errors import InvalidOrigin
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
+from app.sites.origins import clean_base
 
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LONG = {
@@ -58,6 +60,13 @@ def _policy_url(url: str) -> str:
     if parts.scheme != "https" or not parts.hostname or parts.username is not None:
         raise ValueError("give an https: address or a path such as /privacy")
     return url
+
+
+def _base(address: str) -> str:
+    try:
+        return clean_base(address) if address.strip() else ""
+    except InvalidOrigin as error:
+        raise ValueError(error.detail) from None
 
 
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
@@ -197,6 +206,9 @@ class SiteConfig(Schema):
     shows_opt_out_banner: StrictBool = True
     """Under opt-out laws: show the banner at the first visit; false: only the site's own link opens
     it."""
+    first_party: Annotated[str, Field(max_length=300), AfterValidator(_base)] = ""
+    """Where a host of the site's own serves this service. Nobody is shown it: it is no part of a
+    notice, and acts at once, as origins do."""
 
     @field_validator("texts")
     @classmethod

@@ -40,6 +40,8 @@ class PublishedSite:
     origins: frozenset[str]
     version_id: str
     is_intake_open: bool
+    first_party: str = ""
+    """``SiteConfig.first_party``, of the draft: it acts without being published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ async def _load_site(session: AsyncSession, site_key: str) -> PublishedSite | No
         frozenset(site.origins),
         site.published_version_id,
         site.is_intake_open,
+        site.draft.get("first_party", ""),
     )
 
 

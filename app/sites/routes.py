@@ -39,13 +39,14 @@ async def widget_script(
     request: Request, site_key: str, lang: str | None = None, region: str | None = None
 ) -> Response:
     """The consent widget with the site's configuration for this visitor's law and language."""
-    _, notice = await directory_of(request.app.state.database).published(site_key)
+    site, notice = await directory_of(request.app.state.database).published(site_key)
     settings: Settings = request.app.state.settings
     visitor = visitor_of(request, notice, lang, region)
     widget = script.widget_of(request.app.state)
     config = script.config_of(
         show(notice, visitor.languages, visitor.region, gpc=visitor.gpc),
         base_url=settings.public_url, region=visitor.region, gpc=visitor.gpc, widget=widget,
+        first_party=site.first_party,
     )  # fmt: skip
     body, tag = script.script(config, notice.content.get("modules", ()), widget)
     is_packed = script.takes_gzip(request.headers.get("accept-encoding", ""))
@@ -168,8 +169,8 @@ async def read_site(caller: Reader, session: Reading, site_key: str) -> dict[str
 async def change_site(
     caller: Editor, session: Writing, site_key: str, body: SitePatch
 ) -> dict[str, Any]:
-    """Change what is given. Origins act at once; the configuration is a draft until it is
-    published."""
+    """Change what is given. Origins and `first_party` act at once; the rest of the configuration is
+    a draft until it is published."""
     site = await service.find_site(session, caller.workspace_id, site_key)
     await service.update_site(
         session, site, name=body.name, origins=body.origins, config=body.config,

@@ -32,7 +32,13 @@ def script(config: dict[str, Any], modules: Sequence[str], widget: Path) -> tupl
 
 
 def config_of(
-    banner: Mapping[str, Any], *, base_url: str, region: str | None, gpc: bool, widget: Path
+    banner: Mapping[str, Any],
+    *,
+    base_url: str,
+    region: str | None,
+    gpc: bool,
+    widget: Path,
+    first_party: str = "",
 ) -> dict[str, Any]:
     """What the widget needs to know: the banner (``app.sites.banner.show``) and where the service
     is.
@@ -47,6 +53,7 @@ def config_of(
         "gpc": gpc,
         "privacy_url": f"{base_url}/privacy/{banner['site_key']}",
         "region": region,
+        **({"first_party": first_party} if first_party else {}),
     }
 
 

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from app.core.errors import Invalid
 from app.sites import script
-from app.sites import service as sites
 from app.sites.changes import sha256_of
 from app.sites.config import SiteConfig
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, accepted, best, shipped
 from app.sites.models import NoticeVersion
+from app.sites.origins import clean_origin
 from tests.sites.stage import SHOP, Stage, stage
 
 BANNER_KEYS = {
@@ -102,7 +102,7 @@ def test_a_regional_tag_finds_its_language() -> None:
     ],
 )
 def test_an_origin_is_kept_as_browsers_send_it(given: str, origin: str) -> None:
-    assert sites.clean_origin(given) == origin
+    assert clean_origin(given) == origin
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_an_origin_is_kept_as_browsers_send_it(given: str, origin: str) -> None:
 )  # fmt: skip
 def test_anything_but_an_exact_origin_is_refused(given: str) -> None:
     with pytest.raises(Invalid):
-        sites.clean_origin(given)
+        clean_origin(given)
 
 
 @pytest.mark.parametrize(

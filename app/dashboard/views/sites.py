@@ -226,6 +226,7 @@ def draft_from(form: FormData, present_draft: Mapping[str, Any]) -> dict[str, An
     draft["languages"] = forms.texts(form, "languages")
     draft["default_language"] = forms.text(form, "default_language", limit=20)
     draft["policy_url"] = forms.text(form, "policy_url")
+    draft["first_party"] = forms.text(form, "first_party")
     draft["controller"] = {
         "name": forms.text(form, "controller_name"),
         "contact": forms.text(form, "controller_contact"),
