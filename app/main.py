@@ -11,6 +11,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+import app.consent.remember
 import app.consent.routes
 import app.dashboard.routes
 import app.delivery.callbacks
@@ -67,6 +68,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
     )
     for module in (
         app.consent.routes,
+        app.consent.remember,
         app.sites.routes,
         app.suppression.routes,
         app.destinations.routes,

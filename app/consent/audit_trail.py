@@ -21,7 +21,7 @@ def shown(record: ConsentRecord, notice: Notice, version: NoticeVersion) -> dict
     """
     content = notice.content
     said = content["languages"][record.language]
-    mode = content["regimes"].get(record.regime, {"mode": "opt_in"})["mode"]
+    mode = mode_of(record, notice)
     return {
         "notice_version": version.id,
         "number": version.number,
@@ -35,6 +35,11 @@ def shown(record: ConsentRecord, notice: Notice, version: NoticeVersion) -> dict
         "policy_url": content["policy_url"],
         "controller": content["controller"],
     }
+
+
+def mode_of(record: ConsentRecord, notice: Notice) -> str:
+    """How the visitor was asked: opt_in, opt_out or notice."""
+    return str(notice.content["regimes"].get(record.regime, {"mode": "opt_in"})["mode"])
 
 
 def iso_27560(record: ConsentRecord, site_key: str, notice: Notice) -> dict[str, Any]:

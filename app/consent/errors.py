@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.core.errors import Conflict, Forbidden, Invalid, Unavailable
+from app.core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 
 
 class OriginNotAllowed(Forbidden):
@@ -41,6 +41,40 @@ class WriterBusy(Unavailable):
             "Nothing was stored; send it again, with the same `event_id`.",
             headers={"Retry-After": "2"},
         )
+
+
+class NoFirstParty(NotFound):
+    slug, title = "no-first-party-host", "The site has no first-party host"
+
+    def __init__(self) -> None:
+        super().__init__("Set the site's `first_party` to where its own host serves this service.")
+
+
+class RememberTokenNotValid(Forbidden):
+    slug, title = "remember-token-not-valid", "The token is not one for this choice, or too old"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "It is good for five minutes. Send the choice again, with the same `event_id`, for a "
+            "fresh one."
+        )
+
+
+class NoSharedDomain(Invalid):
+    slug, title = "no-shared-domain", "The first-party host and the page share no domain"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Set the site's `first_party` to the page's own host, or to one under the same "
+            "domain, such as https://privacy.shop.example for pages of https://www.shop.example."
+        )
+
+
+class ChoiceSuperseded(Conflict):
+    slug, title = "choice-superseded", "The visitor has chosen anew since"
+
+    def __init__(self) -> None:
+        super().__init__("Nothing was set. Remember the newest choice.")
 
 
 class TooManyLinks(Conflict):

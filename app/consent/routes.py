@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.consent import audit_trail, links, queries
 from app.consent.errors import OriginNotAllowed
+from app.consent.remember import token_for
 from app.consent.schemas import ConsentIn, ConsentOut, LinkIn, Method, Uuid
 from app.consent.service import draft, fingerprint
 from app.consent.writer import ConsentWriter, Row
@@ -91,7 +92,10 @@ async def post_consent(request: Request) -> Response:
     except errors.Problem as problem:
         problem.headers |= headers
         raise
-    return JSONResponse(_answer(stored), 201, headers=headers)
+    answer = _answer(stored)
+    if site.first_party and "origin" in request.headers:
+        answer["remember_token"] = token_for(request.app.state.ring, site.id, stored["id"])
+    return JSONResponse(answer, 201, headers=headers)
 
 
 def _schema() -> dict[str, Any]:

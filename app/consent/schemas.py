@@ -101,6 +101,8 @@ class ConsentOut(Schema):
     choices: dict[str, bool]
     regime: str
     gpc_applied: bool
+    remember_token: str | None = None
+    """For sites with a first-party host: what ``POST /b/{site_key}/remember`` asks for."""
 
 
 class IdentifierIn(Schema):

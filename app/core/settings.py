@@ -154,7 +154,9 @@ class Settings(BaseSettings):
     )
     form_per_hour: int = Field(30, ge=1, description="Request forms from one address in an hour.")
     consent_per_minute: int = Field(
-        300, ge=1, description="Consent posts from one address in a minute."
+        300,
+        ge=1,
+        description="Consent posts, and calls to remember one, from one address in a minute.",
     )
     callback_per_minute: int = Field(
         1200, ge=1, description="Callbacks of destinations from one address in a minute."

@@ -18,8 +18,11 @@ def allows(site: PublishedSite, origin: str | None) -> bool:
     return origin is not None and origin != "null" and origin in site.origins
 
 
-def headers(site: PublishedSite, request: Request) -> dict[str, str]:
-    """Headers of an answer about ``site``; credentials are never allowed."""
+def headers(
+    site: PublishedSite, request: Request, *, with_credentials: bool = False
+) -> dict[str, str]:
+    """Headers of an answer about ``site``. ``with_credentials``: pages may send and get cookies,
+    which one route alone allows."""
     origin = request.headers.get("origin")
     if origin is None or not allows(site, origin):
         return {"Vary": "Origin"}
@@ -27,7 +30,11 @@ def headers(site: PublishedSite, request: Request) -> dict[str, str]:
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Expose-Headers": EXPOSED,
         "Vary": "Origin",
+        **(_CREDENTIALS if with_credentials else {}),
     }
+
+
+_CREDENTIALS = {"Access-Control-Allow-Credentials": "true"}
 
 
 def of_refusal(request: Request) -> dict[str, str]:
@@ -38,7 +45,11 @@ def of_refusal(request: Request) -> dict[str, str]:
 
 
 async def preflight(
-    request: Request, methods: Iterable[str], site: PublishedSite | None = None
+    request: Request,
+    methods: Iterable[str],
+    site: PublishedSite | None = None,
+    *,
+    with_credentials: bool = False,
 ) -> Response:
     """Answer OPTIONS. Where the path names no site, any published site's list will do: the call
     itself is checked."""
@@ -50,6 +61,7 @@ async def preflight(
             "Access-Control-Allow-Methods": ", ".join(methods),
             "Access-Control-Allow-Headers": "Content-Type",
             "Access-Control-Max-Age": "600",
+            **(_CREDENTIALS if with_credentials else {}),
         }
     return Response(status_code=204, headers=answer)
 

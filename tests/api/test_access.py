@@ -57,6 +57,7 @@ POST /v1/keys
 DELETE /v1/keys/{}
 GET /v1/receipts/{}
 POST /v1/consent
+POST /b/{}/remember
 GET /v1/sites/{}/banner
 GET /v1/sites/{}/visitors/{}/consent
 GET /.well-known/jwks.json
