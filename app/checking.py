@@ -34,7 +34,7 @@ def check(
     settings: Callable[[], Settings],
 ) -> tuple[int, dict[str, Any]]:
     """Exit code and answer for ``quittance receipt verify``."""
-    if (opening is None) != (pair is None):
+    if opening is not None and pair is None:
         return UNREADABLE, {
             "valid": False,
             "unreadable": True,
@@ -106,9 +106,18 @@ def as_text(answer: dict[str, Any]) -> str:
         verdict = "COULD NOT CHECK" if answer.get("unreadable") else "NOT VALID"
         return f"{verdict}: {answer['problem']}"
     receipt = answer["receipt"]
-    request = receipt["request"]
     lines = [
         f"VALID: signed by {receipt['iss']} (key {answer['kid']})",
+        *(_consent_lines(receipt["record"]) if "record" in receipt else _request_lines(receipt)),
+    ]
+    if answer["is_theirs"]:
+        lines.append("  It speaks of the identifier you named.")
+    return "\n".join(lines)
+
+
+def _request_lines(receipt: dict[str, Any]) -> list[str]:
+    request = receipt["request"]
+    lines = [
         f"  request   {request['id']}: {request['right']} under {request['regime']}, "
         f"received {request['received_at']}",
         f"  outcome   {receipt['outcome']}",
@@ -118,9 +127,31 @@ def as_text(answer: dict[str, Any]) -> str:
         for each in receipt["destinations"]
     ]
     lines += [f"  stays     {each['what']}: {each['basis']}" for each in receipt["residuals"]]
-    if answer["is_theirs"]:
-        lines.append("  It speaks of the identifier you named.")
-    return "\n".join(lines)
+    return lines
+
+
+def _consent_lines(record: dict[str, Any]) -> list[str]:
+    """A consent record by the names of ISO/IEC TS 27560."""
+    processing, event, more = record["pii_processing"], record["event"], record["extension"]
+    (controller,) = record["party_identification"]
+    lines = [
+        f"  consent   {record['record_id']}: {more['choice_source']} under "
+        f"{processing['jurisdiction']}, decided {event['event_time']}, until "
+        f"{event['validity_duration']}",
+        f"  asked by  {controller['party_name']}",
+        f"  words     {more['notice_version']} in {processing['language']}, SHA-256 "
+        f"{more['version_hash']}",
+    ]
+    lines += [
+        f"  {each['event_state']:<10}{each['purpose']} ({each['purpose_type']})"
+        for each in processing["purposes"]
+    ]
+    if more["gpc"]:
+        lines.append(
+            "  signal    Global Privacy Control was on"
+            + (" and decided" if more["gpc_applied"] else "")
+        )
+    return lines
 
 
 def doctor(settings: Settings) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from fastapi import FastAPI
 
+from app.consent.receipts import ConsentReceipts
 from app.consent.writer import ConsentWriter
 from app.core.broker import EmbeddedWorker, Hints, make_celery
 from app.core.clock import utc_now
@@ -44,7 +45,7 @@ from app.notifications.alert_webhook import tell_due
 from app.notifications.models import OutgoingMail
 from app.notifications.postmen import FilePostman, postman_for
 from app.notifications.service import Letter, send_due
-from app.receipts.signing import Signer, load_signer
+from app.receipts.signing import CONSENT_RECEIPT, Signer, load_signer
 from app.security.limits import RateLimits
 from app.subject_requests import (
     forget,
@@ -109,6 +110,11 @@ class Runtime:
         self.runner = Runner()
         self.archive = Archive(self.database, self.keys, self.ring, Storage(settings.archive_place))
         self.consents = ConsentWriter(self.database)
+        self.consent_receipts = ConsentReceipts(
+            self.database,
+            settings.public_url,
+            lambda claims: self.signer().sign(claims, CONSENT_RECEIPT),
+        )
         self.postman = postman_for(settings)
         self._signer: Signer | None = None
         self.services = Services(
@@ -148,6 +154,7 @@ class Runtime:
         app.state.runner = self.runner
         app.state.outbound = self.outbound
         app.state.consents = self.consents
+        app.state.consent_receipt = self.consent_receipts.find
         app.state.services = self.services
         app.state.status_links = self.status_links
         app.state.archive = self.archive

@@ -42,17 +42,20 @@ def mode_of(record: ConsentRecord, notice: Notice) -> str:
     return str(notice.content["regimes"].get(record.regime, {"mode": "opt_in"})["mode"])
 
 
-def iso_27560(record: ConsentRecord, site_key: str, notice: Notice) -> dict[str, Any]:
+def iso_27560(
+    record: ConsentRecord, site_key: str, notice: Notice, principal: str
+) -> dict[str, Any]:
     """The record by the field names of ISO/IEC TS 27560:2023 (after the W3C DPV guide of
     2026-02-15); ``extension`` holds what the standard has no name for. Fields that the service
-    cannot know (third parties, legal bases of the controller's own) are left out.
+    cannot know (third parties, legal bases of the controller's own) are left out. ``principal``:
+    how the visitor is named.
     """
     controller = notice.content["controller"]
     said = notice.content["languages"][record.language]["purposes"]
     return {
         "schema_version": SCHEMA_VERSION,
         "record_id": record.id,
-        "pii_principal_id": record.visitor_id,
+        "pii_principal_id": principal,
         "pii_processing": {
             "privacy_notice": notice.content["policy_url"] or None,
             "language": record.language,
@@ -82,7 +85,7 @@ def iso_27560(record: ConsentRecord, site_key: str, notice: Notice) -> dict[str,
         "event": {
             "event_time": rfc3339(record.decided_at),
             "validity_duration": rfc3339(record.expires_at),
-            "entity_id": record.visitor_id,
+            "entity_id": principal,
             "event_type": "explicit" if record.method in _EXPLICIT else "other",
             "event_state": "given" if any(record.choices.values()) else "refused",
         },

@@ -1,4 +1,4 @@
-"""Tables: consent records (append-only) and the outbox of withdrawals."""
+"""Tables: consent records (append-only), their receipts, and the outbox of withdrawals."""
 
 from __future__ import annotations
 
@@ -56,6 +56,17 @@ class ConsentOutbox(Main, table=True):
     regime: str
     purposes: list[str] = Field(sa_type=Json)
     created_at: dt.datetime = Field(sa_type=Moment)
+
+
+class ConsentReceipt(Main, table=True):
+    """The signed statement of one record; written when it is first asked for, never changed."""
+
+    __tablename__ = "consent_receipt"
+
+    consent_id: str = Field(primary_key=True, foreign_key="consent_record.id", sa_type=Id)
+    workspace_id: str = Field(sa_type=Id)
+    jws: str
+    signed_at: dt.datetime = Field(sa_type=Moment)
 
 
 class VisitorLink(Main, table=True):

@@ -405,5 +405,5 @@ async def read_consent_record(caller: Auditor, session: Reading, consent_id: str
     notice = notice_of(version)
     return queries.record_json(record, site_key) | {
         "notice": audit_trail.shown(record, notice, version),
-        "iso_27560": audit_trail.iso_27560(record, site_key, notice),
+        "iso_27560": audit_trail.iso_27560(record, site_key, notice, record.visitor_id),
     }

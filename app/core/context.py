@@ -9,6 +9,7 @@ cursors     app.core.http.Cursors
 pumps       app.core.pump.Pumps
 catalogue   app.destinations.catalogue.Catalogue
 consents    app.consent.writer.ConsentWriter
+consent_receipt  app.consent.receipts.ConsentReceipts.find (app.receipts.routes asks it)
 archive     app.delivery.archive.Archive
 gauges      app.delivery.gauges.Gauges
 engine      app.delivery.engine.Engine (worker processes and the embedded form)

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from app.core.db import Database
 from app.core.errors import NotFound
 from app.core.http import Reading, StrictRoute
 from app.receipts import signing
 from app.receipts.models import Receipt
+from app.sites import cors
 
 router = APIRouter(tags=["receipts"], route_class=StrictRoute)
 
 
+class ConsentReceipt(cors.Listing, Protocol):
+    """The receipt of a consent record, as composition's ``consent_receipt`` finds it."""
+
+    @property
+    def jws(self) -> str: ...
+
+
+FindConsentReceipt = Callable[[str], Awaitable[ConsentReceipt | None]]
+
+_UNKNOWN = "There is no signed receipt with this id."
+
+
 @router.get("/v1/receipts/{receipt_id}", responses={200: {"content": {"application/jose": {}}}})
-async def get_receipt(receipt_id: str, session: Reading) -> Response:
-    """A signed receipt by its unguessable id; it names nobody."""
-    receipt = await session.get(Receipt, receipt_id)
+async def get_receipt(request: Request, receipt_id: str) -> Response:
+    """A signed receipt by its unguessable id, or that of a consent record by the consent's; it
+    names nobody. As `application/jose`, or as JSON with its `claims` beside it."""
+    if receipt_id.startswith("con_"):
+        return await _of_consent(request, receipt_id)
+    database: Database = request.app.state.database
+    async with database.reading() as session:
+        receipt = await session.get(Receipt, receipt_id)
     if receipt is None or receipt.jws is None:
-        raise NotFound("There is no signed receipt with this id.")
-    return Response(
-        receipt.jws,
-        media_type="application/jose",
-        headers={"Cache-Control": "public, max-age=3600"},
-    )
+        raise NotFound(_UNKNOWN)
+    return _answer(request, receipt.jws, {"Cache-Control": "public, max-age=3600"})
+
+
+async def _of_consent(request: Request, consent_id: str) -> Response:
+    """Only its visitor and the controller know the id, so no shared cache keeps it; pages of its
+    site may read it."""
+    find: FindConsentReceipt = request.app.state.consent_receipt
+    receipt = await find(consent_id)
+    if receipt is None:
+        raise NotFound(_UNKNOWN, headers=cors.of_refusal(request))
+    headers = cors.headers(receipt, request)
+    return _answer(request, receipt.jws, headers | {"Cache-Control": "private, max-age=3600"})
+
+
+def _answer(request: Request, jws: str, headers: dict[str, str]) -> Response:
+    headers["Vary"] = ", ".join(filter(None, (headers.get("Vary"), "Accept")))
+    if "application/json" not in request.headers.get("accept", ""):
+        return Response(jws, media_type="application/jose", headers=headers)
+    payload = jws.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return JSONResponse({"receipt": jws, "claims": claims}, headers=headers)
+
+
+@router.options("/v1/receipts/{receipt_id}", include_in_schema=False)
+async def receipt_preflight(request: Request) -> Response:
+    return await cors.preflight(request, ["GET"])
 
 
 @router.get("/.well-known/jwks.json")

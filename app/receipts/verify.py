@@ -43,7 +43,7 @@ def verify(
     identifier: Identifier | None = None,
 ) -> Checked:
     """Check signature, type and canonical form, and whether the receipt speaks of the
-    identifier.
+    identifier. ``opening``: not needed where the receipt holds it, as those of consents do.
     """
     token = token.strip()
     if token.count(".") != 2:
@@ -73,11 +73,17 @@ def verify(
             raise NotValid("The payload is not canonical JSON (RFC 8785).")
     except (ValueError, NotCanonical) as error:
         raise NotValid("The payload is not canonical JSON (RFC 8785).") from error
-    is_theirs = None
-    if opening is not None and identifier is not None:
-        wanted = commitment(opening, identifier)
-        shown = claims.get("subject", {}).get("commitments", [])
-        is_theirs = any(
-            each.get("id_type") == identifier.kind and each.get("value") == wanted for each in shown
-        )
+    is_theirs = None if identifier is None else _speaks_of(claims, identifier, opening)
     return Checked(claims, str(header.get("kid", "")), is_theirs)
+
+
+def _speaks_of(claims: dict[str, Any], identifier: Identifier, opening: str | None) -> bool:
+    for each in claims.get("subject", {}).get("commitments", []):
+        secret = opening or each.get("opening")
+        if secret is None:
+            raise Unreadable("This receipt does not hold its openings: name yours with --opening.")
+        if each.get("id_type") == identifier.kind and each.get("value") == commitment(
+            secret, identifier
+        ):
+            return True
+    return False

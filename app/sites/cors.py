@@ -4,6 +4,7 @@ site's list."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from fastapi import Request, Response
 
@@ -13,14 +14,19 @@ from app.sites.directory import PublishedSite, is_listed_anywhere
 EXPOSED = "X-Quittance-Regime, Retry-After, ETag"
 
 
-def allows(site: PublishedSite, origin: str | None) -> bool:
+class Listing(Protocol):
+    """What knows a site's origins."""
+
+    @property
+    def origins(self) -> frozenset[str]: ...
+
+
+def allows(site: Listing, origin: str | None) -> bool:
     """``null`` is nobody's origin: sandboxed frames and local files send it."""
     return origin is not None and origin != "null" and origin in site.origins
 
 
-def headers(
-    site: PublishedSite, request: Request, *, with_credentials: bool = False
-) -> dict[str, str]:
+def headers(site: Listing, request: Request, *, with_credentials: bool = False) -> dict[str, str]:
     """Headers of an answer about ``site``. ``with_credentials``: pages may send and get cookies,
     which one route alone allows."""
     origin = request.headers.get("origin")

@@ -1,0 +1,244 @@
+"""The receipt of a consent record: made once, checked by anybody, naming nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app import checking
+from app.core.clock import rfc3339, utc_now
+from app.core.settings import Settings
+from app.receipts.verify import NotValid, verify
+from connectors.contract import Identifier
+from tests.running import Service
+
+SHOP = "https://shop.example"
+
+
+@dataclass
+class Scene:
+    """A choice that was recorded on a published site."""
+
+    service: Service
+    site_key: str
+    body: dict[str, Any]
+    chosen: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.chosen["consent_id"])
+
+    async def fetch(self, **headers: str) -> httpx.Response:
+        return await self.service.call("GET", f"/v1/receipts/{self.id}", who=None, **headers)
+
+    async def keys(self) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.service.client.get("/.well-known/jwks.json")).json()
+        return found
+
+
+async def scene(service: Service, *origins: str, **changes: Any) -> Scene:
+    listed = list(origins) or [SHOP]
+    site = await service.post("/v1/sites", {"name": "Aurora", "origins": listed}, 201)
+    version = await service.post(f"/v1/sites/{site['site_key']}/publish")
+    body = {
+        "event_id": str(uuid.uuid4()), "site_key": site["site_key"],
+        "visitor_id": str(uuid.uuid4()), "notice_version": version["notice_version"],
+        "choices": {"functional": True, "analytics": True, "advertising": False},
+        "method": "custom", "language": "de", "region": "US-CA", "gpc": True,
+        "decided_at": rfc3339(utc_now()), "page": f"{listed[0]}/kontakt",
+    } | changes  # fmt: skip
+    answer = await service.call("POST", "/v1/consent", body, None, origin=listed[0])
+    assert answer.status_code == 201, answer.text
+    return Scene(service, site["site_key"], body, answer.json())
+
+
+async def test_a_visitor_gets_a_signed_receipt_of_what_was_chosen(service: Service) -> None:
+    made = await scene(service)
+
+    answer = await made.fetch()
+
+    assert answer.headers["content-type"] == "application/jose"
+    claims = verify(answer.text, await made.keys()).claims
+    record = await service.get(f"/v1/consents/{made.id}")
+    assert claims["iss"] == "http://quittance.test"
+    assert claims["jti"] == claims["receipt_id"] == claims["record"]["record_id"] == made.id
+    told = claims["record"]
+    purposes = told["pii_processing"]["purposes"]
+    assert {each["purpose_type"]: each["event_state"] for each in purposes} == {
+        "functional": "given", "analytics": "given", "advertising": "refused",
+    }  # fmt: skip
+    assert [each["purpose"] for each in purposes] == [
+        each["purpose"] for each in record["iso_27560"]["pii_processing"]["purposes"]
+    ]
+    assert told["pii_processing"]["language"] == "de"
+    assert told["pii_processing"]["jurisdiction"] == record["regime"] == "ccpa"
+    assert told["party_identification"][0]["party_name"] == "Aurora"
+    assert told["event"]["event_time"] == record["decided_at"]
+    assert told["event"]["validity_duration"] == record["expires_at"]
+    assert told["extension"] == {
+        "notice_version": made.body["notice_version"],
+        "version_hash": record["notice"]["version_hash"],
+        "choice_source": "custom", "gpc": True, "gpc_applied": False, "region": "US-CA",
+        "recorded_at": record["recorded_at"],
+    }  # fmt: skip
+
+
+async def test_it_is_the_same_bytes_ever_after(service: Service) -> None:
+    made = await scene(service)
+    first, *others = await asyncio.gather(*(made.fetch() for _ in range(8)))
+    service.later(days=3)
+    others.append(await made.fetch())
+    assert first.status_code == 200
+    assert {each.content for each in others} == {first.content}
+    assert await service.rows("SELECT count(*) FROM consent_receipt") == [(1,)]
+
+
+async def test_recording_a_choice_signs_nothing(embedded: Service) -> None:
+    await scene(embedded)
+    assert await embedded.rows("SELECT count(*) FROM consent_receipt") == [(0,)]
+
+
+async def test_it_names_nobody_but_the_visitor_can_show_that_it_is_theirs(
+    embedded: Service,
+) -> None:
+    made, other = await scene(embedded), await scene(embedded)
+    token, keys = (await made.fetch()).text, await made.keys()
+    text = json.dumps(verify(token, keys).claims)
+    for private in (made.body["visitor_id"], made.body["event_id"], "kontakt"):
+        assert private not in text
+
+    def is_theirs(visitor_id: str) -> bool | None:
+        return verify(token, keys, identifier=Identifier("anonymous_id", visitor_id)).is_theirs
+
+    assert is_theirs(made.body["visitor_id"]) is True
+    assert is_theirs(other.body["visitor_id"]) is False
+    again = await scene(embedded, visitor_id=made.body["visitor_id"])
+    shown = [
+        verify((await each.fetch()).text, keys).claims["record"]["pii_principal_id"]
+        for each in (made, again)
+    ]
+    assert shown[0] != shown[1], "two receipts of one visitor cannot be told to be of one"
+
+
+async def test_as_json_it_stands_beside_its_claims(embedded: Service) -> None:
+    made = await scene(embedded)
+    plain = await made.fetch()
+    answer = await made.fetch(accept="application/json")
+    assert answer.json() == {
+        "receipt": plain.text,
+        "claims": verify(plain.text, await made.keys()).claims,
+    }
+    assert {"Origin", "Accept"} <= set(answer.headers["vary"].split(", "))
+    assert answer.headers["cache-control"].startswith("private")
+
+
+async def test_only_pages_of_its_own_site_may_read_it(service: Service) -> None:
+    made = await scene(service)
+    other = await scene(service, "https://other.example")
+    mine = await made.fetch(origin=SHOP)
+    assert mine.headers["access-control-allow-origin"] == SHOP
+    assert "access-control-allow-credentials" not in mine.headers
+    for origin in ("https://other.example", "https://evil.example", "null"):
+        answer = await made.fetch(origin=origin)
+        assert "access-control-allow-origin" not in answer.headers
+        assert "Origin" in answer.headers["vary"]
+    assert (await other.fetch(origin="https://other.example")).headers[
+        "access-control-allow-origin"
+    ] == "https://other.example"
+    preflight = await service.call(
+        "OPTIONS", f"/v1/receipts/{made.id}", who=None, origin=SHOP,
+        access_control_request_method="GET",
+    )  # fmt: skip
+    assert preflight.headers["access-control-allow-origin"] == SHOP
+    assert preflight.headers["access-control-allow-methods"] == "GET"
+
+
+async def test_proof_stays_when_the_site_is_gone(service: Service) -> None:
+    made, kept = await scene(service), await scene(service)
+    before = await kept.fetch()
+    for each in (made, kept):
+        gone = await service.call("DELETE", f"/v1/sites/{each.site_key}")
+        assert gone.status_code == 204
+    assert (await kept.fetch()).content == before.content
+    late = await made.fetch(origin=SHOP)
+    assert verify(late.text, await made.keys()).claims["jti"] == made.id
+    assert late.headers["access-control-allow-origin"] == SHOP
+
+
+@pytest.mark.parametrize("unknown", ["con_", "con_000000000000000000000000000000", "con_' OR 1=1"])
+async def test_an_unknown_id_is_not_found_and_the_page_can_read_that(
+    service: Service, unknown: str
+) -> None:
+    answer = await service.call("GET", f"/v1/receipts/{unknown}", who=None, origin=SHOP)
+    assert answer.status_code == 404
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+async def test_a_changed_receipt_is_refused(embedded: Service) -> None:
+    made = await scene(embedded)
+    header, payload, signature = (await made.fetch()).text.split(".")
+    claims = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    lie = claims.replace(b'"refused"', b'"given"')
+    assert lie != claims
+    forged = base64.urlsafe_b64encode(lie).decode().rstrip("=")
+    with pytest.raises(NotValid):
+        verify(f"{header}.{forged}.{signature}", await made.keys())
+
+
+# --- the command
+
+
+def check(
+    path: Path, token: str, keys: dict[str, Any], pair: tuple[str, str] | None = None
+) -> tuple[int, str]:
+    """Exit code and text of ``quittance receipt verify``."""
+    (path / "receipt.jws").write_text(token)
+    (path / "jwks.json").write_text(json.dumps(keys))
+    code, answer = checking.check(
+        path / "receipt.jws", str(path / "jwks.json"), None, pair, Settings
+    )
+    return code, checking.as_text(answer)
+
+
+async def test_the_command_says_whether_it_is_valid_and_what_was_chosen(
+    embedded: Service, tmp_path: Path
+) -> None:
+    made = await scene(embedded, language="en")
+    token, keys = (await made.fetch()).text, await made.keys()
+
+    code, text = check(tmp_path, token, keys, ("anonymous_id", made.body["visitor_id"]))
+
+    assert code == checking.VALID
+    lines = [" ".join(each.split()) for each in text.splitlines()]
+    assert lines[0].startswith("VALID: signed by http://quittance.test (key ")
+    assert f"consent {made.id}: custom under ccpa, decided {made.body['decided_at']}" in lines[1]
+    assert "asked by Aurora" in lines
+    assert {"given Analytics (analytics)", "refused Advertising (advertising)"} < set(lines)
+    assert "signal Global Privacy Control was on" in lines
+    assert lines[-1] == "It speaks of the identifier you named."
+
+    assert check(tmp_path, token, keys, ("anonymous_id", str(uuid.uuid4())))[0] == 1
+    assert check(tmp_path, token[:-6] + "AAAAAA", keys)[0] == checking.NOT_VALID
+    assert check(tmp_path, token, {"keys": []})[0] != checking.VALID
+
+
+async def test_a_receipt_of_a_request_still_needs_the_opening_that_was_given(
+    embedded: Service, tmp_path: Path
+) -> None:
+    await embedded.destination("crm")
+    made = await embedded.ask()
+    await embedded.work()
+    token = (await embedded.call("GET", f"/v1/requests/{made['id']}/receipt")).text
+    keys = (await embedded.client.get("/.well-known/jwks.json")).json()
+
+    code, text = check(tmp_path, token, keys, ("email", "bob.subject@customer.example"))
+
+    assert (code, "--opening" in text) == (checking.UNREADABLE, True)
