@@ -381,7 +381,10 @@ def verify_receipt(
     jwks: Annotated[
         str | None, typer.Option(help="Key set: file or URL; default: this instance's keys.")
     ] = None,
-    opening: Annotated[str | None, typer.Option(help="The opening you were given.")] = None,
+    opening: Annotated[
+        str | None,
+        typer.Option(help="The opening you were given; a consent's receipt holds its own."),
+    ] = None,
     identifier: Annotated[
         str | None, typer.Option(help="kind:value the receipt should speak of.")
     ] = None,

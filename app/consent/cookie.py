@@ -19,7 +19,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
 _LETTER = {"opt_in": "i", "opt_out": "o", "notice": "n"}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_MOST = 30
+_MOST = 20
 """How many names one answer expires: a longer head would be too much for some proxies."""
 
 

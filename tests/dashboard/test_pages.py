@@ -455,6 +455,21 @@ async def test_saving_an_unchanged_site_changes_nothing(stage: Stage):
     assert "Unpublished changes" not in (await browser.get(path)).text
 
 
+async def test_a_first_party_host_is_set_without_publishing(stage: Stage):
+    browser = await stage.signed_in(stage.seeded.operator)
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+    fields = form_fields((await browser.get(path)).text)
+    assert fields["first_party"] == [""]
+    named = fields | {"first_party": "https://Privacy.Aurora.example/"}
+    assert (await browser.post(path, named)).status_code == 303
+    text = (await browser.get(path)).text
+    assert form_fields(text)["first_party"] == ["https://privacy.aurora.example"]
+    assert "Unpublished changes" not in text
+    wrong = await browser.post(path, fields | {"first_party": "http://aurora.example"})
+    assert wrong.status_code == 422
+    assert "first_party" in wrong.text
+
+
 async def test_the_preview_script_needs_its_token(stage: Stage):
     browser = await stage.signed_in(stage.seeded.viewer)
     page = (await browser.get(f"/dashboard/sites/{stage.seeded.site_id}/preview")).text
