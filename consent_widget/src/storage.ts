@@ -115,10 +115,12 @@ export function save(
   const line = encode(decision);
   const secure = location.protocol === "https:" ? "; Secure" : "";
   const shared = sharedDomain(first_party, location.hostname);
-  const domain = shared && `; Domain=${shared}`;
   const ends = decision.decidedAt + expiry_days * 86_400_000;
   const seconds = Math.max(0, Math.round((ends - Date.now()) / 1000));
-  if (!cookies().some(([name, value]) => name === key && value === line)) {
+  const holds = (): boolean => cookies().some(([name, value]) => name === key && value === line);
+  // Browsers refuse a domain that is nobody's own, such as `co.uk`: then this host has to do.
+  for (const domain of shared ? [`; Domain=${shared}`, ""] : [""]) {
+    if (holds()) break;
     try {
       writeCookie(`${key}=${line}; Path=/; Max-Age=${seconds}; SameSite=Lax${secure}${domain}`);
     } catch {

@@ -123,12 +123,13 @@ class Stage:
         *,
         markup: str = GATES,
         region: str = "DE",
+        language: str = "",
         site_key: str = "",
         types: str = "quittance",
     ) -> str:
         """The address of a page of the shop that embeds the banner."""
         base = self.service.base_url
-        banner = f"{base}/b/{site_key or self.site_key}.js?region={region}"
+        banner = f"{base}/b/{site_key or self.site_key}.js?region={region}&amp;lang={language}"
         path = f"/{len(self.shop.pages)}"
         html = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Shop</title>
 <meta name="viewport" content="width=device-width">
@@ -653,7 +654,7 @@ def test_the_embedding_page_has_the_last_word_on_colours(stage: Stage) -> None:
 @pytest.mark.parametrize("width", [320, 768])
 def test_banner_and_dialog_fit_every_width_and_language(stage: Stage, width: int) -> None:
     for tag, accept in {"de": "Alle akzeptieren", "fr": "Tout accepter"}.items():
-        address = stage.page(region=f"DE&amp;lang={tag}")
+        address = stage.page(language=tag)
         page = stage.open(address, viewport={"width": width, "height": 568})
         expect(banner(page)).to_contain_text(accept)
         for place in ("[role=region]", "dialog"):
