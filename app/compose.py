@@ -40,6 +40,7 @@ from app.destinations.files import Files
 from app.destinations.instances import CannotBuild, Instances
 from app.destinations.models import Destination
 from app.destinations.running import Runner, outcome_of
+from app.identity.host_key_sets import KeySets
 from app.notifications import alert_mail, alerts
 from app.notifications.alert_webhook import tell_due
 from app.notifications.models import OutgoingMail
@@ -99,6 +100,7 @@ class Runtime:
         self.cursors = Cursors(self.ring.derive("cursor"))
         self.status_links = StatusLinks(self.ring)
         self.outbound = Outbound.of(settings)
+        self.key_sets = KeySets(self.outbound.http)
         self.catalogue = Catalogue(settings.connectors_dir, dict(connectors or {}))
         self.instances = Instances(
             database=self.database,
@@ -153,6 +155,7 @@ class Runtime:
         app.state.instances = self.instances
         app.state.runner = self.runner
         app.state.outbound = self.outbound
+        app.state.key_sets = self.key_sets
         app.state.consents = self.consents
         app.state.consent_receipt = self.consent_receipts.find
         app.state.services = self.services

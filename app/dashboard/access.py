@@ -76,6 +76,7 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("GET", "/dashboard/sites/{site_id}"): _VIEWER,
     ("POST", "/dashboard/sites/{site_id}"): _OPERATOR,
     ("POST", "/dashboard/sites/{site_id}/publish"): _OPERATOR,
+    ("POST", "/dashboard/sites/{site_id}/host"): _OPERATOR,
     ("GET", "/dashboard/sites/{site_id}/preview"): _VIEWER,
     ("GET", "/dashboard/consent"): _VIEWER,
     ("POST", "/dashboard/consent"): _VIEWER,

@@ -25,6 +25,7 @@ NOTICES = {
     "task-closed": "The task is ticked off.",
     "site-added": "The site is added. Publish it to show its banner.",
     "site-saved": "The draft is saved. Visitors see it after publishing.",
+    "host-saved": "Saved. It holds from now on.",
     "published": "A new notice version is published.",
     "key-revoked": "The key is revoked; it no longer opens anything.",
     "role-changed": "The role is changed, from the next request on.",

@@ -1,4 +1,6 @@
-"""Table: the only one that holds personal data, all of it sealed."""
+"""Tables: personal data, all of it sealed, in the only one that holds any; and the host tokens that
+were used.
+"""
 
 from __future__ import annotations
 
@@ -33,3 +35,14 @@ class PersonalValue(Main, table=True):
     sealed: bytes
     created_at: dt.datetime = Field(sa_type=Moment)
     expires_at: dt.datetime | None = Field(default=None, sa_type=Moment)
+
+
+class UsedHostToken(Main, table=True):
+    """A host token that must not pass again; kept until it could not pass anyway."""
+
+    __tablename__ = "used_host_token"
+
+    workspace_id: str = Field(primary_key=True, sa_type=Id)
+    digest: bytes = Field(primary_key=True)
+    """SHA-256 of its issuer and ``jti``."""
+    expires_at: dt.datetime = Field(sa_type=Moment, index=True)

@@ -56,16 +56,17 @@ async def preflight(
     site: PublishedSite | None = None,
     *,
     with_credentials: bool = False,
+    allowed: str = "Content-Type",
 ) -> Response:
     """Answer OPTIONS. Where the path names no site, any published site's list will do: the call
-    itself is checked."""
+    itself is checked. ``allowed``: the request headers a page may set."""
     origin = request.headers.get("origin")
     answer = {"Vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"}
     if origin and origin != "null" and await _is_listed(request, origin, site):
         answer |= {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Methods": ", ".join(methods),
-            "Access-Control-Allow-Headers": "Content-Type",
+            "Access-Control-Allow-Headers": allowed,
             "Access-Control-Max-Age": "600",
             **(_CREDENTIALS if with_credentials else {}),
         }

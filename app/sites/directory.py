@@ -42,6 +42,7 @@ class PublishedSite:
     is_intake_open: bool
     first_party: str = ""
     """``SiteConfig.first_party``, of the draft: it acts without being published."""
+    host_identity: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ async def _load_site(session: AsyncSession, site_key: str) -> PublishedSite | No
         site.published_version_id,
         site.is_intake_open,
         site.draft.get("first_party", ""),
+        site.host_identity,
     )
 
 

@@ -25,6 +25,8 @@ class Site(Main, table=True):
     draft: dict[str, Any] = Field(sa_type=Json)
     published_version_id: str | None = Field(default=None, sa_type=Id)
     is_intake_open: bool = True
+    host_identity: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    """Whose host tokens say who is signed in: ``issuer`` and ``jwks`` or ``jwks_url``."""
     created_at: dt.datetime = Field(sa_type=Moment)
     deleted_at: dt.datetime | None = Field(default=None, sa_type=Moment)
 

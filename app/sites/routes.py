@@ -19,6 +19,7 @@ from app.sites import cors, script, service
 from app.sites.banner import show
 from app.sites.changes import changes
 from app.sites.directory import directory_of
+from app.sites.host_identity import check_reachable, set_host_identity
 from app.sites.schemas import SiteIn, SitePatch, site_json, version_json
 from app.sites.visitor import visitor_of
 
@@ -167,15 +168,19 @@ async def read_site(caller: Reader, session: Reading, site_key: str) -> dict[str
 
 @router.patch("/v1/sites/{site_key}", tags=["sites"])
 async def change_site(
-    caller: Editor, session: Writing, site_key: str, body: SitePatch
+    request: Request, caller: Editor, session: Writing, site_key: str, body: SitePatch
 ) -> dict[str, Any]:
-    """Change what is given. Origins and `first_party` act at once; the rest of the configuration is
-    a draft until it is published."""
+    """Change what is given. Origins, `first_party` and host identity act at once; the rest of the
+    configuration is a draft until it is published."""
+    await check_reachable(body.host_identity, request.app.state.outbound)
     site = await service.find_site(session, caller.workspace_id, site_key)
+    now = utc_now()
     await service.update_site(
         session, site, name=body.name, origins=body.origins, config=body.config,
-        is_intake_open=body.is_intake_open, actor=caller.actor, now=utc_now(),
+        is_intake_open=body.is_intake_open, actor=caller.actor, now=now,
     )  # fmt: skip
+    if "host_identity" in body.model_fields_set:
+        await set_host_identity(session, site, body.host_identity, actor=caller.actor, now=now)
     return await _described(session, caller, site_key)
 
 

@@ -10,6 +10,7 @@ from app.core.clock import rfc3339
 from app.core.http import Schema
 from app.sites.config import SiteConfig
 from app.sites.directory import notice_of
+from app.sites.host_identity import HostIdentity
 from app.sites.models import NoticeVersion, Site
 from app.sites.service import has_unpublished_changes
 
@@ -26,12 +27,13 @@ class SiteIn(Schema):
 
 
 class SitePatch(Schema):
-    """What to change; a config replaces the whole draft."""
+    """What to change; a config replaces the whole draft, ``host_identity: null`` takes it away."""
 
     name: Name | None = None
     origins: Origins | None = None
     config: SiteConfig | None = None
     is_intake_open: StrictBool | None = None
+    host_identity: HostIdentity | None = None
 
 
 def site_json(site: Site, published: NoticeVersion | None) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def site_json(site: Site, published: NoticeVersion | None) -> dict[str, Any]:
         "origins": site.origins,
         "config": site.draft,
         "is_intake_open": site.is_intake_open,
+        "host_identity": site.host_identity,
         "published": version_json(published) if published else None,
         "has_unpublished_changes": has_unpublished_changes(site, published),
         "created_at": rfc3339(site.created_at),

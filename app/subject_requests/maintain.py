@@ -13,6 +13,7 @@ from app.core.db import hint_after_commit
 from app.core.logging import get_logger
 from app.delivery import history, reports
 from app.delivery.models import Archived
+from app.identity import host_tokens
 from app.notifications import alerts
 from app.notifications.postmen import FilePostman
 from app.notifications.service import Postman
@@ -40,6 +41,7 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
         await idempotency.sweep(session, now)
         await suppression.sweep(session, now)
         await sessions.sweep(session, now)
+        await host_tokens.sweep(session, now)
         await reports.drop_expired(session, now)
         await links.forget(session, unlinked)
         await _end_waiting(session, services, now)

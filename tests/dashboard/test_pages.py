@@ -33,6 +33,7 @@ from app.sites.models import NoticeVersion, Site
 from app.subject_requests.models import SubjectRequest
 from tests.dashboard.conftest import Stage
 from tests.dashboard.seeds import BOB, HOSTILE, seed_person, seed_workspace
+from tests.identity.hosts import Host
 
 
 async def request_of(stage: Stage, case: str) -> SubjectRequest:
@@ -444,6 +445,39 @@ async def test_a_site_is_edited_published_and_previewed(stage: Stage):
     wrong = await browser.post(path, {**fields, "policy_url": "javascript:alert(1)"})
     assert wrong.status_code == 422
     assert "policy_url" in wrong.text
+
+
+async def test_a_site_believes_a_host_until_it_is_taken_away(stage: Stage):
+    browser = await stage.signed_in(stage.seeded.operator)
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+    host = Host()
+
+    async def believed() -> Any:
+        async with stage.runtime.database.reading() as session:
+            return (await session.get_one(Site, stage.seeded.site_id)).host_identity
+
+    given = {"issuer": host.issuer, "jwks_url": "", "jwks": json.dumps(host.jwks)}
+    assert (await browser.post(f"{path}/host", given)).status_code == 303
+    kept = await believed()
+    assert kept["jwks"]["keys"][0]["kid"] == host.kid
+    shown = (await browser.get(path)).text
+    assert host.issuer in shown
+    assert host.kid in shown
+    assert "Unpublished changes" not in shown
+
+    private = json.dumps({"keys": [host.jwk | {"d": "AAAA"}]})
+    for wrong in (
+        given | {"issuer": ""},
+        given | {"jwks": "{"},
+        given | {"jwks": private},
+        given | {"jwks": "", "jwks_url": "https://127.0.0.1/keys"},
+    ):
+        refused = await browser.post(f"{path}/host", wrong)
+        assert refused.status_code == 422
+        assert await believed() == kept
+
+    await browser.post(f"{path}/host", {"issuer": "", "jwks_url": "", "jwks": ""})
+    assert await believed() is None
 
 
 async def test_saving_an_unchanged_site_changes_nothing(stage: Stage):

@@ -16,9 +16,11 @@ from fastapi import APIRouter, FastAPI
 from app.core.clock import utc_now
 from app.core.db import Database
 from app.core.http import Cursors, Guard, install_problem_handlers
+from app.core.outbound import Outbound, Policy
 from app.core.settings import Settings
 from app.crypto import keyring
 from app.crypto.keystore import KeyStore
+from app.identity.host_key_sets import KeySets
 from app.security import api_keys
 from app.security.limits import RateLimits
 from app.security.models import Workspace
@@ -91,6 +93,8 @@ async def stage(
     app.state.key_store = KeyStore(keys, ring)
     app.state.limits = RateLimits(app.state.settings)
     app.state.cursors = Cursors(ring.derive("cursor"))
+    app.state.outbound = outbound = Outbound(Policy())
+    app.state.key_sets = KeySets(outbound.http)
     app.state.widget = directory / "widget.js"
     app.state.widget.write_text(
         "var quittanceWidget={start(c,m){globalThis.config=c;globalThis.modules=m}}"
@@ -114,5 +118,6 @@ async def stage(
             await made.add_key("eve", "wsp_two", "all")
             yield made
     finally:
+        await outbound.close()
         await database.close()
         await keys.close()

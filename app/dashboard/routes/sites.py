@@ -22,6 +22,7 @@ from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service
 from app.sites.config import SiteConfig
+from app.sites.host_identity import check_reachable, set_host_identity
 from app.sites.models import Site
 
 _PREVIEW_SECONDS = 600
@@ -86,6 +87,22 @@ async def save_site(site_id: str, request: Request, operator: SignedIn) -> Respo
     language = forms.text(form, "lang", limit=20)
     suffix = f"?lang={language}" if language in config.languages else ""
     return redirect(f"/dashboard/sites/{site_id}{suffix}", "site-saved")
+
+
+@router.post("/sites/{site_id}/host")
+async def save_host(site_id: str, request: Request, operator: SignedIn) -> Response:
+    """Whose tokens say who is signed in on the site; an empty issuer: nobody's."""
+    form = await forms.read(request)
+    try:
+        identity = views.host_from(form)
+        await check_reachable(identity, request.app.state.outbound)
+        async with request.app.state.database.writing() as session:
+            site = await views.find(session, operator.workspace_id, site_id)
+            await set_host_identity(session, site, identity, actor=operator.actor, now=utc_now())
+    except (Problem, ValidationError) as error:
+        async with request.app.state.database.reading() as session:
+            return await _page(request, operator, session, site_id, as_problem(error))
+    return redirect(f"/dashboard/sites/{site_id}", "host-saved")
 
 
 @router.post("/sites/{site_id}/publish")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import FormData
 
-from app.core.errors import Invalid, NotFound
+from app.core.errors import BadRequest, Invalid, NotFound
+from app.core.http import strict_json
 from app.dashboard import forms, present
 from app.dashboard.present import Badge
 from app.dashboard.views.people import names_of
@@ -21,6 +23,7 @@ from app.dashboard.views.requests import Option
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, service
+from app.sites.host_identity import HostIdentity
 from app.sites.languages import TEXT_KEYS, shipped
 from app.sites.models import NoticeVersion, Site
 
@@ -66,6 +69,16 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class HostForm:
+    """Whose tokens are believed; ``audience`` is what they say in ``aud``."""
+
+    issuer: str
+    jwks_url: str
+    jwks: str
+    audience: str
+
+
+@dataclass(frozen=True, slots=True)
 class SitePage:
     id: str
     name: str
@@ -88,6 +101,7 @@ class SitePage:
     preview: str
     regions: list[Option]
     may_edit: bool
+    host: HostForm
 
 
 REGIONS = {
@@ -97,6 +111,27 @@ REGIONS = {
     "BR": "Brazil (LGPD)",
     "": "Unknown region",
 }
+
+
+def _host(site: Site, public_url: str) -> HostForm:
+    known = site.host_identity or {}
+    keys = json.dumps(known["jwks"], indent=1) if "jwks" in known else ""
+    return HostForm(known.get("issuer", ""), known.get("jwks_url", ""), keys, public_url)
+
+
+def host_from(form: FormData) -> HostIdentity | None:
+    """Back from the form; ``Invalid`` or pydantic's ``ValidationError``."""
+    issuer = forms.text(form, "issuer")
+    url, keys = forms.text(form, "jwks_url", limit=2000), forms.text(form, "jwks", limit=20_000)
+    if not (issuer or url or keys):
+        return None
+    given = {"issuer": issuer} | ({"jwks_url": url} if url else {})
+    try:
+        return HostIdentity.model_validate(
+            given | ({"jwks": strict_json(keys.encode())} if keys else {})
+        )
+    except BadRequest:
+        raise Invalid('Give the keys as JSON: {"keys": [...]}.') from None
 
 
 async def site_list(session: AsyncSession, operator: Operator) -> list[SiteRow]:
@@ -185,6 +220,7 @@ async def site_page(
         preview=f"/dashboard/sites/{site.id}/preview?lang={language}&region={region}",
         regions=[Option(value, text, value == region) for value, text in REGIONS.items()],
         may_edit=operator.may(Role.OPERATOR),
+        host=_host(site, public_url),
     )
 
 
