@@ -11,6 +11,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+import app.consent.link_routes
 import app.consent.remember
 import app.consent.routes
 import app.dashboard.routes
@@ -69,6 +70,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
     for module in (
         app.consent.routes,
         app.consent.remember,
+        app.consent.link_routes,
         app.sites.routes,
         app.suppression.routes,
         app.destinations.routes,

@@ -44,7 +44,8 @@ GENERATED = "<!-- Written by `python -m docs.build` from the code. Do not edit. 
 _BUDGETS = {
     "api": "API calls of one key",
     "callback": "callbacks of destinations from one address",
-    "consent": "consent posts from one address, with what is remembered of them",
+    "consent": "consent posts from one address, with what is remembered of them, and links by host "
+    "token",
     "form": "request forms from one address",
     "link": "openings and uses of confirmation links from one address",
     "login": "sign-in attempts from one address, and for one account",

@@ -77,5 +77,15 @@ class ChoiceSuperseded(Conflict):
         super().__init__("Nothing was set. Remember the newest choice.")
 
 
+class VisitorOfAnother(Conflict):
+    slug, title = "visitor-of-another", "The visitor is linked to another account"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Somebody else has signed in with this `visitor_id`; make a fresh one for this person "
+            "and link that. The token was not used up."
+        )
+
+
 class TooManyLinks(Conflict):
     slug, title = "too-many-links", "The visitor has too many identifiers"

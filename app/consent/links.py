@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.errors import TooManyLinks
+from app.consent.errors import TooManyLinks, VisitorOfAnother
 from app.consent.models import VisitorLink
 from app.core.db import insert_or_ignore
 from app.crypto.keyring import KeyRing
@@ -19,7 +19,7 @@ from app.crypto.keystore import HolderKey
 from app.identity import vault
 from app.identity.models import PersonalValue
 from app.sites.directory import PublishedSite
-from connectors.contract import Identifier
+from connectors.contract import Identifier, Kind
 
 MAX_PER_KIND = 50
 
@@ -50,12 +50,14 @@ async def link(
     identifiers: Sequence[Identifier],
     now: dt.datetime,
     expires_at: dt.datetime,
+    is_one_account: bool = False,
 ) -> dict[str, Any]:
     """Add identifiers to a visitor; those already known are kept, and all live until
     ``expires_at``.
 
     The holder's key must be committed before. Raises HolderChanged when the visitor has another
-    holder by now.
+    holder by now. ``is_one_account``: the visitor may be known by no other ``user_id``; raises
+    VisitorOfAnother.
     """
     row = {
         "id": holder_id,
@@ -74,6 +76,10 @@ async def link(
         sa.select(col(PersonalValue.kind), col(PersonalValue.subject_ref)).where(mine)
     )
     seen = {(kind, ref) for kind, ref in known}
+    if is_one_account and any(
+        kind == Kind.USER_ID and ref not in _refs(ring, site, identifiers) for kind, ref in seen
+    ):
+        raise VisitorOfAnother
     rows = []
     for each in dict.fromkeys(identifiers):
         made = vault.identifier_row(
@@ -88,6 +94,10 @@ async def link(
         )
     await vault.add(session, rows)
     return {"identifier_kinds": sorted(set(kinds)), "added": len(rows)}
+
+
+def _refs(ring: KeyRing, site: PublishedSite, identifiers: Sequence[Identifier]) -> set[bytes]:
+    return {ring.subject_ref(site.workspace_id, each.kind, each.value) for each in identifiers}
 
 
 async def expired(session: AsyncSession, now: dt.datetime, limit: int = 500) -> list[str]:

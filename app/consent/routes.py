@@ -1,9 +1,7 @@
-"""Routes of consent: posting and reading choices in public, linking visitors and listing records by
-key."""
+"""Routes of consent: posting and reading choices in public, listing records by key."""
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import astuple
@@ -14,12 +12,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.consent import audit_trail, links, queries
+from app.consent import audit_trail, devices, queries
 from app.consent.errors import OriginNotAllowed
 from app.consent.remember import token_for
-from app.consent.schemas import ConsentIn, ConsentOut, LinkIn, Method, Uuid
+from app.consent.schemas import ConsentIn, ConsentOut, Method, Uuid
 from app.consent.service import draft, fingerprint
 from app.consent.writer import ConsentWriter, Row
 from app.core import errors, sheets
@@ -33,14 +30,10 @@ from app.core.http import (
     is_from_trusted_proxy,
     strict_json,
 )
-from app.core.ids import new_id
 from app.core.settings import Settings
 from app.crypto.keyring import KeyRing
-from app.crypto.keystore import KeyStore
-from app.identity.normalise import normalise
 from app.security import api_keys
 from app.security.access import Caller, caller_of, needs
-from app.security.idempotency import once
 from app.security.limits import RateLimits
 from app.sites import cors
 from app.sites import service as sites
@@ -234,20 +227,24 @@ async def consent_preflight(request: Request) -> Response:
 
 @router.get("/v1/sites/{site_key}/visitors/{visitor_id}/consent", tags=["public"])
 async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSONResponse:
-    """What holds for a visitor; nulls when nothing is known. ``stale``: ask again."""
+    """What holds for a visitor; nulls when nothing is known. ``stale``: ask again.
+
+    For a linked visitor that is the newest explicit choice on any of the person's devices. It is
+    open because only the browser and the site know a visitor id (122 random bits), and the answer
+    says what was chosen and when, never by whom.
+    """
     database: Database = request.app.state.database
-    site = await directory_of(database).site(site_key)
+    directory = directory_of(database)
+    site, published = await directory.published(site_key)
     headers = cors.headers(site, request)
     try:
         visitor_id = _UUID.validate_python(visitor_id)
     except ValidationError:
         raise errors.Invalid("A visitor id is a UUID.", headers=headers) from None
+    now = utc_now()
     async with database.reading() as session:
-        state = await queries.current_state(session, site.id, visitor_id)
-    published = await directory_of(database).notice(site.version_id)
-    answered = (
-        await directory_of(database).notice(state.record.notice_version_id) if state else None
-    )
+        state = await devices.current_state(session, directory, site, visitor_id, now)
+    answered = await directory.notice(state.record.notice_version_id) if state else None
     answer = {
         "visitor_id": visitor_id,
         "consent_id": state and state.record.id,
@@ -255,7 +252,7 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
         "notice_version": state and state.record.notice_version_id,
         "decided_at": state and rfc3339(state.record.decided_at),
         "expires_at": state and rfc3339(state.record.expires_at),
-        "stale": state and state.is_stale(answered, published, utc_now()),
+        "stale": state and state.is_stale(answered, published, now),
     }
     return JSONResponse(answer, headers=headers)
 
@@ -270,52 +267,6 @@ async def visitor_preflight(request: Request, site_key: str, visitor_id: str) ->
 
 # --- by key ---------------------------------------------------------------------------------------
 # --------------
-
-
-@router.post("/v1/visitors/link", tags=["consent"], status_code=201)
-async def link_visitor(
-    request: Request, caller: Annotated[Caller, Depends(needs("sites:write"))], body: LinkIn
-) -> JSONResponse:
-    """Tell who a visitor is, so that its withdrawals and erasure reach those identifiers too."""
-    site, notice = await directory_of(request.app.state.database).published(body.site_key)
-    if site.workspace_id != caller.workspace_id:
-        raise UnknownSite
-    identifiers = [normalise(each.kind, each.value) for each in body.identifiers]
-    now = utc_now()
-    expires_at = now + dt.timedelta(days=notice.content["expiry_days"])
-    keys: KeyStore = request.app.state.key_store
-    for _ in range(3):
-        holder_id = await _holder(request, site, body.visitor_id)
-        key = await keys.ensure(holder_id, now)  # committed before what it seals
-
-        async def work(
-            session: AsyncSession, holder_id: str = holder_id, key: Any = key
-        ) -> tuple[int, dict[str, Any]]:
-            return 201, await links.link(
-                session,
-                request.app.state.ring,
-                site=site,
-                visitor_id=body.visitor_id,
-                holder_id=holder_id,
-                key=key,
-                identifiers=identifiers,
-                now=now,
-                expires_at=expires_at,
-            )
-
-        try:
-            return await once(request, caller, body.model_dump(mode="json"), work, now)
-        except links.HolderChanged:
-            await keys.forget([holder_id])
-    raise errors.Unavailable(
-        "The visitor is being linked elsewhere; try again.", headers={"Retry-After": "1"}
-    )
-
-
-async def _holder(request: Request, site: PublishedSite, visitor_id: str) -> str:
-    database: Database = request.app.state.database
-    async with database.reading() as session:
-        return await links.holder_of(session, site.id, visitor_id) or new_id("vis")
 
 
 Auditor = Annotated[Caller, Depends(needs("consents:read"))]

@@ -111,8 +111,12 @@ class IdentifierIn(Schema):
 
 
 class LinkIn(Schema):
-    """Identifiers that the host knows the visitor by, for instance after signing in."""
+    """Who a visitor is: ``identifiers`` by key; with a host token none, for it says who signed
+    in.
+    """
 
     site_key: SiteKey
     visitor_id: Uuid
-    identifiers: Annotated[tuple[IdentifierIn, ...], Field(min_length=1, max_length=50)]
+    identifiers: Annotated[tuple[IdentifierIn, ...], Field(min_length=1, max_length=50)] | None = (
+        None
+    )

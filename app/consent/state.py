@@ -1,11 +1,20 @@
-"""What a visitor's records add up to: the current state, and what a new record withdraws. Pure
-functions."""
+"""What records add up to: a visitor's current state, a person's on several devices, and what a new
+record withdraws. Pure functions."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+
+from app.consent.schemas import Method
+
+BY_CHOICE = frozenset(
+    {Method.ACCEPT_ALL, Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.API}
+)
+"""Records of a person's own explicit choice, which count on all their devices. A signal (gpc), a
+closed banner (dismissed) and what another tool had stored (migrated) hold where they were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,55 @@ def combine(decisions: Iterable[Decision]) -> Decision | None:
         elif each.decided_at == current.decided_at:
             current = Decision(each.decided_at, deny_wins(current.choices, each.choices))
     return current
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Decision):
+    """An explicit choice on one of a person's devices. ``may_grant``: made under the notice that is
+    shown now, and not expired.
+    """
+
+    consent_id: str
+    may_grant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What holds for a person on one device, and the record that says so. A purpose that is missing
+    from ``choices`` is open: its grant has lapsed.
+    """
+
+    consent_id: str
+    choices: dict[str, bool]
+
+
+def merge(choices: Iterable[Choice], denied_here: Collection[str] = ()) -> Merged | None:
+    """The newest explicit choice on any of the person's devices holds on each; of those made at the
+    same moment, a denial of any wins. A grant that may no longer grant is none; a denial stays one.
+
+    ``denied_here``: what this device's own signal (GPC) denies, made since the last choice on it.
+    """
+    found = list(choices)
+    if not found:
+        return None
+    moment = max(each.decided_at for each in found)
+    newest = [each for each in found if each.decided_at == moment]
+    holding = reduce(deny_wins, (_holding(each) for each in newest))
+    holding |= {purpose: False for purpose in denied_here if purpose in holding}
+    return Merged(max(newest, key=_weight).consent_id, holding)
+
+
+def _holding(choice: Choice) -> dict[str, bool]:
+    return dict(sorted(choice.choices.items())) if choice.may_grant else denials(choice.choices)
+
+
+def denials(choices: Mapping[str, bool]) -> dict[str, bool]:
+    return {purpose: False for purpose in sorted(choices) if not choices[purpose]}
+
+
+def _weight(choice: Choice) -> tuple[int, str]:
+    """Of records of one moment, the one that denies most speaks for them, then the youngest id."""
+    return len(denials(choice.choices)), choice.consent_id
 
 
 def deny_wins(one: Mapping[str, bool], other: Mapping[str, bool]) -> dict[str, bool]:

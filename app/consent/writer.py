@@ -21,9 +21,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.consent.devices import choices_of_people
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
-from app.consent.state import Decision, combine, withdrawn
+from app.consent.state import BY_CHOICE, Decision, combine, withdrawn
 from app.core.db import Database, hint_after_commit, insert_or_ignore, is_postgresql
 from app.core.ids import new_id
 from app.core.logging import get_logger
@@ -58,6 +59,11 @@ class Draft:
     @property
     def decision(self) -> Decision:
         return Decision(self.row["decided_at"], self.row["choices"])
+
+    @property
+    def is_refusal(self) -> bool:
+        """A person's own choice that denies something."""
+        return self.row["method"] in BY_CHOICE and not all(self.row["choices"].values())
 
 
 @dataclass(slots=True)
@@ -168,12 +174,13 @@ class ConsentWriter:
         async with self._database.writing() as session:
             await _lock_visitors(session, ordered)
             states = await _current_states(session, {each.visitor for each in ordered})
+            people = await _people(session, ordered)
             inserted = await _insert(session, ordered)
             stored: dict[tuple[str, str], Row] = {
                 each.event: each.row for each in ordered if each.row["id"] in inserted
             }
             new = [each for each in first.values() if each.event in stored]  # in order of arrival
-            if outbox := _withdrawals(states, new):
+            if outbox := _withdrawals(states, people, new):
                 await session.execute(sa.insert(_OUTBOX), outbox)
                 hint_after_commit(session, "withdrawals")
             stored |= await _earlier(session, first.keys() - stored.keys())
@@ -238,6 +245,21 @@ _LATEST = sa.select(
 )
 
 
+async def _people(session: AsyncSession, drafts: Sequence[Draft]) -> dict[Visitor, Decision]:
+    """What was chosen on all devices of the people who deny something now: they may take back what
+    they granted elsewhere.
+    """
+    deciding = {each.visitor for each in drafts if each.is_refusal}
+    if not deciding:
+        return {}
+    records = await choices_of_people(session, deciding, drafts[0].row["recorded_at"])
+    found = {
+        visitor: combine(Decision(each.decided_at, each.choices) for each in made)
+        for visitor, made in records.items()
+    }
+    return {visitor: state for visitor, state in found.items() if state is not None}
+
+
 async def _insert(session: AsyncSession, drafts: Sequence[Draft]) -> set[str]:
     """Append the records whose event is new; returns their ids."""
     insert = insert_or_ignore(session, _RECORD).returning(_RECORD.c.id)
@@ -262,14 +284,23 @@ async def _earlier(
     return {event: row for event, row in found.items() if event in wanted}
 
 
-def _withdrawals(states: dict[Visitor, Decision], drafts: Iterable[Draft]) -> list[dict[str, Any]]:
-    """Outbox rows for what these records, one after the other, take back."""
+def _withdrawals(
+    states: dict[Visitor, Decision], people: dict[Visitor, Decision], drafts: Iterable[Draft]
+) -> list[dict[str, Any]]:
+    """Outbox rows for what these records, one after the other, take back: of what held for the
+    visitor, and of what the person had granted on any device.
+    """
     found = []
     for draft in drafts:
         before = states.get(draft.visitor)
         after = draft.decision if before is None else combine((before, draft.decision)) or before
         states[draft.visitor] = after
-        if purposes := withdrawn(before, after, draft.granted_by_default):
+        purposes = set(withdrawn(before, after, draft.granted_by_default))
+        if draft.is_refusal and (elsewhere := people.get(draft.visitor)):
+            now = combine((elsewhere, draft.decision)) or elsewhere
+            people[draft.visitor] = now
+            purposes |= set(withdrawn(elsewhere, now))
+        if purposes:
             found.append(
                 {
                     "id": new_id("out"),
@@ -278,7 +309,7 @@ def _withdrawals(states: dict[Visitor, Decision], drafts: Iterable[Draft]) -> li
                     "visitor_id": draft.row["visitor_id"],
                     "consent_id": draft.row["id"],
                     "regime": draft.row["regime"],
-                    "purposes": purposes,
+                    "purposes": sorted(purposes),
                     "created_at": draft.row["recorded_at"],
                 }
             )

@@ -156,7 +156,10 @@ class Settings(BaseSettings):
     consent_per_minute: int = Field(
         300,
         ge=1,
-        description="Consent posts, and calls to remember one, from one address in a minute.",
+        description=(
+            "Consent posts, calls to remember one, and links by host token, from one address in a "
+            "minute."
+        ),
     )
     callback_per_minute: int = Field(
         1200, ge=1, description="Callbacks of destinations from one address in a minute."

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col
 
+from app.consent import link_routes
 from app.consent.models import ConsentOutbox
 from app.consent.routes import router
 from app.consent.writer import ConsentWriter
@@ -78,7 +79,12 @@ class Shop:
 @pytest.fixture
 async def service(database_url: str, keystore_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
     async with stage(
-        database_url, keystore_url, tmp_path, router, consent_per_minute=100_000
+        database_url,
+        keystore_url,
+        tmp_path,
+        router,
+        link_routes.router,
+        consent_per_minute=100_000,
     ) as made:
         made.app.state.consents = writer = ConsentWriter(made.database)
         writer.start()

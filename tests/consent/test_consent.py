@@ -516,7 +516,7 @@ async def test_a_linked_visitors_identifiers_lie_sealed_until_forgotten(shop: Sh
         sealed = list((await session.execute(sa.select(col(PersonalValue.sealed)))).scalars())
 
     assert first.status_code == 201
-    assert first.json() == {"identifier_kinds": ["email", "user_id"], "added": 2}
+    assert first.json() == {"identifier_kinds": ["email", "user_id"], "added": 2, "state": None}
     assert again.json()["added"] == 0
     assert {each.value for each in opened} == {"bob@shop.example", "u7"}
     assert not any(b"bob" in each or b"u7" in each for each in sealed)

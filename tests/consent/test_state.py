@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.consent.schemas import ConsentIn, reduce_page
-from app.consent.state import Decision, combine, withdrawn
+from app.consent.state import Choice, Decision, Merged, combine, denials, merge, withdrawn
 
 NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 choices = st.fixed_dictionaries({"analytics": st.booleans(), "advertising": st.booleans()})
@@ -38,6 +38,108 @@ def test_the_newest_decides_and_on_a_tie_denied_wins(found: list[Decision]) -> N
     assert current.decided_at == newest
     for purpose in ("analytics", "advertising"):
         assert current.choices[purpose] == all(each.choices[purpose] for each in tied)
+
+
+def choice(minute: int, name: str, *, may_grant: bool = True, **choices: bool) -> Choice:
+    return Choice(NOON + dt.timedelta(minutes=minute), choices, name, may_grant=may_grant)
+
+
+@pytest.mark.parametrize(
+    ("made", "denied_here", "merged"),
+    [
+        ([], (), None),
+        ([choice(1, "old", a=False), choice(2, "new", a=True)], (), Merged("new", {"a": True})),
+        ([choice(2, "new", a=False), choice(1, "old", a=True)], (), Merged("new", {"a": False})),
+        (
+            [choice(1, "x", a=True, b=False), choice(1, "y", a=False, b=False)],
+            (),
+            Merged("y", {"a": False, "b": False}),
+        ),
+        (
+            [choice(1, "x", a=True, b=False), choice(1, "y", a=False, b=True)],
+            (),
+            Merged("y", {"a": False, "b": False}),
+        ),
+        (
+            [choice(1, "x", a=True), choice(1, "y", b=False)],
+            (),
+            Merged("y", {"a": True, "b": False}),
+        ),
+        (
+            [choice(1, "old", a=True), choice(2, "lapsed", a=True, b=False, may_grant=False)],
+            (),
+            Merged("lapsed", {"b": False}),
+        ),
+        (
+            [choice(1, "x", a=True, b=True), choice(1, "lapsed", a=False, b=True, may_grant=False)],
+            (),
+            Merged("lapsed", {"a": False, "b": True}),
+        ),
+        ([choice(1, "lapsed", a=True, may_grant=False)], (), Merged("lapsed", {})),
+        ([choice(1, "x", a=True, b=True)], ("a", "c"), Merged("x", {"a": False, "b": True})),
+        ([choice(1, "lapsed", a=True, may_grant=False)], ("a",), Merged("lapsed", {})),
+    ],
+)
+def test_a_persons_newest_explicit_choice_holds_on_each_device(
+    made: list[Choice], denied_here: tuple[str, ...], merged: Merged | None
+) -> None:
+    assert merge(made, denied_here) == merged
+
+
+made_anywhere = st.builds(
+    Choice,
+    st.integers(0, 2).map(lambda each: NOON + dt.timedelta(minutes=each)),
+    choices,
+    st.uuids().map(str),
+    st.booleans(),
+)
+
+
+@given(
+    st.lists(made_anywhere, min_size=1, max_size=6).flatmap(
+        lambda each: st.tuples(st.just(each), st.permutations(each))
+    ),
+    st.sets(st.sampled_from(["analytics", "advertising"])),
+)
+def test_merging_knows_no_order_and_no_device(
+    pair: tuple[list[Choice], list[Choice]], denied_here: set[str]
+) -> None:
+    assert merge(pair[0], denied_here) == merge(pair[1], denied_here)
+    assert merge([*pair[0], *pair[0]], denied_here) == merge(pair[0], denied_here)
+
+
+@given(
+    st.lists(made_anywhere, min_size=1, max_size=6),
+    st.sets(st.sampled_from(["analytics", "advertising"])),
+)
+def test_nothing_is_granted_but_by_the_newest_choice_and_nothing_denied_is_lost(
+    made: list[Choice], denied_here: set[str]
+) -> None:
+    merged = merge(made, denied_here)
+    moment = max(each.decided_at for each in made)
+    newest = [each for each in made if each.decided_at == moment]
+
+    assert merged is not None
+    assert merged.consent_id in {each.consent_id for each in newest}
+    granted = {purpose for purpose, answer in merged.choices.items() if answer}
+    for purpose in ("analytics", "advertising"):
+        is_denied = any(not each.choices[purpose] for each in newest)
+        if is_denied:
+            assert merged.choices[purpose] is False
+        assert not (purpose in granted and purpose in denied_here)
+    for purpose in granted:
+        assert any(each.may_grant and each.choices[purpose] for each in newest)
+
+
+@given(st.lists(made_anywhere, min_size=1, max_size=6), made_anywhere)
+def test_a_later_denial_anywhere_is_the_end_of_every_grant(
+    made: list[Choice], last: Choice
+) -> None:
+    refusal = Choice(
+        NOON + dt.timedelta(hours=1), dict.fromkeys(last.choices, False), "refusal", last.may_grant
+    )
+
+    assert merge([*made, refusal]) == Merged("refusal", denials(refusal.choices))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from app.core.clock import utc_now
 from app.destinations.catalogue import Catalogue
+from app.identity import host_tokens
+from app.identity.host_key_sets import KeySets
+from app.identity.host_keys import read_set
 from connectors.contract import Verdict
 from connectors.webhook import sign
 from tests.docs.markdown import ROOT, blocks
@@ -79,3 +83,18 @@ async def test_the_example_connector_loads_and_answers(
     async with Tools.http:
         outcomes = await connector.erase("email", ["a@example.com"])
     assert outcomes["a@example.com"].verdict is verdict
+
+
+async def test_the_example_hosts_tokens_are_believed() -> None:
+    example: dict[str, Any] = {}
+    exec(code_of("link-visitors.md"), example)  # noqa: S102 (our own page)
+    service = "https://privacy.shop.example"
+    host = host_tokens.Host("https://shop.example", read_set(example["key_set"]()))
+    nothing_fetched = KeySets(httpx.AsyncClient())
+
+    token = await host_tokens.verify(
+        example["host_token"](service, "u-1", "bob@shop.example"), host,
+        audience=service, key_sets=nothing_fetched, now=utc_now(),
+    )  # fmt: skip
+
+    assert [each.value for each in token.identifiers] == ["u-1", "bob@shop.example"]

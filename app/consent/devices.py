@@ -1,0 +1,147 @@
+"""A person's devices: the visitors of a site that are linked to the same ``user_id``, and what was
+chosen on any of them.
+
+A visitor linked to several ``user_id`` (only a key can do that) belongs to none of these people
+alone: its choices stay its own.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.consent import queries
+from app.consent.models import ConsentRecord, VisitorLink
+from app.consent.state import BY_CHOICE, Choice, merge
+from app.core.db import Moment, table_of
+from app.identity.models import PersonalValue
+from app.sites.directory import Directory, Notice, PublishedSite
+from connectors.contract import Kind
+
+Visitor = tuple[str, str]
+"""Site id, visitor id."""
+
+
+Person = tuple[str, bytes]
+"""Workspace id, subject reference of the one ``user_id``."""
+
+_LINK, _VALUE, _RECORD = table_of(VisitorLink), table_of(PersonalValue), table_of(ConsentRecord)
+_other, _newer = sa.alias(_VALUE, "other"), sa.alias(_RECORD, "newer")
+
+is_only_user = sa.and_(
+    _VALUE.c.kind == Kind.USER_ID,
+    ~sa.exists().where(
+        _other.c.holder_id == _VALUE.c.holder_id,
+        _other.c.kind == Kind.USER_ID,
+        _other.c.subject_ref != _VALUE.c.subject_ref,
+    ),
+)
+"""Of a row in ``personal_value``: it is the one ``user_id`` that its holder has."""
+
+_LINKED = (
+    sa.select(_LINK.c.site_id, _LINK.c.visitor_id, _VALUE.c.workspace_id, _VALUE.c.subject_ref)
+    .join_from(_LINK, _VALUE, _VALUE.c.holder_id == _LINK.c.id)
+    .where(is_only_user, _VALUE.c.expires_at > sa.bindparam("now", type_=Moment))
+)
+_WHO = _LINKED.where(
+    _LINK.c.site_id.in_(sa.bindparam("sites", expanding=True)),
+    _LINK.c.visitor_id.in_(sa.bindparam("visitors", expanding=True)),
+)
+_WHERE_ELSE = _LINKED.where(
+    _VALUE.c.workspace_id.in_(sa.bindparam("workspaces", expanding=True)),
+    _VALUE.c.subject_ref.in_(sa.bindparam("refs", expanding=True)),
+)
+_CHOSEN = sa.select(ConsentRecord).where(
+    _RECORD.c.site_id.in_(sa.bindparam("sites", expanding=True)),
+    _RECORD.c.visitor_id.in_(sa.bindparam("visitors", expanding=True)),
+    _RECORD.c.method.in_(sorted(BY_CHOICE)),
+    ~sa.exists().where(
+        _newer.c.site_id == _RECORD.c.site_id,
+        _newer.c.visitor_id == _RECORD.c.visitor_id,
+        _newer.c.method.in_(sorted(BY_CHOICE)),
+        _newer.c.decided_at > _RECORD.c.decided_at,
+    ),
+)
+
+
+async def choices_of_people(
+    session: AsyncSession, visitors: Collection[Visitor], now: dt.datetime
+) -> dict[Visitor, list[ConsentRecord]]:
+    """The newest explicit choice on each device of the person that a visitor is, its own included;
+    visitors that are linked to nobody, and people who have chosen nothing, are missing.
+    """
+    people = {
+        visitor: person
+        for visitor, person in await _linked(session, _WHO, now, **_named(visitors))
+        if visitor in visitors
+    }
+    if not people:
+        return {}
+    refs = {
+        "workspaces": sorted({workspace_id for workspace_id, _ in people.values()}),
+        "refs": sorted({ref for _, ref in people.values()}),
+    }
+    devices: dict[tuple[str, Person], set[str]] = defaultdict(set)
+    for (site_id, visitor_id), person in await _linked(session, _WHERE_ELSE, now, **refs):
+        devices[site_id, person].add(visitor_id)
+    mine = {visitor: devices[visitor[0], person] for visitor, person in people.items()}
+    every = {(site_id, each) for (site_id, _), found in mine.items() for each in found}
+    records: dict[Visitor, list[ConsentRecord]] = defaultdict(list)
+    for record in (await session.execute(_CHOSEN, _named(every))).scalars():
+        records[record.site_id, record.visitor_id].append(record)
+    found = {
+        (site_id, visitor_id): [
+            record for each in sorted(others) for record in records[site_id, each]
+        ]
+        for (site_id, visitor_id), others in mine.items()
+    }
+    return {visitor: chosen for visitor, chosen in found.items() if chosen}
+
+
+def _named(visitors: Iterable[Visitor]) -> dict[str, list[str]]:
+    sites, ids = zip(*visitors, strict=True)
+    return {"sites": sorted(set(sites)), "visitors": sorted(set(ids))}
+
+
+async def _linked(
+    session: AsyncSession, query: Any, now: dt.datetime, **parameters: Any
+) -> list[tuple[Visitor, Person]]:
+    rows = await session.execute(query, {"now": now} | parameters)
+    return [((site, visitor), (workspace, ref)) for site, visitor, workspace, ref in rows]
+
+
+async def current_state(
+    session: AsyncSession,
+    directory: Directory,
+    site: PublishedSite,
+    visitor_id: str,
+    now: dt.datetime,
+) -> queries.CurrentState | None:
+    """What holds for a visitor: for one that is linked to a person who has chosen, the newest
+    choice on any of their devices; else its own records alone.
+    """
+    own = await queries.current_state(session, site.id, visitor_id)
+    people = await choices_of_people(session, [(site.id, visitor_id)], now)
+    records = {each.id: each for each in people.get((site.id, visitor_id), ())}
+    published = await directory.notice(site.version_id)
+    choices = []
+    for each in records.values():
+        answered = await directory.notice(each.notice_version_id)
+        is_stale = queries.CurrentState(each, each.choices).is_stale(answered, published, now)
+        choices.append(Choice(each.decided_at, each.choices, each.id, may_grant=not is_stale))
+    merged = merge(choices, denied_here=_denied_by_signal(own, published))
+    if merged is None:
+        return own
+    return queries.CurrentState(records[merged.consent_id], merged.choices)
+
+
+def _denied_by_signal(own: queries.CurrentState | None, notice: Notice | None) -> Collection[str]:
+    """What GPC denies in this browser: its last record was made by the signal."""
+    if own is None or notice is None or not own.record.is_gpc_applied:
+        return ()
+    return {each for each in notice.denied_by_gpc if own.choices.get(each) is False}

@@ -1,0 +1,377 @@
+"""One person, several devices: the newest explicit choice holds on each, and a denial wins ties."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app.consent import links
+from app.core.clock import rfc3339, utc_now
+from app.identity.models import PersonalValue
+from tests.consent.conftest import Shop, open_shop
+from tests.consent.people import Browser, believe
+from tests.identity.hosts import Host
+
+HOST = Host()
+ALL = dict.fromkeys(("functional", "analytics", "advertising"), True)
+NONE = dict.fromkeys(ALL, False)
+REJECTS: dict[str, Any] = {"choices": NONE, "method": "reject_all"}
+
+
+def ago(**units: float) -> str:
+    return str(rfc3339(utc_now() - dt.timedelta(**units)))
+
+
+@pytest.fixture
+async def shop(shop: Shop) -> Shop:
+    assert (await believe(shop, HOST)).status_code == 200
+    return shop
+
+
+@pytest.fixture
+def phone(shop: Shop) -> Browser:
+    return Browser(shop)
+
+
+@pytest.fixture
+def laptop(shop: Shop) -> Browser:
+    return Browser(shop)
+
+
+async def test_what_was_chosen_on_one_device_holds_on_the_other(
+    phone: Browser, laptop: Browser
+) -> None:
+    moment = ago(minutes=1)
+    consent_id = await phone.choose(decided_at=moment)
+
+    at_home = await phone.state(HOST.token())
+    elsewhere = await laptop.state(HOST.token())
+
+    assert at_home is not None
+    assert elsewhere is not None
+    assert elsewhere == at_home | {"source": "other_device"}
+    assert at_home["source"] == "this_device"
+    assert (elsewhere["choices"], elsewhere["stale"]) == (ALL, False)
+    assert (elsewhere["consent_id"], elsewhere["decided_at"]) == (consent_id, moment)
+    assert (await laptop.current()) == (await phone.current()) | {"visitor_id": laptop.visitor_id}
+    assert (await laptop.current())["consent_id"] == consent_id
+
+
+async def test_a_later_refusal_on_the_other_device_wins_there_and_here(
+    phone: Browser, laptop: Browser
+) -> None:
+    await phone.choose(decided_at=ago(minutes=2))
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    refusal = await laptop.choose(**REJECTS, decided_at=ago(minutes=1))
+
+    assert (await phone.current())["choices"] == NONE
+    assert (await phone.current())["consent_id"] == refusal
+
+    await phone.choose()
+    assert (await laptop.current())["choices"] == ALL
+
+
+async def test_of_choices_of_one_moment_each_denial_wins(phone: Browser, laptop: Browser) -> None:
+    moment = ago(minutes=1)
+    custom: dict[str, Any] = {"method": "custom", "decided_at": moment}
+    await phone.choose(**custom, choices=ALL | {"analytics": False})
+    await laptop.choose(**custom, choices=ALL | {"advertising": False})
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+
+    for each in (phone, laptop):
+        assert (await each.current())["choices"] == {
+            "advertising": False, "analytics": False, "functional": True,
+        }  # fmt: skip
+
+
+async def test_an_earlier_choice_of_ones_own_gives_way(phone: Browser, laptop: Browser) -> None:
+    """The record that lost stays, as proof of what it was."""
+    await laptop.choose(**REJECTS, decided_at=ago(minutes=5))
+    await phone.choose(decided_at=ago(minutes=1))
+    await phone.state(HOST.token())
+
+    state = await laptop.state(HOST.token())
+
+    assert state is not None
+    assert (state["choices"], state["source"]) == (ALL, "other_device")
+    assert await laptop.shop.count() == 2
+
+
+async def test_people_and_sites_are_kept_apart(phone: Browser, laptop: Browser) -> None:
+    await phone.choose()
+    await phone.state(HOST.token(sub="bob"))
+    assert await laptop.state(HOST.token(sub="carol")) is None
+
+    blog = await open_shop(phone.shop.service)
+    await believe(blog, HOST)
+    assert await Browser(blog).state(HOST.token(sub="bob")) is None
+
+
+async def test_who_shares_no_account_shares_nothing_by_address(
+    phone: Browser, laptop: Browser
+) -> None:
+    family: dict[str, Any] = {"email": "family@shop.example", "email_verified": True}
+    await phone.choose()
+    await phone.state(HOST.token(sub="bob", **family))
+
+    assert await laptop.state(HOST.token(sub="carol", **family)) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"method": "dismissed", "choices": NONE}, "a closed banner"),
+        ({"method": "gpc", "gpc": True, "region": "US-CA", "choices": NONE}, "a signal"),
+        ({"method": "migrated"}, "what another tool had stored"),
+    ],
+)
+async def test_only_an_explicit_choice_travels(
+    phone: Browser, laptop: Browser, record: dict[str, Any], reason: str
+) -> None:
+    await phone.choose(decided_at=ago(minutes=2))
+    await laptop.choose(**record, decided_at=ago(minutes=1))
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+
+    assert (await phone.current())["choices"] == ALL, reason
+    if record["method"] != "gpc":
+        assert (await laptop.current())["choices"] == ALL
+
+
+async def test_a_signal_that_comes_after_a_choice_stays_in_its_browser_too(
+    phone: Browser, laptop: Browser
+) -> None:
+    california: dict[str, Any] = {"region": "US-CA", "gpc": True}
+    await phone.choose(method="custom", decided_at=ago(minutes=2))
+    await phone.choose(**california, method="gpc", decided_at=ago(minutes=1))
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+
+    assert (await laptop.current())["choices"] == ALL
+    assert (await phone.current())["choices"] == ALL | {"advertising": False}
+
+
+async def test_who_has_chosen_nothing_anywhere_keeps_what_this_browser_has(
+    phone: Browser, laptop: Browser
+) -> None:
+    await phone.choose(method="dismissed", choices=NONE)
+
+    state = await phone.state(HOST.token())
+
+    assert state is not None
+    assert (state["choices"], state["source"]) == (NONE, "this_device")
+    assert await laptop.state(HOST.token()) is None
+    assert (await laptop.current())["choices"] is None
+
+
+async def test_a_signal_in_this_browser_still_denies_what_was_granted_elsewhere(
+    phone: Browser, laptop: Browser
+) -> None:
+    california: dict[str, Any] = {"region": "US-CA", "gpc": True}
+    await laptop.choose(**california, method="gpc", decided_at=ago(minutes=5))
+    await phone.choose(decided_at=ago(minutes=1))
+    await phone.state(HOST.token())
+
+    state = await laptop.state(HOST.token())
+    assert state is not None
+    assert state["choices"] == ALL | {"advertising": False}
+    assert (await phone.current())["choices"] == ALL
+
+    await laptop.choose(**california, method="custom")
+    assert (await laptop.current())["choices"] == ALL
+
+
+async def publish(shop: Shop, **config: Any) -> None:
+    site = f"/v1/sites/{shop.site_key}"
+    auth = shop.service.auth()
+    await shop.service.client.patch(site, json={"config": config}, headers=auth)
+    await shop.service.client.post(f"{site}/publish", headers=auth)
+
+
+async def test_a_grant_rests_on_what_was_asked_and_a_denial_does_not(
+    phone: Browser, laptop: Browser
+) -> None:
+    mixed = ALL | {"advertising": False}
+    await phone.choose(choices=mixed, method="custom")
+    await phone.state(HOST.token())
+    await publish(phone.shop, theme={"accent": "#aa0000"})
+    state = await laptop.state(HOST.token())
+    assert state is not None
+    assert (state["choices"], state["stale"]) == (mixed, False), "another look asks nothing new"
+
+    await publish(phone.shop, controller={"name": "Somebody else"})
+    for each in (phone, laptop):
+        state = await each.state(HOST.token())
+        assert state is not None
+        assert (state["choices"], state["stale"]) == ({"advertising": False}, True)
+        assert (await each.current())["choices"] == {"advertising": False}
+        assert (await each.current())["stale"] is True
+
+
+async def test_a_grant_ends_with_its_term(phone: Browser, laptop: Browser) -> None:
+    await phone.choose(
+        choices=ALL | {"analytics": False}, method="custom", decided_at=ago(days=181)
+    )
+    await phone.state(HOST.token())
+
+    state = await laptop.state(HOST.token())
+    assert state is not None
+    assert (state["choices"], state["stale"]) == ({"analytics": False}, True)
+
+
+async def test_a_stale_closed_banner_grants_nothing_either(phone: Browser) -> None:
+    await phone.choose(method="migrated", decided_at=ago(days=181))
+
+    state = await phone.state(HOST.token())
+
+    assert state is not None
+    assert (state["choices"], state["stale"]) == ({}, True)
+
+
+# --- links by key, and the end of links
+
+
+async def link(browser: Browser, *users: str) -> dict[str, Any]:
+    shop = browser.shop
+    body = {
+        "site_key": shop.site_key,
+        "visitor_id": browser.visitor_id,
+        "identifiers": [{"kind": "user_id", "value": each} for each in users],
+    }
+    answer = await shop.service.client.post(
+        "/v1/visitors/link", json=body, headers=shop.service.auth()
+    )
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_a_link_by_key_is_as_good_as_one_by_token(phone: Browser, laptop: Browser) -> None:
+    await phone.choose()
+    await link(phone, "u-1")
+
+    assert (await link(laptop, "u-1"))["state"]["source"] == "other_device"
+    assert (await Browser(phone.shop).state(HOST.token(sub="u-1"))) is not None
+
+
+async def test_a_device_of_several_accounts_leads_from_none_to_another(
+    phone: Browser, laptop: Browser
+) -> None:
+    shared = Browser(phone.shop)
+    await link(shared, "bob", "carol")
+    await link(phone, "bob")
+    await link(laptop, "carol")
+    await shared.choose()
+    await phone.choose(**REJECTS)
+
+    assert (await shared.current())["choices"] == ALL
+    assert (await phone.current())["choices"] == NONE
+    assert (await laptop.current())["choices"] is None
+
+
+async def test_when_the_links_are_gone_each_browser_stands_for_itself(
+    phone: Browser, laptop: Browser
+) -> None:
+    service = phone.shop.service
+    await phone.choose()
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    assert (await laptop.current())["choices"] == ALL
+
+    holders = [each for (each,) in await service.rows("select id from visitor_link")]
+    await service.key_store.forget(holders)
+    async with service.database.writing() as session:
+        await links.forget(session, holders)
+
+    assert (await laptop.current())["choices"] is None
+    assert (await phone.current())["choices"] == ALL
+
+
+async def test_a_link_that_has_expired_counts_no_more(phone: Browser, laptop: Browser) -> None:
+    service = phone.shop.service
+    await phone.choose()
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    async with service.database.reading() as session:
+        ends = await links.expired(session, utc_now() + dt.timedelta(days=181))
+    assert len(ends) == 2
+    moved = utc_now() - dt.timedelta(seconds=1)
+    async with service.database.writing() as session:
+        await session.execute(sa.update(PersonalValue).values(expires_at=moved))
+
+    assert (await laptop.current())["choices"] is None
+
+
+# --- what a refusal on another device takes back
+
+
+async def test_a_refusal_takes_back_what_was_granted_on_another_device(
+    phone: Browser, laptop: Browser
+) -> None:
+    await phone.choose(
+        choices=ALL | {"functional": False}, method="custom", decided_at=ago(minutes=1)
+    )
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    await laptop.choose(choices=ALL | {"advertising": False}, method="custom")
+    await laptop.choose(**REJECTS)
+
+    assert await phone.shop.outbox() == [
+        (laptop.visitor_id, ["advertising"]),
+        (laptop.visitor_id, ["analytics", "functional"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"choices": NONE, "method": "reject_all", "decided_at": ago(minutes=5)},
+        {"choices": NONE, "method": "dismissed"},
+        {"choices": NONE, "method": "gpc", "gpc": True, "region": "US-CA"},
+    ],
+)
+async def test_an_older_choice_or_none_takes_nothing_back(
+    phone: Browser, laptop: Browser, record: dict[str, Any]
+) -> None:
+    await phone.choose(decided_at=ago(minutes=1))
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    await laptop.choose(**record)
+
+    assert await phone.shop.outbox() == []
+
+
+async def test_in_one_batch_each_persons_refusal_takes_back_their_own_grants(
+    shop: Shop, phone: Browser, laptop: Browser
+) -> None:
+    tablet, watch = Browser(shop), Browser(shop)
+    await phone.choose(
+        choices=NONE | {"analytics": True}, method="custom", decided_at=ago(minutes=1)
+    )
+    await tablet.choose(
+        choices=NONE | {"functional": True}, method="custom", decided_at=ago(minutes=1)
+    )
+    for each, user in ((phone, "bob"), (laptop, "bob"), (tablet, "carol"), (watch, "carol")):
+        await each.state(HOST.token(sub=user))
+    await asyncio.gather(*(each.choose(**REJECTS) for each in (laptop, watch)))
+
+    assert sorted(await shop.outbox()) == sorted(
+        [(laptop.visitor_id, ["analytics"]), (watch.visitor_id, ["functional"])]
+    )
+
+
+async def test_a_refusal_of_one_person_takes_nothing_back_for_another(
+    phone: Browser, laptop: Browser
+) -> None:
+    await phone.choose(decided_at=ago(minutes=1))
+    await phone.state(HOST.token(sub="bob"))
+    await laptop.state(HOST.token(sub="carol"))
+    await laptop.choose(**REJECTS)
+
+    assert await phone.shop.outbox() == []
