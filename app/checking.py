@@ -20,6 +20,7 @@ from app.crypto.models import DataKey, SigningKey
 from app.destinations.models import Destination
 from app.identity.normalise import normalise
 from app.receipts.verify import NotValid, Unreadable, verify
+from app.sites import geoip, resolver
 from app.tables import KEYS, MAIN
 from connectors.contract import AddressRefused
 
@@ -190,11 +191,31 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
             )
         except sa.exc.SQLAlchemyError as error:
             findings.append(_finding(name, False, f"not reachable ({type(error).__name__})"))
+    if settings.geoip_file:
+        findings.append(_geoip(settings.geoip_file))
+    if settings.region_resolver:
+        findings.append(_region_resolver(settings.region_resolver))
     if settings.alert_webhook_url:
         findings.append(_alert_webhook(settings))
     if ring is not None and all(each["ok"] for each in findings):
         findings.append(_master_keys(settings, ring))
     return findings
+
+
+def _geoip(path: Path) -> dict[str, Any]:
+    database = geoip.GeoIp(path)
+    database.refresh()
+    problem = database.problem and f"{database.problem}: the region of visitors is unknown"
+    return _finding("GeoIP file", not problem, problem or "a database in MaxMind's format")
+
+
+def _region_resolver(name: str) -> dict[str, Any]:
+    try:
+        resolver.imported(name)
+    except Exception as error:
+        kind = type(error).__name__
+        return _finding("region resolver", False, f"{name} cannot be imported ({kind})")
+    return _finding("region resolver", True, f"{name} can be called")
 
 
 def _alert_webhook(settings: Settings) -> dict[str, Any]:

@@ -27,10 +27,8 @@ from app.core.http import (
     Reading,
     StrictRoute,
     client_address,
-    is_from_trusted_proxy,
     strict_json,
 )
-from app.core.settings import Settings
 from app.crypto.keyring import KeyRing
 from app.security import api_keys
 from app.security.access import Caller, caller_of, needs
@@ -39,7 +37,7 @@ from app.sites import cors
 from app.sites import service as sites
 from app.sites.directory import PublishedSite, directory_of, notice_of
 from app.sites.errors import UnknownSite
-from app.sites.regimes import clean_region
+from app.sites.region import region_of
 from app.sites.visitor import has_gpc
 
 router = APIRouter(route_class=StrictRoute)
@@ -172,7 +170,7 @@ async def _store(request: Request, site: PublishedSite, raw: Any) -> Row:
         body,
         digest=fingerprint(_fingerprint_key(state.ring), body),
         has_gpc=has_gpc(request),
-        region=_region(request),
+        region=None if body.region else region_of(request),
         now=utc_now(),
     )
     writer: ConsentWriter = state.consents
@@ -195,14 +193,6 @@ def _places(error: ValidationError) -> list[dict[str, str]]:
 @lru_cache(maxsize=4)
 def _fingerprint_key(ring: KeyRing) -> bytes:
     return ring.derive("consent-event")[-1]
-
-
-def _region(request: Request) -> str | None:
-    """What a trusted proxy says; only asked when the body names no region."""
-    settings: Settings = request.app.state.settings
-    if not settings.region_header or not is_from_trusted_proxy(request):
-        return None
-    return clean_region(request.headers.get(settings.region_header))
 
 
 def _answer(stored: Row) -> dict[str, Any]:

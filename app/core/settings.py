@@ -84,8 +84,25 @@ class Settings(BaseSettings):
     )
     region_header: str = Field(
         "",
+        pattern=r"^([A-Za-z0-9-]+(\s*,\s*[A-Za-z0-9-]+)?)?$",
         description=(
-            "Request header in which a trusted proxy names the visitor's region (ISO 3166)."
+            "Request header in which a trusted proxy names the visitor's region (ISO 3166), or two "
+            "separated by a comma: that of the country, that of its subdivision."
+        ),
+    )
+    region_resolver: str = Field(
+        "",
+        pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$",
+        description=(
+            "`module:function` of your own that names the region where no header does: called with "
+            "the request's headers and the client's address, it returns an ISO 3166 code or None."
+        ),
+    )
+    geoip_file: Path | None = Field(
+        None,
+        description=(
+            "GeoIP database of your own (MaxMind's format, .mmdb), asked by the client's address "
+            "where neither header nor resolver names a region."
         ),
     )
     trusted_proxies: Annotated[Networks, NoDecode] = Field(
@@ -271,6 +288,11 @@ class Settings(BaseSettings):
     @classmethod
     def _upper(cls, value: str) -> str:
         return value.upper()
+
+    @cached_property
+    def region_headers(self) -> tuple[str, ...]:
+        """None, one (whole code), or two (country, subdivision)."""
+        return tuple(self.region_header.replace(",", " ").split())
 
     @cached_property
     def is_embedded(self) -> bool:

@@ -196,6 +196,20 @@ def clean_region(text: str | None) -> str | None:
     return region if _REGION.fullmatch(region) else None
 
 
+_NOWHERE = frozenset({"AP", "EU", "XX", "ZZ"})
+"""What edges and databases say where they know no country (Cloudflare: ``XX``) or only a
+continent."""
+
+
+def region_named(country: str, subdivision: str = "") -> str | None:
+    """``us`` and ``ca`` -> ``US-CA``; the country alone where the subdivision says nothing. None:
+    unknown."""
+    region = clean_region(country)
+    if region is None or region in _NOWHERE:
+        return None
+    return clean_region(f"{region}-{subdivision.strip()}") or region
+
+
 def regime_for(region: str | None, allowed: Iterable[str] = ()) -> Regime:
     """The law of a region among those a site allows (none named: all).
 

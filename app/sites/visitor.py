@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from app.core.http import is_from_trusted_proxy
 from app.core.settings import Settings
 from app.sites.directory import Notice
 from app.sites.languages import accepted, best
 from app.sites.regimes import clean_region
+from app.sites.region import region_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,9 @@ def visitor_of(request: Request, notice: Notice, lang: str | None, region: str |
     """An explicit ``?region=`` or ``?lang=`` counts before headers; nonsense is passed over."""
     settings: Settings = request.app.state.settings
     vary = ["Sec-GPC"]
-    if (found := clean_region(region)) is None and settings.region_header:
-        vary.append(settings.region_header)
-        if is_from_trusted_proxy(request):
-            found = clean_region(request.headers.get(settings.region_header))
+    if (found := clean_region(region)) is None:
+        vary += settings.region_headers
+        found = region_of(request)
     languages = [lang[:35]] if lang else []
     if best(list(notice.content["languages"]), languages) is None:
         vary.append("Accept-Language")

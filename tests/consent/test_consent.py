@@ -18,6 +18,7 @@ from app.consent.models import ConsentRecord
 from app.consent.routes import router
 from app.consent.writer import ConsentWriter
 from app.core.clock import rfc3339, utc_now
+from app.core.settings import Settings
 from app.identity import vault
 from app.identity.models import PersonalValue
 from tests.consent.conftest import Shop, open_shop
@@ -346,6 +347,20 @@ async def test_con_027_a_beacon_is_not_taken(shop: Shop, kind: str) -> None:
     )
 
     assert answer.status_code == 415
+
+
+async def test_where_the_body_names_no_region_the_request_tells_it(shop: Shop) -> None:
+    state = shop.service.app.state
+    state.settings = Settings(
+        region_header="CF-IPCountry, CF-Region-Code", trusted_proxies="203.0.113.0/24"
+    )
+    edge = {"CF-IPCountry": "us", "CF-Region-Code": "ca"}
+    silent = shop.body()
+    del silent["region"]
+    told = await shop.post(silent, **edge)
+    named = await shop.post(shop.body(region="BR"), **edge)
+
+    assert [told.json()["regime"], named.json()["regime"]] == ["ccpa", "lgpd"]
 
 
 @pytest.mark.parametrize(
