@@ -539,6 +539,9 @@ def laws_page() -> str:
         """
         Each regime is a file in `app/sites/laws`, which names its sources. The clocks below are
         those of an erasure. This is a configuration of the service, not legal advice.
+
+        Consent `notice`: people are told and nothing is asked before it runs. A site follows such
+        a law only when its `regimes` name it.
         """,
         _table(
             (

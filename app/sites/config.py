@@ -192,7 +192,7 @@ class SiteConfig(Schema):
     modules: tuple[Module, ...] = Field(default=(), max_length=10)
     consent_mode: ConsentMode = Field(default_factory=ConsentMode)
     regimes: tuple[str, ...] = Field(
-        default_factory=lambda: tuple(regimes.load()), min_length=1, max_length=50
+        default_factory=regimes.offering_a_choice, min_length=1, max_length=50
     )
     languages: tuple[LanguageTag, ...] = Field(
         default_factory=lambda: tuple(shipped()), min_length=1, max_length=60

@@ -190,6 +190,12 @@ def get(regime_id: str) -> Regime:
     raise Invalid(f"Regimes are: {', '.join(load())}.")
 
 
+def offering_a_choice() -> tuple[str, ...]:
+    """The laws a new site starts with. One that only wants people told is for its operator to add:
+    no upgrade may take the question away from a visitor."""
+    return tuple(each.id for each in load().values() if each.mode != "notice")
+
+
 def clean_region(text: str | None) -> str | None:
     """``de`` -> ``DE``, ``us-ca`` -> ``US-CA``; None for anything that is not an ISO 3166 code."""
     region = (text or "").strip().upper()

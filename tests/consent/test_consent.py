@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import re
 import uuid
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from app.core.settings import Settings
 from app.identity import vault
 from app.identity.models import PersonalValue
 from tests.consent.conftest import Shop, open_shop
-from tests.sites.stage import SHOP, stage
+from tests.sites.stage import SHOP, Stage, stage
 
 ALL = {"functional": True, "analytics": True, "advertising": True}
 NONE = dict.fromkeys(ALL, False)
@@ -352,7 +353,8 @@ async def test_con_027_a_beacon_is_not_taken(shop: Shop, kind: str) -> None:
 async def test_where_the_body_names_no_region_the_request_tells_it(shop: Shop) -> None:
     state = shop.service.app.state
     state.settings = Settings(
-        region_header="CF-IPCountry, CF-Region-Code", trusted_proxies="203.0.113.0/24"
+        region_header="CF-IPCountry, CF-Region-Code",
+        trusted_proxies=(ip_network("203.0.113.0/24"),),
     )
     edge = {"CF-IPCountry": "us", "CF-Region-Code": "ca"}
     silent = shop.body()
@@ -511,6 +513,39 @@ async def test_under_an_opt_out_law_a_first_refusal_takes_back_what_ran_by_defau
     await shop.choose(visitor_id=visitor, region=region, method=method, choices=NONE, gpc=gpc)
 
     assert await shop.outbox() == ([(visitor, purposes)] if purposes else [])
+
+
+async def test_where_the_law_only_wants_people_told_closing_keeps_what_runs(
+    service: Stage,
+) -> None:
+    shop = await open_shop(service, regimes=["gdpr", "au_privacy"])
+    path = f"/v1/sites/{shop.site_key}/banner?lang=en"
+    told = (await service.client.get(f"{path}&region=AU", headers={"Sec-GPC": "1"})).json()
+    asked = (await service.client.get(path)).json()
+    visitor = str(uuid.uuid4())
+    closed = await shop.choose(visitor_id=visitor, region="AU", method="dismissed")
+    await shop.choose(visitor_id=visitor, region="AU", method="withdrawal", choices=NONE)
+
+    assert (told["regime"], told["mode"], told["shown"]) == ("au_privacy", "notice", True)
+    assert all(each["default"] for each in told["purposes"])
+    assert told["texts"]["body"] != asked["texts"]["body"]
+    assert "body_for_notice" not in told["texts"]
+    assert told["texts"]["understood"]
+    assert (asked["regime"], asked["mode"]) == ("gdpr", "opt_in")
+    assert (closed["regime"], closed["choices"]) == ("au_privacy", ALL)
+    assert (await shop.current(visitor))["choices"] == NONE
+    assert await shop.outbox() == [(visitor, ["advertising", "analytics", "functional"])]
+
+
+async def test_a_law_that_only_wants_people_told_holds_only_where_a_site_names_it(
+    shop: Shop,
+) -> None:
+    path = f"/v1/sites/{shop.site_key}/banner?region=AU"
+    banner = (await shop.service.client.get(path)).json()
+    silent = await shop.post(shop.body(region="AU", method="dismissed"))
+
+    assert (banner["regime"], banner["mode"]) == ("gdpr", "opt_in")
+    assert silent.status_code == 422
 
 
 # --- by key

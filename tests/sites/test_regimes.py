@@ -32,7 +32,7 @@ def at(text: str) -> dt.datetime:
 
 
 def test_the_strictest_law_comes_first() -> None:
-    assert REGIMES == ("gdpr", "uk_gdpr", "lgpd", "ccpa")
+    assert REGIMES == ("gdpr", "uk_gdpr", "lgpd", "ccpa", "au_privacy")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,8 @@ def test_no_law_file_lets_an_erasure_pass_unverified(tmp_path: Path) -> None:
         (None, (), "gdpr"),
         ("", ("ccpa", "lgpd"), "lgpd"),
         ("JP", ("ccpa",), "ccpa"),
+        ("AU-NSW", (), "au_privacy"),
+        ("AU", ("gdpr", "ccpa"), "gdpr"),
         ("DE", ("ccpa", "lgpd"), "lgpd"),
         ("<script>", (), "gdpr"),
         ("US-CA", ("gone",), "ccpa"),
