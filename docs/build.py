@@ -532,6 +532,7 @@ def laws_page() -> str:
                 "yes" if clocks.rolls else "no",
                 regime.mode.replace("_", "-"),
                 ", ".join(map(_code, sorted(regime.unverified_kinds))) or "none",
+                ", ".join(map(_code, sorted(regime.timezones))),
             )
         )
     return _page(
@@ -542,6 +543,9 @@ def laws_page() -> str:
 
         Consent `notice`: people are told and nothing is asked before it runs. A site follows such
         a law only when its `regimes` name it.
+
+        Time zones tighten: where the region's law does not ask first, a browser set to one of a
+        law that does is asked under it.
         """,
         _table(
             (
@@ -553,6 +557,7 @@ def laws_page() -> str:
                 "last day rolls over days off",
                 "consent",
                 "takes effect unverified",
+                "time zones",
             ),
             rows,
         ),

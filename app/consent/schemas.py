@@ -87,6 +87,8 @@ class ConsentIn(Schema):
     method: Method
     language: Annotated[str, Field(min_length=2, max_length=35)]
     region: Annotated[str, Field(max_length=10), AfterValidator(_region)] | None = None
+    regime: Annotated[str, Field(max_length=32)] | None = None
+    """The law that the browser's time zone called for, where it is stricter than the region's."""
     gpc: StrictBool
     decided_at: Moment
     page: Annotated[str, Field(max_length=2048), AfterValidator(reduce_page)] | None = None

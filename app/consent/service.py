@@ -25,7 +25,8 @@ _ACTS = frozenset({Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.A
 
 def fingerprint(key: bytes, body: ConsentIn) -> bytes:
     """Keyed digest of a posted choice: a repeat has the same one."""
-    canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    said = body.model_dump(mode="json", exclude=None if body.regime else {"regime"})
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
     return hmac.digest(key, canonical.encode(), "sha256")
 
 
@@ -42,7 +43,9 @@ def draft(
     if body.language not in notice.content["languages"]:
         raise ChoicesDoNotFit("`language` is not one the notice was published in.")
     region = body.region or region
-    regime = regime_of(notice, region)
+    if body.regime and body.regime not in notice.content["regimes"]:
+        raise ChoicesDoNotFit("`regime` is not one the notice was published for.")
+    regime = regime_of(notice, region, body.regime)
     gpc = has_gpc or body.gpc
     asked = _asked(notice, regime, body)
     choices, is_gpc_applied = apply_gpc(notice, regime, body.method, asked, gpc=gpc)

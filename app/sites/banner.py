@@ -3,8 +3,9 @@ Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from app.sites import regimes
@@ -13,15 +14,30 @@ from app.sites.languages import best
 from app.sites.regimes import Regime
 
 
-def regime_of(notice: Notice, region: str | None) -> Regime:
+def regime_of(notice: Notice, region: str | None, tightened: str | None = None) -> Regime:
     """The law for a region among those the notice was published for, as it was then: what a notice
     promised does not change with a newer law file.
+
+    ``tightened``: the law that the visitor was treated under because of the browser's time zone;
+    believed where it asks first and the region's does not.
     """
-    regime = regimes.regime_for(region, notice.content["regimes"])
+    regime = _as_published(notice, regimes.regime_for(region, notice.content["regimes"]))
+    if tightened and regime.mode != "opt_in":
+        return next((law for law in _asking_first(notice) if law.id == tightened), regime)
+    return regime
+
+
+def _as_published(notice: Notice, regime: Regime) -> Regime:
     said = notice.content["regimes"].get(regime.id)
     if said is None:  # none of its laws is known any more: today's law of the region
         return regime
     return replace(regime, mode=said["mode"], honours_gpc=said["honours_gpc"])
+
+
+def _asking_first(notice: Notice) -> list[Regime]:
+    """The notice's laws under which nothing runs before a choice, strictest first."""
+    listed = [law for law in regimes.load().values() if law.id in notice.content["regimes"]]
+    return [law for law in map(partial(_as_published, notice), listed) if law.mode == "opt_in"]
 
 
 def show(
@@ -73,6 +89,28 @@ def show(
         "controller": content["controller"],
         "policy_url": content["policy_url"],
         "honours_gpc": regime.honours_gpc,
+    }
+
+
+def strict(notice: Notice, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What the widget puts over ``shown`` (of ``show``) where the browser's time zone belongs to a
+    law that asks first, though the region's does not; empty where there is none.
+
+    ``zones`` are pairs of a time zone's beginning and a law, the longest first: the first that
+    fits counts.
+    """
+    laws = [] if shown["mode"] == "opt_in" else _asking_first(notice)
+    zones = sorted(
+        ((zone, law.id) for law in laws for zone in law.timezones),
+        key=lambda each: (-len(each[0]), each),
+    )
+    if not zones:
+        return {}
+    texts = texts_under(notice.content["languages"][shown["language"]]["texts"], "opt_in")
+    return {
+        "zones": zones,
+        "honours_gpc": [law.id for law in laws if law.honours_gpc],
+        "texts": {key: text for key, text in texts.items() if shown["texts"].get(key) != text},
     }
 
 

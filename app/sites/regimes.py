@@ -100,6 +100,7 @@ class _LawFile(_Strict):
     source: str
     read_on: dt.date
     regions: frozenset[Annotated[str, Field(pattern=f"^{_REGION.pattern}$")]]
+    timezones: frozenset[Annotated[str, Field(pattern=r"^[A-Z]\w+/([\w/+-]*\w)?$")]] = frozenset()
     strictness: int
     holidays: frozenset[dt.date] = frozenset()
     consent: _Consent
@@ -115,13 +116,17 @@ class _LawFile(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """One law. ``strictness`` ranks them; ``mode`` says what may run before a choice."""
+    """One law. ``strictness`` ranks them; ``mode`` says what may run before a choice.
+
+    ``timezones``: IANA names, or beginnings of names that end in a slash.
+    """
 
     id: str
     name: str
     source: str
     read_on: dt.date
     regions: frozenset[str]
+    timezones: frozenset[str]
     strictness: int
     holidays: frozenset[dt.date]
     mode: Mode
@@ -174,6 +179,7 @@ def _read(path: Path) -> Regime:
         law.source,
         law.read_on,
         law.regions,
+        law.timezones,
         law.strictness,
         law.holidays,
         law.consent.mode,

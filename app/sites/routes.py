@@ -16,7 +16,7 @@ from app.core.settings import Settings
 from app.security.access import Caller, needs
 from app.security.idempotency import once
 from app.sites import cors, script, service
-from app.sites.banner import show
+from app.sites.banner import show, strict
 from app.sites.changes import changes
 from app.sites.directory import directory_of
 from app.sites.host_identity import check_reachable, set_host_identity
@@ -44,8 +44,9 @@ async def widget_script(
     settings: Settings = request.app.state.settings
     visitor = visitor_of(request, notice, lang, region)
     widget = script.widget_of(request.app.state)
+    shown = show(notice, visitor.languages, visitor.region, gpc=visitor.gpc)
     config = script.config_of(
-        show(notice, visitor.languages, visitor.region, gpc=visitor.gpc),
+        shown | {"strict": strict(notice, shown)},
         base_url=settings.public_url, region=visitor.region, gpc=visitor.gpc, widget=widget,
         first_party=site.first_party,
     )  # fmt: skip

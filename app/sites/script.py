@@ -60,7 +60,7 @@ def config_of(
 _READ = frozenset({
     "site_key", "notice_version", "material", "news", "regime", "mode", "shown", "honours_gpc",
     "language", "direction", "expiry_days", "purposes", "mapping", "trackers", "tags", "texts",
-    "policy_url",
+    "policy_url", "strict",
 })  # fmt: skip
 """The members of a banner that the widget reads, and only where they say something: every visitor
 pays for them."""

@@ -12,6 +12,7 @@ export interface ConsentBody {
   readonly method: Method;
   readonly language: string;
   readonly region?: string;
+  readonly regime?: string;
   readonly gpc: boolean;
   readonly decided_at: string;
   readonly page?: string;
@@ -56,6 +57,7 @@ export function bodyOf(config: Config, decision: Decision, gpc: boolean): Consen
     method: decision.method,
     language: config.language,
     ...(config.region === null ? {} : { region: config.region }),
+    ...(config.tightened && { regime: config.regime }),
     gpc,
     decided_at: new Date(decision.decidedAt).toISOString(),
     // Query and fragment may carry what the visitor typed.

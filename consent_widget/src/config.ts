@@ -49,6 +49,16 @@ export interface Theme {
   readonly sheet: string;
 }
 
+/** Laws that ask first, for visitors of a region whose law does not: see `underZone`. */
+export interface Strict {
+  /** The beginning of a time zone's name and its law; the first that fits counts. */
+  readonly zones: readonly (readonly [zone: string, regime: string])[];
+  /** Those of the laws that have the signal respected. */
+  readonly honours_gpc: readonly string[];
+  /** The sentences that are others under them. */
+  readonly texts: Partial<Texts>;
+}
+
 export interface Config {
   readonly site_key: string;
   readonly notice_version: string | number;
@@ -84,4 +94,7 @@ export interface Config {
   readonly gpc: boolean;
   readonly privacy_url: string;
   readonly region: string | null;
+  readonly strict?: Strict;
+  /** `regime` is the time zone's law, not the region's. */
+  readonly tightened?: boolean;
 }

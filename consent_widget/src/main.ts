@@ -9,6 +9,7 @@ import { type Action, all, begin, type Choices, granted, reduce, sameChoices } f
 import { keyOf, load, save } from "./storage";
 import { type Swept, sweep } from "./sweep";
 import { createView } from "./view";
+import { underZone } from "./zone";
 
 export interface Change {
   readonly choices: Choices;
@@ -105,13 +106,14 @@ const whenIdle = (run: () => void): void =>
   void (window.requestIdleCallback ?? setTimeout)(run as () => void);
 
 export function start(
-  config: Config,
+  served: Config,
   modules: readonly Module[] = [],
-  importDialog: () => Promise<Dialog> = () => import(config.dialog),
+  importDialog: () => Promise<Dialog> = () => import(served.dialog),
 ): Quittance {
   const earlier = running();
   if (earlier) return earlier;
 
+  const config = underZone(served);
   const now = Date.now();
   const stored = load(config.site_key);
   const gpc = hasGpc(config, navigator);

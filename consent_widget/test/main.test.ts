@@ -134,6 +134,20 @@ describe("a first visit", () => {
     expect(banner()).toBeNull();
   });
 
+  it("asks first where the browser's time zone calls for it, and records under which law", () => {
+    const zones = [[Intl.DateTimeFormat().resolvedOptions().timeZone, "gdpr"]] as const;
+    visit(usSite({ strict: { zones, honours_gpc: ["gdpr"], texts: { body: "We ask you." } } }));
+    expect([quittance.mode, quittance.regime]).toEqual(["opt_in", "gdpr"]);
+    expect(quittance.has("analytics")).toBe(false);
+    expect(inside("[data-action=reject]")?.textContent).toBe("Reject all");
+    quittance.reject();
+    expect(posted()).toEqual([expect.objectContaining({ region: "US-CA", regime: "gdpr" })]);
+    localStorage.clear();
+    visit(usSite());
+    quittance.reject();
+    expect(posted().at(-1)).not.toHaveProperty("regime");
+  });
+
   it("shows nothing where the regime needs no banner", () => {
     visit(site({ shown: false }));
     expect(banner()).toBeNull();

@@ -151,7 +151,7 @@ class Stage:
         return self.shop.origin + path
 
     def context(self, **options: Any) -> BrowserContext:
-        context = self.browser.new_context(locale="en-GB", **options)
+        context = self.browser.new_context(**{"locale": "en-GB", "timezone_id": "UTC", **options})
         self.contexts.append(context)
         context.on("request", self._look_at)
         context.on("weberror", lambda error: self.faults.append(str(error.error)))
@@ -562,6 +562,17 @@ def test_an_opt_out_law_asks_in_its_own_words(stage: Stage) -> None:
     record = stage.record(page)
     assert record["method"] == "reject_all"
     assert record["regime"] == "ccpa"
+
+
+def test_a_browser_set_to_berlin_is_asked_first_wherever_it_is(stage: Stage) -> None:
+    page = stage.open(stage.page(region="US-CA"), timezone_id="Europe/Berlin")
+
+    press(page, "reject")
+
+    record = stage.record(page)
+    assert page.evaluate("quittance.mode") == "opt_in"
+    assert ran(page) == stage.shop.held == []
+    assert (record["region"], record["regime"]) == ("US-CA", "gdpr")
 
 
 # --- when something fails

@@ -548,6 +548,21 @@ async def test_a_law_that_only_wants_people_told_holds_only_where_a_site_names_i
     assert silent.status_code == 422
 
 
+async def test_a_choice_made_under_the_time_zones_law_is_recorded_under_it(shop: Shop) -> None:
+    asked = await shop.choose(region="US-CA", regime="gdpr")
+    loosened = await shop.choose(region="DE", regime="ccpa")
+    silent = await shop.post(shop.body(region="US-CA", regime="gdpr", method="dismissed"))
+    made_up = await shop.post(shop.body(region="US-CA", regime="hipaa"))
+    (row,) = await shop.service.rows(
+        "select region, regime from consent_record where id = :id", id=asked["consent_id"]
+    )
+
+    assert (asked["regime"], loosened["regime"]) == ("gdpr", "gdpr")
+    assert tuple(row) == ("US-CA", "gdpr")
+    assert silent.status_code == 422, "under the GDPR, closing the banner grants nothing"
+    assert made_up.status_code == 422
+
+
 # --- by key
 
 

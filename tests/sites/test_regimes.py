@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from app.core.errors import Invalid
 from app.sites import regimes
-from app.sites.banner import regime_of, show
+from app.sites.banner import regime_of, show, strict
 from app.sites.directory import Notice, notice_of
 from app.sites.models import NoticeVersion
 
@@ -238,3 +238,64 @@ def test_a_notice_whose_laws_are_all_gone_asks_as_the_regions_law_does() -> None
     answer = show(gone, ["en"], "DE")
     assert (answer["mode"], answer["shown"]) == ("opt_in", True)
     assert [each["default"] for each in answer["purposes"]] == [False]
+
+
+def test_every_time_zone_of_a_law_exists() -> None:
+    known = available_timezones()
+    for law in regimes.load().values():
+        for zone in law.timezones:
+            assert any(
+                name.startswith(zone) if zone.endswith("/") else name == zone for name in known
+            ), zone
+
+
+def _published(*laws: str) -> Notice:
+    return notice(
+        **{
+            each: {"mode": law.mode, "honours_gpc": law.honours_gpc, "shown": True}
+            for each in laws
+            for law in [regimes.get(each)]
+        }
+    )
+
+
+def test_the_longest_name_of_a_time_zone_decides_among_the_laws_that_ask_first() -> None:
+    everywhere = _published("gdpr", "uk_gdpr", "lgpd", "ccpa", "au_privacy")
+    for region in ("US-CA", "AU"):
+        found = strict(everywhere, show(everywhere, ["en"], region))
+        zones = dict(found["zones"])
+        assert list(zones)[-1] == "Europe/"
+        assert (zones["Europe/"], zones["Europe/London"], zones["America/Sao_Paulo"]) == (
+            "gdpr", "uk_gdpr", "lgpd",
+        )  # fmt: skip
+        assert found["honours_gpc"] == ["gdpr", "uk_gdpr"]
+
+    here = _published("gdpr", "ccpa")
+    assert "Europe/London" not in dict(strict(here, show(here, ["en"], "US-CA"))["zones"])
+
+
+def test_nothing_is_tightened_where_the_law_asks_first_or_none_does() -> None:
+    everywhere = _published("gdpr", "lgpd", "ccpa")
+    assert strict(everywhere, show(everywhere, ["en"], "BR")) == {}
+    assert strict(everywhere, show(everywhere, ["en"])) == {}
+    california = _published("ccpa")
+    assert strict(california, show(california, ["en"], "US-CA")) == {}
+
+
+@pytest.mark.parametrize(
+    ("region", "named", "regime"),
+    [
+        ("US-CA", "gdpr", "gdpr"),
+        ("US-CA", "lgpd", "lgpd"),
+        ("AU", "gdpr", "gdpr"),
+        ("AU", "ccpa", "au_privacy"),
+        ("US-CA", "au_privacy", "ccpa"),
+        ("US-CA", "hipaa", "ccpa"),
+        ("BR", "gdpr", "lgpd"),
+        ("DE", "ccpa", "gdpr"),
+        (None, "ccpa", "gdpr"),
+    ],
+)
+def test_a_time_zone_only_ever_tightens(region: str | None, named: str, regime: str) -> None:
+    then = _published("gdpr", "lgpd", "ccpa", "au_privacy")
+    assert regime_of(then, region, named).id == regime

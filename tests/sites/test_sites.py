@@ -597,6 +597,19 @@ async def test_ban_001_texts_stay_text(service: Stage, tmp_path: Path) -> None:
         assert ran.stdout.decode() == hostile
 
 
+async def test_a_script_for_a_law_that_does_not_ask_carries_the_stricter_ones(
+    service: Stage,
+) -> None:
+    path = f"/b/{await service.add_site()}.js"
+    california = inlined((await service.client.get(f"{path}?region=US-CA&lang=en")).text)
+    berlin = inlined((await service.client.get(f"{path}?region=DE&lang=en")).text)
+
+    assert ["Europe/", "gdpr"] in california["strict"]["zones"]
+    assert california["strict"]["texts"]["body"] == berlin["texts"]["body"]
+    assert california["texts"] | california["strict"]["texts"] == berlin["texts"]
+    assert "strict" not in berlin
+
+
 async def test_only_a_trusted_proxy_names_the_region(
     sqlite_url: str, sqlite_keystore_url: str, tmp_path: Path
 ) -> None:
