@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -25,7 +23,7 @@ from app.consent.devices import choices_of_people
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
 from app.consent.state import BY_CHOICE, Decision, combine, withdrawn
-from app.core.db import Database, hint_after_commit, insert_or_ignore, is_postgresql
+from app.core.db import OUTAGES, Database, hint_after_commit, insert_or_ignore, is_postgresql
 from app.core.ids import new_id
 from app.core.logging import get_logger
 
@@ -37,7 +35,6 @@ Visitor = tuple[str, str]
 
 _RECORD: sa.Table = ConsentRecord.__table__  # type: ignore[attr-defined]
 _OUTBOX: sa.Table = ConsentOutbox.__table__  # type: ignore[attr-defined]
-_OUTAGES = (OperationalError, InterfaceError, PoolTimeout, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,7 @@ class ConsentWriter:
                 if is_out:  # the database is away: do not wait for it once per row
                     raise WriterBusy
                 _answer([each], await self._commit([each.draft]))
-            except _OUTAGES as error:
+            except OUTAGES as error:
                 is_out = True
                 log.error("consent_write_failed", error=type(error).__name__)
                 _fail(each, WriterBusy())

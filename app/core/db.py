@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from pydantic_core import from_json, to_json
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import SQLModel
@@ -30,6 +32,10 @@ SQLITE_PRAGMAS = (
     "secure_delete=ON",
     "temp_store=MEMORY",
 )
+
+
+OUTAGES = (OperationalError, InterfaceError, PoolTimeout, OSError)
+"""What a session raises while its database is away."""
 
 
 class Moment(TypeDecorator[dt.datetime]):

@@ -1,13 +1,14 @@
 """The directory: published sites and notices kept in memory for the public paths.
 
 A notice version never changes, so it is kept as long as there is room. A site may change: what is
-known of it is
-dropped when this process commits a change, and after a second in any case, for changes made by
-other processes.
+known of it is dropped when this process commits a change, and looked up again after a second in any
+case, for changes made by other processes. While the database is away, what was known last is
+served: a banner that is a little old is better than none.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
 from collections import OrderedDict
@@ -19,12 +20,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import Database, is_postgresql
+from app.core.db import OUTAGES, Database, is_postgresql
+from app.core.errors import Unavailable
+from app.core.logging import get_logger
 from app.sites import changes
 from app.sites.errors import UnknownSite
 from app.sites.models import NoticeVersion, Site
 
+log = get_logger(__name__)
+
 _FRESH_SECONDS = 1.0
+_PATIENCE_SECONDS = 3.0
+"""How long a visitor waits for a database that may be away."""
 _MAX_SITES = 10_000
 _MAX_NOTICES = 100
 
@@ -73,15 +80,26 @@ class Directory:
     async def site(self, site_key: str) -> PublishedSite:
         """The live, published site with this key, or 404."""
         known = self._sites.get(site_key)
-        if known and time.monotonic() - known[0] < _FRESH_SECONDS:
+        now = time.monotonic()
+        if known and now - known[0] < _FRESH_SECONDS:
             return known[1]
-        asked_at = time.monotonic()
-        async with self._database.reading() as session:
-            found = await _load_site(session, site_key)
+        if known:  # who asks meanwhile is not kept waiting
+            self._sites[site_key] = now, known[1]
+        try:
+            async with (
+                asyncio.timeout(_PATIENCE_SECONDS),
+                self._database.reading() as session,
+            ):
+                found = await _load_site(session, site_key)
+        except OUTAGES as error:
+            log.warning("database_away", task="directory", error=type(error).__name__)
+            if known:
+                return known[1]
+            raise _away() from None
         if found is None:
             self._sites.pop(site_key, None)
             raise UnknownSite
-        self._sites[site_key] = (asked_at, found)
+        self._sites[site_key] = (now, found)
         _trim(self._sites, _MAX_SITES)
         return found
 
@@ -90,8 +108,11 @@ class Directory:
         if known := self._notices.get(version_id):
             self._notices.move_to_end(version_id)
             return known
-        async with self._database.reading() as session:
-            version = await session.get(NoticeVersion, version_id)
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS), self._database.reading() as session:
+                version = await session.get(NoticeVersion, version_id)
+        except OUTAGES:
+            raise _away() from None
         if version is None:
             return None
         self._notices[version_id] = notice = notice_of(version)
@@ -108,6 +129,12 @@ class Directory:
 
     def forget(self, site_key: str) -> None:
         self._sites.pop(site_key, None)
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "The database cannot be reached; try again later.", headers={"Retry-After": "5"}
+    )
 
 
 _directories: weakref.WeakKeyDictionary[Database, Directory] = weakref.WeakKeyDictionary()
