@@ -5,6 +5,7 @@ JSON-like rows.
 from __future__ import annotations
 
 import datetime as dt
+import html
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -29,9 +30,10 @@ from app.identity.normalise import normalise
 from app.security import accounts, api_keys, audit
 from app.security.models import Admin, ApiKey, Role, Workspace
 from app.security.routes import key_json
-from app.sites import regimes
+from app.sites import regimes, script
 from app.sites import service as sites
 from app.sites.config import SiteConfig
+from app.sites.directory import directory_of
 from app.sites.models import Site
 from app.subject_requests import intake, queries
 from app.subject_requests.models import Batch
@@ -104,6 +106,23 @@ class Administration:
                 .order_by(col(Site.id))
             )
             return [_site(each) for each in rows.scalars()]
+
+    async def site_script(
+        self, site_key: str, lang: str, region: str, name: str
+    ) -> tuple[bytes, Row]:
+        """The script and what to know of it; ``tag`` is for a page beside the file ``name``."""
+        site, notice = await directory_of(self._runtime.database).published(site_key)
+        body, regime = script.pinned(
+            site, notice, lang=lang, region=region, base_url=self._public_url,
+            widget=script.WIDGET,
+        )  # fmt: skip
+        integrity = script.integrity(body)
+        return body, {
+            "notice_version": notice.id,
+            "regime": regime,
+            "integrity": integrity,
+            "tag": f'<script src="{html.escape(name)}" integrity="{integrity}" async></script>',
+        }
 
     async def create_destination(
         self, workspace: str | None, name: str, connector: str, settings: Row

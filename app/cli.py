@@ -237,6 +237,29 @@ def list_sites(workspace: In = None, as_json: AsJson = False) -> None:
     _show(_run(lambda do: do.list_sites(workspace)), as_json)
 
 
+@sites.command("script")
+def site_script(
+    site_key: Annotated[str, typer.Argument(help="The site's public key.")],
+    lang: Annotated[str, typer.Option(help="Language of the notice, such as de.")],
+    region: Annotated[
+        str, typer.Option(help="Visitors' region, such as DE or US-CA; empty: unknown.")
+    ],
+    output: Annotated[Path, typer.Option(help="File to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the published banner's script to a file that the site hosts itself; prints its tag."""
+    body, made = _run(lambda do: do.site_script(site_key, lang, region, output.name))
+    try:
+        output.write_bytes(body)
+    except OSError as error:
+        typer.echo(f"{output} cannot be written: {error.strerror}.", err=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        _show(made, as_json)
+    else:
+        typer.echo(made["tag"])
+
+
 @destinations.command("create")
 def create_destination(
     name: Annotated[str, typer.Option(help="Name for operators.")],

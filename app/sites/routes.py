@@ -11,12 +11,13 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import utc_now
+from app.core.errors import NotFound
 from app.core.http import Cursors, Reading, StrictRoute, Writing
 from app.core.settings import Settings
 from app.security.access import Caller, needs
 from app.security.idempotency import once
 from app.sites import cors, script, service
-from app.sites.banner import show, strict
+from app.sites.banner import show
 from app.sites.changes import changes
 from app.sites.directory import directory_of
 from app.sites.host_identity import check_reachable, set_host_identity
@@ -44,11 +45,9 @@ async def widget_script(
     settings: Settings = request.app.state.settings
     visitor = visitor_of(request, notice, lang, region)
     widget = script.widget_of(request.app.state)
-    shown = show(notice, visitor.languages, visitor.region, gpc=visitor.gpc)
-    config = script.config_of(
-        shown | {"strict": strict(notice, shown)},
-        base_url=settings.public_url, region=visitor.region, gpc=visitor.gpc, widget=widget,
-        first_party=site.first_party,
+    config = script.config_for(
+        site, notice, languages=visitor.languages, region=visitor.region, gpc=visitor.gpc,
+        base_url=settings.public_url, widget=widget,
     )  # fmt: skip
     body, tag = script.script(config, notice.content.get("modules", ()), widget)
     is_packed = script.takes_gzip(request.headers.get("accept-encoding", ""))
@@ -56,7 +55,9 @@ async def widget_script(
         tag = f'{tag[:-1]}-gzip"'
     headers = {
         "X-Quittance-Regime": config["regime"],
-        "Cache-Control": "private, max-age=300",
+        # An old banner while we are away, and never a wait for a newer one.
+        "Cache-Control": "private, max-age=300, stale-while-revalidate=86400, "
+        "stale-if-error=604800",
         "ETag": tag,
         "Vary": ", ".join((*visitor.vary, "Accept-Encoding")),
         "Cross-Origin-Resource-Policy": "cross-origin",
@@ -69,15 +70,44 @@ async def widget_script(
     return Response(body, headers=headers, media_type="text/javascript; charset=utf-8")
 
 
+@router.get("/b/{site_key}/{version}.js", tags=["public"], response_class=Response)
+async def pinned_script(
+    request: Request, site_key: str, version: str, lang: str, region: str
+) -> Response:
+    """The script of one notice version for one language and region (empty: unknown), for sites
+    that keep a copy of their own: `Integrity` is its Subresource Integrity value.
+    """
+    directory = directory_of(request.app.state.database)
+    site, notice = await directory.site(site_key), await directory.notice(version)
+    if notice is None or notice.site_id != site.id:
+        raise NotFound("This site has no such notice version.")
+    settings: Settings = request.app.state.settings
+    body, regime = script.pinned(
+        site, notice, lang=lang, region=region, base_url=settings.public_url,
+        widget=script.widget_of(request.app.state),
+    )  # fmt: skip
+    headers = {"X-Quittance-Regime": regime, "Integrity": script.integrity(body)}
+    return _shared_script(request, body, _FOR_EVER, headers)
+
+
 @router.get("/b/w/{digest}/dialog.js", tags=["public"], response_class=Response)
 async def widget_dialog(request: Request, digest: str) -> Response:
     """The widget's preference dialog. Its address changes with it, so it may be kept for ever."""
     body = script.dialog(script.widget_of(request.app.state))
     is_current = hashlib.sha256(body).hexdigest()[:16] == digest
-    headers = {
-        # A page of before an upgrade still gets a dialog, though not one to keep.
-        "Cache-Control": "public, "
-        + ("max-age=31536000, immutable" if is_current else "max-age=300"),
+    # A page of before an upgrade still gets a dialog, though not one to keep.
+    return _shared_script(request, body, _FOR_EVER if is_current else "public, max-age=300", {})
+
+
+_FOR_EVER = "public, max-age=31536000, immutable"
+
+
+def _shared_script(
+    request: Request, body: bytes, caching: str, headers: dict[str, str]
+) -> Response:
+    """JavaScript that is the same for everybody; any page may load it, with or without CORS."""
+    headers = headers | {
+        "Cache-Control": caching,
         "Access-Control-Allow-Origin": "*",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "Vary": "Accept-Encoding",

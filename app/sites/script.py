@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -11,8 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from app.core.errors import Invalid
 from app.sites import theme
+from app.sites.banner import show, strict
+from app.sites.directory import Notice, PublishedSite
 from app.sites.errors import WidgetNotBuilt
+from app.sites.regimes import clean_region
 
 WIDGET = Path(__file__).parents[2] / "consent_widget" / "dist" / "widget.js"
 
@@ -29,6 +34,48 @@ def script(config: dict[str, Any], modules: Sequence[str], widget: Path) -> tupl
     start = f"quittanceWidget.start({safe_json(config)},[{starters}])"
     body = "\n;".join(("(()=>{" + parts[0], *parts[1:], start + "})()\n")).encode()
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def config_for(
+    site: PublishedSite,
+    notice: Notice,
+    *,
+    languages: Sequence[str],
+    region: str | None,
+    gpc: bool,
+    base_url: str,
+    widget: Path,
+) -> dict[str, Any]:
+    """What the widget needs to know to show this notice to this visitor."""
+    shown = show(notice, languages, region, gpc=gpc)
+    return config_of(
+        shown | {"strict": strict(notice, shown)}, base_url=base_url, region=region, gpc=gpc,
+        widget=widget, first_party=site.first_party,
+    )  # fmt: skip
+
+
+def pinned(
+    site: PublishedSite, notice: Notice, *, lang: str, region: str, base_url: str, widget: Path
+) -> tuple[bytes, str]:
+    """The script for one language and region, whoever asks, and the law it follows. An empty
+    region is an unknown one.
+    """
+    if lang not in notice.content["languages"]:
+        listed = ", ".join(sorted(notice.content["languages"]))
+        raise Invalid(f"`lang` is one of the notice's languages: {listed}.")
+    place = clean_region(region)
+    if region and place is None:
+        raise Invalid("`region` is an ISO 3166 code such as DE or US-CA; empty: unknown.")
+    config = config_for(
+        site, notice, languages=[lang], region=place, gpc=False, base_url=base_url, widget=widget
+    )
+    body, _ = script(config, notice.content.get("modules", ()), widget)
+    return body, config["regime"]
+
+
+def integrity(body: bytes) -> str:
+    """For a script element's ``integrity`` (W3C Subresource Integrity)."""
+    return f"sha384-{base64.b64encode(hashlib.sha384(body).digest()).decode()}"
 
 
 def config_of(

@@ -58,6 +58,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.pages: dict[str, tuple[str, str]] = {}
+        self.scripts: dict[str, bytes] = {}
         self.styles = ""
         self.log: list[str] = []
         shop = self
@@ -88,6 +89,8 @@ class Shop:
     def _answer(self, path: str) -> tuple[int, str, bytes, str]:
         if page := self.pages.get(path):
             return 200, "text/html; charset=utf-8", page[0].encode(), page[1]
+        if own := self.scripts.get(path):
+            return 200, "text/javascript", own, ""
         if path == "/look.css":
             return 200, "text/css", self.styles.encode(), ""
         if script := re.fullmatch(r"/held/(\w+)\.js", path):
@@ -126,6 +129,7 @@ class Stage:
         language: str = "",
         site_key: str = "",
         types: str = "quittance",
+        tag: str = "",
     ) -> str:
         """The address of a page of the shop that embeds the banner."""
         base = self.service.base_url
@@ -140,7 +144,7 @@ class Stage:
   const note = (event) => broken.push(event.violatedDirective + " " + event.blockedURI);
   addEventListener("securitypolicyviolation", note);
 </script>
-<script nonce="{NONCE}" src="{banner}" async></script>
+{tag or f'<script nonce="{NONCE}" src="{banner}" async></script>'}
 <body><main><h1>Shop</h1><a href="#">A link</a>{markup}</main></body></html>"""
         policy = (
             f"default-src 'none'; script-src 'nonce-{NONCE}' {base}; connect-src {base}; "
@@ -607,6 +611,35 @@ def test_a_record_that_could_not_be_sent_is_sent_on_the_next_page(
     assert record["method"] == "accept_all"
     assert record["visitor_id"] == attempts[0]["visitor_id"]
     assert page.evaluate(f"localStorage.getItem('qt_{stage.site_key}_q')") is None
+
+
+def test_a_banner_the_site_hosts_itself_needs_no_service_to_ask_and_to_act(
+    stage: Stage, tmp_path: Path
+) -> None:
+    file = tmp_path / "consent.js"
+    made = stage.service.quittance(
+        "site", "script", stage.site_key, "--lang", "en", "--region", "DE", "--output", str(file)
+    )
+    tag = made.stdout.strip().replace("<script", f'<script nonce="{NONCE}"')
+    stage.shop.scripts["/consent.js"] = file.read_bytes()
+    assert 'integrity="sha384-' in tag
+
+    context = stage.context()
+    context.route(f"{stage.service.base_url}/**", lambda route: route.abort())
+    page = stage.open(stage.page(tag=tag), context)
+    press(page, "accept")
+    until(page, "ran.length === 4")
+    assert page.evaluate("quittance.consentId") is None
+
+    context.unroute(f"{stage.service.base_url}/**")
+    page.reload()
+    record = stage.record(page)
+    assert (record["method"], record["region"]) == ("accept_all", "DE")
+
+    stage.shop.scripts["/consent.js"] += b"//"
+    changed = stage.context().new_page()
+    changed.goto(stage.page(tag=tag), wait_until="load")
+    assert changed.evaluate("window.quittance === undefined")
 
 
 # --- the site's look

@@ -118,7 +118,7 @@ async def service(
 ) -> AsyncIterator[Stage]:
     """What is known of a site is old at once, and nobody waits long."""
     monkeypatch.setattr(directory, "_FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(directory, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(directory, "_PATIENCE_SECONDS", 1.0)
     async with stage(outage.url, sqlite_keystore_url, tmp_path) as made:
         yield made
 

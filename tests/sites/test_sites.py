@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shutil
 import subprocess
@@ -519,7 +521,9 @@ async def test_the_script_carries_its_configuration(service: Stage) -> None:
     assert "shown" not in config, "the signal was honoured: nobody is asked"
     assert config["theme"]["sheet"].startswith(":host{--theme-radius:8px;")
     assert answer.headers["x-quittance-regime"] == "ccpa"
-    assert answer.headers["cache-control"] == "private, max-age=300"
+    assert answer.headers["cache-control"] == (
+        "private, max-age=300, stale-while-revalidate=86400, stale-if-error=604800"
+    )
     assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
     assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
     assert answer.headers["vary"] == "Sec-GPC, Accept-Encoding"
@@ -608,6 +612,70 @@ async def test_a_script_for_a_law_that_does_not_ask_carries_the_stricter_ones(
     assert california["strict"]["texts"]["body"] == berlin["texts"]["body"]
     assert california["texts"] | california["strict"]["texts"] == berlin["texts"]
     assert "strict" not in berlin
+
+
+async def test_a_notice_versions_script_is_the_same_for_everybody(service: Stage) -> None:
+    site_key = await service.add_site(languages=["en", "de"])
+    live = await service.client.get(f"/b/{site_key}.js?lang=de&region=US-CA")
+    version = inlined(live.text)["notice_version"]
+    path = f"/b/{site_key}/{version}.js?lang=de&region=us-ca"
+    plain = await service.client.get(path)
+    dressed = await service.client.get(
+        path, headers={"Sec-GPC": "1", "Accept-Language": "en", "Accept-Encoding": "identity"}
+    )
+    unknown = await service.client.get(f"/b/{site_key}/{version}.js?lang=de&region=")
+
+    assert plain.content == dressed.content == live.content
+    assert plain.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert plain.headers["vary"] == "Accept-Encoding"
+    assert plain.headers["access-control-allow-origin"] == "*"
+    assert plain.headers["x-quittance-regime"] == "ccpa"
+    digest = base64.b64encode(hashlib.sha384(plain.content).digest()).decode()
+    assert plain.headers["integrity"] == f"sha384-{digest}"
+    assert inlined(unknown.text)["region"] is None
+    assert unknown.headers["x-quittance-regime"] == "gdpr"
+
+
+async def test_an_earlier_notice_version_keeps_its_script(service: Stage) -> None:
+    site_key = await service.add_site(languages=["en"], texts={"en": {"title": "First"}})
+    version = inlined((await service.client.get(f"/b/{site_key}.js")).text)["notice_version"]
+    path = f"/b/{site_key}/{version}.js?lang=en&region=DE"
+    first = await service.client.get(path)
+    new = {"config": {"languages": ["en"], "texts": {"en": {"title": "Second"}}}}
+    await service.client.patch(f"/v1/sites/{site_key}", json=new, headers=service.auth())
+    await service.client.post(f"/v1/sites/{site_key}/publish", headers=service.auth())
+
+    assert inlined(first.text)["texts"]["title"] == "First"
+    assert (await service.client.get(path)).content == first.content
+    assert inlined((await service.client.get(f"/b/{site_key}.js")).text)["texts"]["title"] == (
+        "Second"
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("lang=en&region=DE", 200),
+        ("lang=en", 422),
+        ("region=DE", 422),
+        ("lang=xx&region=DE", 422),
+        ("lang=en-GB&region=DE", 422),
+        ("lang=en&region=Berlin", 422),
+        ("lang=en&region=%0aDE%3b", 422),
+    ],
+)
+async def test_a_kept_script_names_its_language_and_region(
+    service: Stage, query: str, status: int
+) -> None:
+    site_key = await service.add_site(languages=["en"])
+    other = await service.add_site(languages=["en"], key="eve")
+    version = inlined((await service.client.get(f"/b/{site_key}.js")).text)["notice_version"]
+
+    answer = await service.client.get(f"/b/{site_key}/{version}.js?{query}")
+    assert answer.status_code == status
+    for path in (f"/b/{other}/{version}.js", f"/b/{site_key}/ntv_none.js"):
+        missing = await service.client.get(f"{path}?lang=en&region=DE")
+        assert (missing.status_code, missing.headers["cache-control"]) == (404, "no-store")
 
 
 async def test_only_a_trusted_proxy_names_the_region(
