@@ -16,7 +16,7 @@ from app.sites.languages import best
 
 _TEXTS = Path(__file__).parent / "texts"
 FALLBACK = "en"
-LANGUAGES = ("en", "de", "fr", "es")
+LANGUAGES = (FALLBACK, *sorted({path.stem for path in _TEXTS.glob("*.json")} - {FALLBACK}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,9 @@ describe("a site with a host of its own", () => {
   };
 
   it("is asked to set the cookie that lasts", async () => {
-    network.mockResolvedValueOnce(answered()).mockResolvedValueOnce(new Response(null, { status: 204 }));
+    network
+      .mockResolvedValueOnce(answered())
+      .mockResolvedValueOnce(new Response(null, { status: 204 }));
     choose();
     await settle();
     const [address, init] = network.mock.calls[1] ?? [];
