@@ -30,7 +30,7 @@ const TIMEOUT = 15_000;
 /** Milliseconds after a choice in which its cookie is worth another try: until then a page's own holds. */
 const REMEMBERED_WITHIN = 86_400_000;
 
-const POST = {
+export const POST = {
   method: "POST",
   mode: "cors",
   keepalive: true,

@@ -8,6 +8,8 @@ import { button, dayOf, h, inLanguage, style } from "./dom";
 import { type Choices, granted, honoursGpc, type State } from "./state";
 import { policyLink, rejectLabel } from "./view";
 
+export { identify } from "./identify";
+
 const styled = new WeakSet<ShadowRoot>();
 
 export interface DialogActions {

@@ -5,8 +5,17 @@ import { create, dispatch, scriptNonce } from "./dom";
 import { createGate } from "./gate";
 import { createPlaceholder } from "./placeholder";
 import { hasGpc } from "./signals";
-import { type Action, all, begin, type Choices, granted, reduce, sameChoices } from "./state";
-import { keyOf, load, save } from "./storage";
+import {
+  type Action,
+  all,
+  begin,
+  type Choices,
+  type Decision,
+  granted,
+  reduce,
+  sameChoices,
+} from "./state";
+import { forget, keyOf, load, save } from "./storage";
 import { type Swept, sweep } from "./sweep";
 import { createView } from "./view";
 import { underZone } from "./zone";
@@ -46,6 +55,8 @@ export interface Quittance {
   withdraw(): void;
   /** Removes what denied purposes left in the browser, now. */
   sweep(): Swept;
+  /** Says who is signed in, by the host's own token, so that a choice holds on all their devices. */
+  identify(token: string): Promise<boolean>;
   on<E extends keyof Events>(event: E, listener: (detail: Events[E]) => void): () => void;
 }
 
@@ -250,6 +261,27 @@ export function start(
       if (decision === newest) apply({ type: "adopt", decision: newest });
     }
   }
+
+  /** Somebody else signed in here before: what they chose is not this person's. */
+  function renew(): string {
+    forget(config);
+    state = begin(config, { stored: null, gpc, now: Date.now(), newVisitorId: uuid() });
+    view.render(state);
+    gate.sync();
+    if (state.decision) save(config, state.decision);
+    post();
+    return state.visitorId;
+  }
+
+  const identify = async (token: string): Promise<boolean> => {
+    const { identify: link } = await loadDialog();
+    const keep = (decision: Decision): void => {
+      save(config, decision);
+      catchUp();
+    };
+    return link(config, { id: () => state.visitorId, keep, renew }, token);
+  };
+
   function listen(): void {
     window.addEventListener("storage", ({ key }) => {
       if (key === keyOf(config.site_key)) catchUp();
@@ -283,6 +315,7 @@ export function start(
     set: saveChoices,
     withdraw,
     sweep: clear,
+    identify,
     on(event: string, listener: (detail: never) => void) {
       const set = listeners.get(event) ?? new Set();
       listeners.set(event, set.add(listener));

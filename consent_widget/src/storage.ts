@@ -79,6 +79,14 @@ export const local = {
 
 export const keyOf = (siteKey: string): string => `qt_${siteKey}`;
 
+/** Takes the decision away from both stores, wherever the cookie was set. */
+export function forget({ site_key, first_party }: Pick<Config, "site_key" | "first_party">): void {
+  const shared = sharedDomain(first_party, location.hostname);
+  for (const domain of ["", shared && `; Domain=${shared}`])
+    writeCookie(`${keyOf(site_key)}=; Path=/; Max-Age=0${domain}`);
+  local.set(keyOf(site_key), null);
+}
+
 /** The newest decision any store still has. */
 export function load(siteKey: string): Decision | null {
   const key = keyOf(siteKey);

@@ -403,6 +403,41 @@ it.each([
   expect(isHost(pattern, host)).toBe(expected);
 });
 
+describe("a person who signs in", () => {
+  const state = (decidedAt: number) => ({
+    choices: { functional: true, analytics: true, advertising: false },
+    decided_at: new Date(decidedAt).toISOString(),
+    notice_version: "7",
+    consent_id: "con_9",
+    source: "other_device",
+    stale: false,
+  });
+
+  it("has what was chosen on another device, without another record", async () => {
+    visit();
+    network.mockResolvedValue(new Response(JSON.stringify({ state: state(Date.now()) })));
+    await quittance.identify("token");
+    expect(quittance.has("analytics")).toBe(true);
+    expect(quittance.consentId).toBe("con_9");
+    expect(banner()).toBeNull();
+    expect(network).toHaveBeenCalledOnce();
+  });
+
+  it("is asked when the browser's choice was somebody else's", async () => {
+    localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000 })));
+    visit();
+    expect(banner()).toBeNull();
+    network
+      .mockResolvedValueOnce(new Response("", { status: 409 }))
+      .mockResolvedValueOnce(new Response(JSON.stringify({ state: null })));
+    await quittance.identify("token");
+    expect(banner()).not.toBeNull();
+    expect(quittance.decided).toBe(false);
+    expect(quittance.has("analytics")).toBe(false);
+    expect(localStorage.getItem("qt_shop")).toBeNull();
+  });
+});
+
 it("follows a choice made in another tab without recording it twice", () => {
   visit();
   const stored = decision({ decidedAt: Date.now() });
