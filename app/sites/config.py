@@ -183,7 +183,7 @@ class SiteConfig(Schema):
     purposes: tuple[Purpose, ...] = Field(
         default_factory=_default_purposes, min_length=1, max_length=20
     )
-    mapping: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*-]{1,100}$")], PurposeId] = Field(
+    mapping: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*()&+ -]{1,100}$")], PurposeId] = Field(
         default_factory=dict, max_length=500
     )
     """The site's own label, such as a Segment integration -> purpose."""

@@ -25,6 +25,8 @@ export interface Change {
   readonly method: Method;
   /** A script of a purpose that was withdrawn has run: only a reload ends it. */
   readonly reloadAdvised: boolean;
+  /** Made in another tab, whose page has told already. */
+  readonly isElsewhere: boolean;
 }
 
 export interface Events {
@@ -70,6 +72,8 @@ export interface Earlier {
 export interface Module {
   /** Choices that another consent manager kept, for somebody who has not chosen here. */
   earlier?(config: Config, now: number): Earlier | null;
+  /** What it adds to `window.quittance`. */
+  members?(quittance: Quittance, config: Config): object;
   /** Runs once, before any gate opens. */
   install?(quittance: Quittance, config: Config): void;
 }
@@ -155,9 +159,9 @@ export function start(
     }
   }
 
-  function announce(method: Method, before: Choices): void {
+  function announce(method: Method, before: Choices, isElsewhere = false): void {
     const reloadAdvised = Object.keys(before).some((id) => !has(id) && gate.hasRun(id));
-    const detail: Change = { choices: state.choices, method, reloadAdvised };
+    const detail: Change = { choices: state.choices, method, reloadAdvised, isElsewhere };
     emit("change", detail);
     dispatch(new CustomEvent("quittance:change", { detail }));
   }
@@ -172,7 +176,7 @@ export function start(
       save(config, state.decision);
     if (!state.decision || action.type === "recorded" || action.type === "dismiss") return;
     if (!before.decision || !sameChoices(before.choices, state.choices))
-      announce(state.decision.method, before.choices);
+      announce(state.decision.method, before.choices, action.type === "adopt");
     gate.sync();
     clear();
   }
@@ -293,7 +297,7 @@ export function start(
     window.addEventListener("pagehide", () => void clear());
   }
 
-  const quittance: Quittance = Object.freeze({
+  const quittance: Quittance = {
     ready: Promise.resolve(state.choices),
     settled,
     get decided() {
@@ -321,7 +325,9 @@ export function start(
       listeners.set(event, set.add(listener));
       return () => void set.delete(listener);
     },
-  });
+  };
+  for (const module of modules) Object.assign(quittance, module.members?.(quittance, config));
+  Object.freeze(quittance);
   Object.defineProperty(window, "quittance", { value: quittance, configurable: true });
 
   if (!stored && !state.decision) adoptEarlier();

@@ -95,7 +95,7 @@ describe("a first visit", () => {
     expect(host()).not.toBeNull();
     expect(posted()).toEqual([expect.objectContaining({ method, choices })]);
     const told = { necessary: true, ...choices };
-    expect(changes).toEqual([{ method, choices: told, reloadAdvised: false }]);
+    expect(changes).toEqual([{ method, choices: told, reloadAdvised: false, isElsewhere: false }]);
     visit();
     expect(banner()).toBeNull();
     expect(quittance.has("analytics")).toBe(value);

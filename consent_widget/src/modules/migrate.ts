@@ -6,39 +6,11 @@
  * It counts only if it answers every purpose of the site and has not run out; else the banner asks.
  */
 import type { Config } from "../config";
-import { cookies } from "../dom";
+import { booleans, cookie, type Found, isRecord, translated } from "../earlier";
 import type { Earlier } from "../main";
-import { isInTime } from "../state";
 import { local } from "../storage";
 
-/** The other manager's own names for what it asked about, and when, as far as it kept that. */
-interface Found {
-  readonly answers: Readonly<Record<string, boolean>>;
-  readonly at?: number;
-  /** What is not among the answers was refused. */
-  readonly isComplete?: boolean;
-}
-
-/** Their name -> ours, unless the site's `mapping` says otherwise. */
-const NAMES: Readonly<Record<string, string>> = {
-  C0002: "analytics",
-  C0003: "functional",
-  C0004: "advertising",
-  preferences: "functional",
-  statistics: "analytics",
-  marketing: "advertising",
-  marketingAndAnalytics: "analytics",
-};
-
 type Reader = (read: (name: string) => string | undefined) => Found | null;
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
-
-const booleans = (value: unknown): Record<string, boolean> =>
-  Object.fromEntries(
-    Object.entries(isRecord(value) ? value : {}).filter(([, each]) => typeof each === "boolean"),
-  ) as Record<string, boolean>;
 
 /** `OptanonConsent=...&groups=C0001:1,C0002:0&...`; a choice was made once the box was closed. */
 const oneTrust: Reader = (read) => {
@@ -91,11 +63,6 @@ const segment: Reader = (read) => {
 
 const READERS = [oneTrust, cookiebot, klaro, vanillaCookieConsent, tarteaucitron, segment];
 
-function cookie(name: string): string | undefined {
-  const value = cookies().find(([each]) => each === name)?.[1];
-  return value === undefined ? undefined : decodeURIComponent(value);
-}
-
 export function earlier(config: Config, now: number): Earlier | null {
   for (const reader of READERS) {
     try {
@@ -107,20 +74,4 @@ export function earlier(config: Config, now: number): Earlier | null {
     }
   }
   return null;
-}
-
-/** A purpose made of several of theirs is granted only if all are. */
-function translated(config: Config, found: Found, now: number): Earlier | null {
-  const { answers, isComplete, at } = found;
-  const purposeOf = (name: string): string => config.mapping?.[name] ?? NAMES[name] ?? name;
-  const asked = config.purposes.filter(({ required }) => !required).map(({ id }) => id);
-  const pairs = asked.map((id) => {
-    const theirs = Object.keys(answers).filter((name) => purposeOf(name) === id);
-    return [id, theirs.every((name) => answers[name]) && theirs.length > 0] as const;
-  });
-  const names = new Set(Object.keys(answers).map(purposeOf));
-  if (!isComplete && !asked.every((id) => names.has(id))) return null;
-  const decidedAt = at !== undefined && Number.isFinite(at) ? at : now;
-  if (!isInTime(config, { decidedAt }, now)) return null;
-  return { choices: Object.fromEntries(pairs), at: decidedAt };
 }
