@@ -73,6 +73,7 @@ Text = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
 ShortText = Annotated[str, Field(max_length=_MAX_SHORT), AfterValidator(_plain)]
 PurposeId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 LanguageTag = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$")]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*()&+ -]{1,100}$")]
 
 
 class PurposeText(Schema):
@@ -183,9 +184,7 @@ class SiteConfig(Schema):
     purposes: tuple[Purpose, ...] = Field(
         default_factory=_default_purposes, min_length=1, max_length=20
     )
-    mapping: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*()&+ -]{1,100}$")], PurposeId] = Field(
-        default_factory=dict, max_length=500
-    )
+    mapping: dict[Label, PurposeId] = Field(default_factory=dict, max_length=500)
     """The site's own label, such as a Segment integration -> purpose."""
     trackers: tuple[Tracker, ...] = Field(default=(), max_length=500)
     tags: tuple[Tag, ...] = Field(default=(), max_length=100)

@@ -59,8 +59,11 @@ function asked(config: Config): DropIn | null {
       throw new Error("consentManagerConfig should be a function");
     const listeners = new Set<Listener>();
     const offered = globalOf(config, listeners);
-    const inRegions = regionsOf(config);
-    const options = consentManagerConfig({ React: { createElement }, ...offered, inRegions });
+    const options = consentManagerConfig({
+      ...offered,
+      inRegions: regionsOf(config),
+      React: { createElement: () => null }, // for content that is made and never shown
+    });
     if (!options?.writeKey) throw new Error("consentManagerConfig returned no writeKey");
     page.consentManager = offered;
     return { options, listeners };
@@ -69,9 +72,6 @@ function asked(config: Config): DropIn | null {
     return null;
   }
 }
-
-/** For content that is made and never shown. */
-const createElement = (): null => null;
 
 const globalOf = (config: Config, listeners: Set<Listener>): object => ({
   version: VERSION,

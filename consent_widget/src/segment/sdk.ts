@@ -49,6 +49,8 @@ export interface Loaded {
 
 export interface Analytics {
   initialized?: boolean;
+  /** Where the snippet has the SDK come from, if not from Segment. */
+  _cdn?: string | undefined;
   load(settings: LoadSettings | string, options?: LoadOptions): unknown;
   addSourceMiddleware(middleware: SourceMiddleware): unknown;
   addDestinationMiddleware(destination: string, ...middleware: readonly unknown[]): unknown;
@@ -85,6 +87,8 @@ export async function second(
   };
   if (typeof settings === "object") return ofPackage(analytics, settings, reduced);
   if (!script) throw new Error("the script of analytics.js is gone");
+  // The copy looks for it where the snippet was.
+  current(analytics, options)._cdn ??= analytics._cdn;
   return ofSnippet(script, settings, { ...reduced, globalAnalyticsKey: NAME });
 }
 

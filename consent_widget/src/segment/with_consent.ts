@@ -2,8 +2,9 @@
  * Consent for analytics-next in one call: nothing of Segment loads before something is granted, only
  * what is granted loads, and every later choice holds from the next event on, without a reload.
  */
+import type { Config } from "../config";
 import type { Quittance } from "../main";
-import { ITSELF, type Rules } from "./rules";
+import { ITSELF, type Rules, rulesOf } from "./rules";
 import {
   type Analytics,
   type CdnSettings,
@@ -44,6 +45,21 @@ function only(cdn: CdnSettings, isIn: (name: string) => boolean): CdnSettings {
     ),
     remotePlugins: (cdn.remotePlugins ?? []).filter(({ creationName }) => isIn(creationName)),
   };
+}
+
+/** The page's way to it is `quittance.withConsent`. */
+export function withConsent<T extends Analytics>(
+  analytics: T,
+  quittance: Quittance,
+  config: Pick<Config, "mapping" | "purposes">,
+): T {
+  // Where consent is asked for first, closing the banner unanswered settles it too: with nothing.
+  const start = quittance.mode === "opt_in" ? quittance.settled : quittance.ready;
+  return wrap(analytics, quittance, start, {
+    rules: rulesOf(config, quittance.has),
+    stamp: () => ({ categoryPreferences: quittance.choices() }),
+    tell: (sdk) => void sdk.track("Segment Consent Preference Updated"),
+  });
 }
 
 const wrapped = new WeakSet<object>();
