@@ -23,9 +23,6 @@ export interface Terms {
   tell(sdk: Analytics): void;
 }
 
-/** What made the choice known was no act of the visitor on this page. */
-const NO_ACT: readonly string[] = ["gpc", "migrated"];
-
 const categoriesOf = (cdn: CdnSettings | null, name: string): readonly string[] | undefined =>
   cdn?.integrations[name]?.consentSettings?.categories;
 
@@ -113,8 +110,8 @@ export function wrap<T extends Analytics>(
     });
     return analytics;
   };
-  quittance.on("change", ({ method, isElsewhere }) => {
-    if (!isElsewhere && !NO_ACT.includes(method) && rules.allowsAny()) tell(sdk());
+  quittance.on("change", ({ isElsewhere }) => {
+    if (!isElsewhere && rules.allowsAny()) tell(sdk());
   });
   return analytics;
 
