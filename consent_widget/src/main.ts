@@ -25,7 +25,7 @@ export interface Change {
   readonly method: Method;
   /** A script of a purpose that was withdrawn has run: only a reload ends it. */
   readonly reloadAdvised: boolean;
-  /** Made in another tab, whose page has told already. */
+  /** Made in another tab or on another device, whose page has told already. */
   readonly isElsewhere: boolean;
 }
 

@@ -149,12 +149,18 @@ def test_anything_but_an_exact_origin_is_refused(given: str) -> None:
         {"purposes": [{"id": "analytics"}, {"id": "analytics"}]},
         {"purposes": [{"id": "chat"}]},
         {"mapping": {"_ga": "chat"}},
+        {"mapping": {"<b>": "analytics"}},
         {"surprise": 1},
     ],
 )
 def test_a_faulty_draft_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SiteConfig.model_validate(config)
+
+
+def test_a_vendors_name_for_its_integration_is_a_label() -> None:
+    mapping = {"Braze Web Mode (Actions)": "advertising", "Customer.io": "analytics"}
+    assert SiteConfig.model_validate({"mapping": mapping}).mapping == mapping
 
 
 def test_an_own_purpose_is_said_in_the_default_language_where_it_has_no_text() -> None:
