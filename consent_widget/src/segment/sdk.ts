@@ -81,9 +81,9 @@ export async function second(
 ): Promise<Loaded> {
   const reduced: LoadOptions = {
     ...options,
+    // Else it would take over what the first has stored to send again.
     integrations: { ...options.integrations, [ITSELF]: false },
-    initialPageview: false,
-    useQueryString: false,
+    useQueryString: false, // `ajs_event` in the address is one event
   };
   if (typeof settings === "object") return ofPackage(analytics, settings, reduced);
   if (!script) throw new Error("the script of analytics.js is gone");
