@@ -24,8 +24,13 @@ export function cookies(): [name: string, value: string][] {
   }
 }
 
+/** A sandboxed page may set none: then the choice holds for this page and in the mirror. */
 export function writeCookie(value: string): void {
-  Object.getOwnPropertyDescriptor(Document.prototype, "cookie")?.set?.call(document, value);
+  try {
+    Object.getOwnPropertyDescriptor(Document.prototype, "cookie")?.set?.call(document, value);
+  } catch {
+    // As said.
+  }
 }
 
 export const body = (): HTMLElement | null => getter<HTMLElement | null>("body")();

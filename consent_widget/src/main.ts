@@ -13,9 +13,10 @@ import {
   type Decision,
   granted,
   reduce,
+  type State,
   sameChoices,
 } from "./state";
-import { forget, keyOf, load, save } from "./storage";
+import { forget, isAfresh, keyOf, load, save } from "./storage";
 import { type Swept, sweep } from "./sweep";
 import { createView } from "./view";
 import { underZone } from "./zone";
@@ -132,8 +133,20 @@ export function start(
   const now = Date.now();
   const stored = load(config.site_key);
   const gpc = hasGpc(config, navigator);
-  let state = begin(config, { stored, gpc, now, newVisitorId: uuid() });
+  let state = adopted(begin(config, { stored, gpc, now, newVisitorId: uuid() }));
   const listeners = new Map<string, Set<(detail: never) => void>>();
+
+  /** What somebody said to another consent manager of this site counts, and is recorded as such. */
+  function adopted(begun: State): State {
+    if (stored || begun.decision || isAfresh(config.site_key)) return begun;
+    for (const module of modules) {
+      const found = module.earlier?.(config, now);
+      if (!found) continue;
+      const { choices: changes, at } = found;
+      return reduce(config, begun, { type: "decide", method: "migrated", changes, at });
+    }
+    return begun;
+  }
 
   const has = (purpose: string): boolean => granted(state.choices, purpose);
   const loadDialog = loader(importDialog);
@@ -167,18 +180,24 @@ export function start(
   }
 
   function apply(action: Action): void {
+    const next = reduce(config, state, action);
+    const isNews = next.decision !== state.decision;
+    if (next.decision && isNews && action.type !== "adopt") save(config, next.decision);
+    become(next, action.type === "adopt");
+  }
+
+  /** All that follows from another state; saying the same again changes nothing. */
+  function become(next: State, isElsewhere: boolean): void {
     const before = state;
-    state = reduce(config, state, action);
+    state = next;
     view.render(state);
     if (state.prompt !== "ask") settle(state.choices);
     display();
-    if (state.decision && state.decision !== before.decision && action.type !== "adopt")
-      save(config, state.decision);
-    if (!state.decision || action.type === "recorded" || action.type === "dismiss") return;
-    if (!before.decision || !sameChoices(before.choices, state.choices))
-      announce(state.decision.method, before.choices, action.type === "adopt");
+    const isFirst = state.decision !== null && before.decision === null;
+    if (isFirst || !sameChoices(before.choices, state.choices))
+      announce(state.decision?.method ?? "withdrawal", before.choices, isElsewhere);
     gate.sync();
-    clear();
+    clear(before);
   }
 
   function display(): void {
@@ -188,8 +207,8 @@ export function start(
   }
 
   /** Only after a decision: before one, what is there is not ours to judge. */
-  function clear(): Swept {
-    if (!trackers.length || !state.decision) return { cleared: [], left: [] };
+  function clear(before: State = state): Swept {
+    if (!trackers.length || !(state.decision ?? before.decision)) return { cleared: [], left: [] };
     const swept = sweep(trackers, (id) => !has(id));
     left = swept.left;
     if (swept.cleared.length + left.length > 0) emit("swept", swept);
@@ -269,9 +288,8 @@ export function start(
   /** Somebody else signed in here before: what they chose is not this person's. */
   function renew(): string {
     forget(config);
-    state = begin(config, { stored: null, gpc, now: Date.now(), newVisitorId: uuid() });
-    view.render(state);
-    gate.sync();
+    const now = Date.now();
+    become(begin(config, { stored: null, gpc, now, newVisitorId: uuid() }), true);
     if (state.decision) save(config, state.decision);
     post();
     return state.visitorId;
@@ -318,7 +336,7 @@ export function start(
     reject,
     set: saveChoices,
     withdraw,
-    sweep: clear,
+    sweep: () => clear(),
     identify,
     on(event: string, listener: (detail: never) => void) {
       const set = listeners.get(event) ?? new Set();
@@ -330,7 +348,6 @@ export function start(
   Object.freeze(quittance);
   Object.defineProperty(window, "quittance", { value: quittance, configurable: true });
 
-  if (!stored && !state.decision) adoptEarlier();
   for (const module of modules) module.install?.(quittance, config);
   for (const tag of config.tags ?? []) document.head.append(inert(tag));
   gate.sync();
@@ -350,15 +367,4 @@ export function start(
   }
   whenIdle(listen);
   return quittance;
-
-  /** What somebody said to another consent manager of this site counts, and is recorded as such. */
-  function adoptEarlier(): void {
-    for (const module of modules) {
-      const found = module.earlier?.(config, now);
-      if (!found) continue;
-      const { choices: changes, at } = found;
-      state = reduce(config, state, { type: "decide", method: "migrated", changes, at });
-      return;
-    }
-  }
 }

@@ -79,13 +79,19 @@ export const local = {
 
 export const keyOf = (siteKey: string): string => `qt_${siteKey}`;
 
+/** In the mirror after `forget`: no decision, and what other tools kept is another person's, too. */
+const AFRESH = "-";
+
 /** Takes the decision away from both stores, wherever the cookie was set. */
 export function forget({ site_key, first_party }: Pick<Config, "site_key" | "first_party">): void {
   const shared = sharedDomain(first_party, location.hostname);
   for (const domain of ["", shared && `; Domain=${shared}`])
     writeCookie(`${keyOf(site_key)}=; Path=/; Max-Age=0${domain}`);
-  local.set(keyOf(site_key), null);
+  local.set(keyOf(site_key), AFRESH);
 }
+
+/** Has somebody else's decision been forgotten here, and none been made since? */
+export const isAfresh = (siteKey: string): boolean => local.get(keyOf(siteKey)) === AFRESH;
 
 /** The newest decision any store still has. */
 export function load(siteKey: string): Decision | null {
@@ -129,11 +135,7 @@ export function save(
   // Browsers refuse a domain that is nobody's own, such as `co.uk`: then this host has to do.
   for (const domain of shared ? [`; Domain=${shared}`, ""] : [""]) {
     if (holds()) break;
-    try {
-      writeCookie(`${key}=${line}; Path=/; Max-Age=${seconds}; SameSite=Lax${secure}${domain}`);
-    } catch {
-      // As above: a browser without cookies still gets its choice for this page.
-    }
+    writeCookie(`${key}=${line}; Path=/; Max-Age=${seconds}; SameSite=Lax${secure}${domain}`);
   }
   local.set(key, line);
 }

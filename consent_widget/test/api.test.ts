@@ -47,11 +47,11 @@ describe("the body", () => {
   });
 });
 
-it("makes version 4 ids where randomUUID is missing", () => {
-  vi.spyOn(crypto, "randomUUID").mockImplementation(undefined as never);
-  const { getRandomValues } = crypto;
-  vi.stubGlobal("crypto", { getRandomValues: getRandomValues.bind(crypto) });
-  expect(uuid()).toMatch(UUID);
+it("makes version 4 ids, each its own", () => {
+  const ids = Array.from({ length: 1000 }, uuid);
+  for (const id of ids) expect(id).toMatch(UUID);
+  expect(new Set(ids).size).toBe(1000);
+  for (const digit of "0123456789abcdef") expect(ids.some((id) => id[0] === digit)).toBe(true);
 });
 
 it.each([

@@ -365,13 +365,14 @@ it("puts the site's own tags into the page, held back", async () => {
 });
 
 describe("modules", () => {
-  it("bring what was said to another consent manager, once and recorded as such", () => {
+  it("bring what was said to another consent manager, once and recorded as such", async () => {
     const choices = { analytics: true, advertising: false };
     const earlier = vi.fn(() => ({ choices, at: Date.now() - 1000 }));
     visit(site(), [{ earlier }]);
     expect(posted()).toEqual([expect.objectContaining({ method: "migrated" })]);
     expect(quittance.has("analytics")).toBe(true);
     expect(banner()).toBeNull();
+    expect(await quittance.ready).toMatchObject({ analytics: true });
     visit(site(), [{ earlier }]);
     expect(earlier).toHaveBeenCalledOnce();
   });
@@ -425,16 +426,27 @@ describe("a person who signs in", () => {
 
   it("is asked when the browser's choice was somebody else's", async () => {
     localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000 })));
-    visit();
+    const rule = { pattern: "_ga", purpose: "analytics", http_only: false };
+    visit(site({ trackers: [{ kind: "cookie", ...rule }] }));
     expect(banner()).toBeNull();
     network
       .mockResolvedValueOnce(new Response("", { status: 409 }))
       .mockResolvedValueOnce(new Response(JSON.stringify({ state: null })));
+    document.cookie = "_ga=x; Path=/";
     await quittance.identify("token");
     expect(banner()).not.toBeNull();
     expect(quittance.decided).toBe(false);
     expect(quittance.has("analytics")).toBe(false);
-    expect(localStorage.getItem("qt_shop")).toBeNull();
+    expect(document.cookie).not.toContain("_ga");
+    expect(changes.map(({ isElsewhere }) => isElsewhere)).toEqual([true]);
+    // Nor does what another tool kept of that person count on the next page.
+    const earlier = vi.fn(() => ({ choices: { analytics: true }, at: Date.now() }));
+    visit(site(), [{ earlier }]);
+    expect(earlier).not.toHaveBeenCalled();
+    expect(banner()).not.toBeNull();
+    quittance.reject();
+    visit();
+    expect(quittance.decided).toBe(true);
   });
 });
 

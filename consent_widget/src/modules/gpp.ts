@@ -8,53 +8,15 @@
  */
 import type { Config } from "../config";
 import type { Quittance } from "../main";
+import { hasGpc } from "../signals";
 import { granted } from "../state";
 
 type Section = Readonly<Record<string, number | readonly number[] | boolean>>;
 type Callback = (data: unknown, success: boolean) => void;
 type Call = readonly [command: string, callback?: Callback, parameter?: unknown, version?: string];
 
-/** Name -> section id, and the width in bits of each field of its core segment, in order. */
-const SECTIONS = {
-  usnat: {
-    id: 7,
-    fields: {
-      Version: 6,
-      SharingNotice: 2,
-      SaleOptOutNotice: 2,
-      SharingOptOutNotice: 2,
-      TargetedAdvertisingOptOutNotice: 2,
-      SensitiveDataProcessingOptOutNotice: 2,
-      SensitiveDataLimitUseNotice: 2,
-      SaleOptOut: 2,
-      SharingOptOut: 2,
-      TargetedAdvertisingOptOut: 2,
-      SensitiveDataProcessing: 2,
-      KnownChildSensitiveDataConsents: 2,
-      PersonalDataConsents: 2,
-      MspaCoveredTransaction: 2,
-      MspaOptOutOptionMode: 2,
-      MspaServiceProviderMode: 2,
-    },
-  },
-  usca: {
-    id: 8,
-    fields: {
-      Version: 6,
-      SaleOptOutNotice: 2,
-      SharingOptOutNotice: 2,
-      SensitiveDataLimitUseNotice: 2,
-      SaleOptOut: 2,
-      SharingOptOut: 2,
-      SensitiveDataProcessing: 2,
-      KnownChildSensitiveDataConsents: 2,
-      PersonalDataConsents: 2,
-      MspaCoveredTransaction: 2,
-      MspaOptOutOptionMode: 2,
-      MspaServiceProviderMode: 2,
-    },
-  },
-} as const;
+/** Name -> section id. */
+const SECTIONS = { usnat: 7, usca: 8 } as const;
 type Name = keyof typeof SECTIONS;
 
 const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -87,21 +49,18 @@ function header(ids: readonly number[]): string {
   return packed(int(3, 6) + int(1, 6) + int(ids.length, 12) + items.join(""));
 }
 
-function encoded(name: Name, section: Section): string {
-  const core = Object.entries(SECTIONS[name].fields).map(([field, width]) => {
-    const value = section[field] as number | readonly number[];
-    return typeof value === "number"
-      ? int(value, width)
-      : value.map((each) => int(each, width)).join("");
-  });
-  const signal = int(1, 2) + (section.Gpc ? "1" : "0");
-  return `${packed(core.join(""))}.${packed(signal)}`;
+/** The members of a section are the fields of its core segment, in order; those of GPC follow. */
+function encoded({ GpcSegmentType, Gpc, ...core }: Section): string {
+  const bits = Object.entries(core).flatMap(([field, value]) =>
+    [value].flat().map((each) => int(Number(each), field === "Version" ? 6 : 2)),
+  );
+  return `${packed(bits.join(""))}.${packed(int(Number(GpcSegmentType), 2) + Number(Gpc))}`;
 }
 
 export const gppString = (sections: Readonly<Partial<Record<Name, Section>>>): string => {
   const names = Object.keys(sections) as Name[];
-  const parts = names.map((name) => encoded(name, sections[name] as Section));
-  return [header(names.map((name) => SECTIONS[name].id)), ...parts].join("~");
+  const parts = names.map((name) => encoded(sections[name] as Section));
+  return [header(names.map((name) => SECTIONS[name])), ...parts].join("~");
 };
 
 const OPTED_OUT = 1;
@@ -166,20 +125,19 @@ export function install(quittance: Quittance, config: Config): void {
   let display = "hidden";
   let isReady = quittance.decided || !config.shown;
 
-  const signal =
-    config.gpc || (navigator as { globalPrivacyControl?: unknown }).globalPrivacyControl;
+  const signal = hasGpc(config, navigator);
   const parsed = (): Partial<Record<Name, Section>> =>
-    name ? { [name]: sectionOf(name, config, quittance.choices(), signal === true) } : {};
+    name ? { [name]: sectionOf(name, config, quittance.choices(), signal) } : {};
 
   function ping(): Readonly<Record<string, unknown>> {
     const sections = parsed();
-    const ids = name ? [SECTIONS[name].id] : [];
+    const ids = name ? [SECTIONS[name]] : [];
     return {
       gppVersion: "1.1",
       cmpStatus: "loaded",
       cmpDisplayStatus: display,
       signalStatus: isReady ? "ready" : "not ready",
-      supportedAPIs: Object.entries(SECTIONS).map(([each, { id }]) => `${id}:${each}`),
+      supportedAPIs: Object.entries(SECTIONS).map(([each, id]) => `${id}:${each}`),
       cmpId: 0,
       sectionList: ids,
       applicableSections: name ? ids : [-1],
