@@ -94,6 +94,11 @@ def config_of(
     read = {name: value for name, value in banner.items() if name in _READ and value}
     return {
         **read,
+        "purposes": [
+            {name: value for name, value in each.items() if name != "sensitive" or value}
+            for each in banner["purposes"]
+        ],
+        "texts": _spoken(banner),
         "theme": {"position": banner["theme"]["position"], "sheet": theme.sheet(banner["theme"])},
         "api": base_url,
         "dialog": f"{base_url}/b/w/{digest}/dialog.js",
@@ -106,11 +111,23 @@ def config_of(
 
 _READ = frozenset({
     "site_key", "notice_version", "material", "news", "regime", "mode", "shown", "honours_gpc",
-    "language", "direction", "expiry_days", "purposes", "mapping", "trackers", "tags", "texts",
+    "language", "direction", "expiry_days", "mapping", "trackers", "tags",
     "policy_url", "strict",
 })  # fmt: skip
 """The members of a banner that the widget reads, and only where they say something: every visitor
 pays for them."""
+
+
+def _spoken(banner: Mapping[str, Any]) -> dict[str, str]:
+    """The texts without those that have no place in this banner."""
+    mode = banner["mode"]
+    has_place = {
+        "understood": mode == "notice",
+        "do_not_sell": mode != "opt_in",
+        "limit_use": mode != "opt_in" and any(each["sensitive"] for each in banner["purposes"]),
+        "not_cleared": bool(banner["trackers"]),
+    }
+    return {key: text for key, text in banner["texts"].items() if has_place.get(key, True)}
 
 
 def dialog(widget: Path) -> bytes:

@@ -126,33 +126,14 @@ async def publish_site(
     earlier one.
 
     ``asks_again``: whether visitors who have chosen are asked anew. None: if the change is
-    material. False is the operator's word that only the wording changed.
+    material. True makes a new version in any case. False is the operator's word that only the
+    wording changed.
     """
     _check(SiteConfig.model_validate(site.draft))
     content = content_of(site)
-    digest = sha256_of(content)
-    history = await version_history(session, site, _COMPARED)
-    live = await session.get(NoticeVersion, site.published_version_id or "")
-    version = (
-        await session.execute(
-            sa.select(NoticeVersion)
-            .where(col(NoticeVersion.site_id) == site.id, col(NoticeVersion.sha256) == digest)
-            .limit(1)
-        )
-    ).scalar_one_or_none()
+    version = None if asks_again else await _same_version(session, site, sha256_of(content))
     if version is None:
-        number = history[0].number + 1 if history else 1
-        version = NoticeVersion(
-            id=new_id("ntv"),
-            site_id=site.id,
-            number=number,
-            sha256=digest,
-            content=content,
-            material=_material(content, number, live, asks_again),
-            news={each.id: changed_purposes(each.content, content) for each in history},
-            published_at=now,
-            published_by=actor,
-        )
+        version = await _new_version(session, site, content, asks_again, actor, now)
         session.add(version)
         await session.flush()
     if site.published_version_id != version.id:
@@ -165,11 +146,42 @@ async def publish_site(
             target=site.id,
             now=now,
             version=version.number,
-            sha256=digest,
+            sha256=version.sha256,
         )
         directory.forget_after_commit(session, site.site_key)
         await session.flush()
     return version
+
+
+async def _same_version(session: AsyncSession, site: Site, digest: str) -> NoticeVersion | None:
+    """The newest version with this content."""
+    found = await session.execute(
+        sa.select(NoticeVersion)
+        .where(col(NoticeVersion.site_id) == site.id, col(NoticeVersion.sha256) == digest)
+        .order_by(col(NoticeVersion.number).desc())
+        .limit(1)
+    )
+    return found.scalar_one_or_none()
+
+
+async def _new_version(
+    session: AsyncSession, site: Site, content: dict[str, Any], asks_again: bool | None,
+    actor: str, now: dt.datetime,
+) -> NoticeVersion:  # fmt: skip
+    history = await version_history(session, site, _COMPARED)
+    live = await session.get(NoticeVersion, site.published_version_id or "")
+    number = history[0].number + 1 if history else 1
+    return NoticeVersion(
+        id=new_id("ntv"),
+        site_id=site.id,
+        number=number,
+        sha256=sha256_of(content),
+        content=content,
+        material=_material(content, number, live, asks_again),
+        news={each.id: changed_purposes(each.content, content) for each in history},
+        published_at=now,
+        published_by=actor,
+    )
 
 
 _COMPARED = 10

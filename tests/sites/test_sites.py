@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import shutil
@@ -14,12 +15,14 @@ import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from app.core.clock import utc_now
 from app.core.errors import Invalid
 from app.sites import script
+from app.sites import service as sites
 from app.sites.changes import sha256_of
 from app.sites.config import SiteConfig
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, accepted, best, shipped
-from app.sites.models import NoticeVersion
+from app.sites.models import NoticeVersion, Site
 from app.sites.origins import clean_origin
 from tests.sites.stage import SHOP, Stage, stage
 
@@ -288,6 +291,13 @@ async def test_the_operator_has_the_last_word_on_asking_again(service: Stage) ->
     assert quiet.json()["material"] == first["material"]
     assert loud.json()["material"] not in {first["material"], quiet.json()["material"]}
 
+    same = await service.client.post(path, headers=service.auth())
+    again = await service.client.post(f"{path}?asks_again=true", headers=service.auth())
+    assert same.json()["notice_version"] == loud.json()["notice_version"]
+    assert again.json()["version_hash"] == loud.json()["version_hash"]
+    assert again.json()["material"] != loud.json()["material"]
+    assert (await banner(service, site_key))["material"] == again.json()["material"]
+
 
 async def test_the_dialog_is_kept_for_ever_under_its_own_address(service: Stage) -> None:
     site_key = await service.add_site()
@@ -300,6 +310,20 @@ async def test_the_dialog_is_kept_for_ever_under_its_own_address(service: Stage)
     assert now.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert outdated.headers["cache-control"] == "public, max-age=300"
     assert now.headers["access-control-allow-origin"] == "*"  # modules are fetched with CORS
+
+
+def test_the_first_view_stays_within_its_budget() -> None:
+    """Everything a visitor loads before the banner is on the screen, as it comes: 11 kB gzip."""
+    site = Site(
+        id="sit_1", workspace_id="wsp_1", site_key=f"site_{'x' * 16}", name="Shop", origins=[],
+        draft=SiteConfig().model_dump(mode="json"), created_at=utc_now(),
+    )  # fmt: skip
+    shown = sites.banner(site, None, "en", "DE")
+    url = "https://privacy.shop.example"
+    config = script.config_of(shown, base_url=url, region="DE", gpc=False, widget=script.WIDGET)
+    body, _ = script.script(config, (), script.WIDGET)
+
+    assert len(gzip.compress(body, 9)) <= 11 * 1024
 
 
 async def test_modules_travel_only_with_sites_that_ask_for_them(service: Stage) -> None:
@@ -616,7 +640,9 @@ async def test_a_script_for_a_law_that_does_not_ask_carries_the_stricter_ones(
 
     assert ["Europe/", "gdpr"] in california["strict"]["zones"]
     assert california["strict"]["texts"]["body"] == berlin["texts"]["body"]
-    assert california["texts"] | california["strict"]["texts"] == berlin["texts"]
+    objecting = {"do_not_sell": california["texts"]["do_not_sell"]}
+    tightened = california["texts"] | california["strict"]["texts"]
+    assert tightened == berlin["texts"] | objecting
     assert "strict" not in berlin
 
 
