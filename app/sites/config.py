@@ -17,7 +17,7 @@ from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
 from app.sites.origins import clean_base
 
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_LONG = {
+LONG_TEXTS = {
     "body": 2000,
     "body_opt_out": 2000,
     "body_for_notice": 2000,
@@ -32,6 +32,7 @@ _LONG = {
     "not_cleared": 600,
     "unavailable": 600,
 }
+"""The most characters of texts that may be longer than a line."""
 _MAX_SHORT = 120
 _RESERVED = frozenset({"constructor", "prototype"})  # names every JavaScript object has
 
@@ -218,8 +219,10 @@ class SiteConfig(Schema):
                     raise ValueError(
                         f"text keys are: {', '.join((*TEXT_KEYS, *OPTIONAL_TEXT_KEYS))}"
                     )
-                if not text or len(text) > _LONG.get(key, _MAX_SHORT):
-                    raise ValueError(f"`{key}` has 1 to {_LONG.get(key, _MAX_SHORT)} characters")
+                if not text or len(text) > LONG_TEXTS.get(key, _MAX_SHORT):
+                    raise ValueError(
+                        f"`{key}` has 1 to {LONG_TEXTS.get(key, _MAX_SHORT)} characters"
+                    )
         return texts
 
     @field_validator("regimes")

@@ -29,6 +29,7 @@ from app.identity.models import PersonalValue
 from app.notifications import alerts
 from app.notifications.alerts import Found, Kind
 from app.security.models import AdminSession, AuditEntry, Role
+from app.sites.config import SiteConfig
 from app.sites.models import NoticeVersion, Site
 from app.subject_requests.models import SubjectRequest
 from tests.dashboard.conftest import Stage
@@ -445,6 +446,43 @@ async def test_a_site_is_edited_published_and_previewed(stage: Stage):
     wrong = await browser.post(path, {**fields, "policy_url": "javascript:alert(1)"})
     assert wrong.status_code == 422
     assert "policy_url" in wrong.text
+
+
+async def test_saving_a_sites_form_as_it_was_shown_changes_nothing(stage: Stage):
+    browser = await stage.signed_in(stage.seeded.operator)
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+    draft = SiteConfig.model_validate(
+        {
+            "purposes": [
+                {"id": "necessary", "required": True},
+                {"id": "analytics", "sensitive": True},
+                {"id": "advertising", "denied_by_gpc": True},
+            ],
+            "mapping": {"ad_storage": "advertising"},
+            "trackers": [
+                {"kind": "host", "pattern": "*.stats.example", "purpose": "analytics"},
+                {"kind": "cookie", "pattern": "_ga*", "purpose": "analytics", "http_only": True},
+                {"kind": "storage", "pattern": "uid", "purpose": "analytics"},
+            ],
+            "tags": [{"src": "https://stats.example/s.js", "purpose": "analytics"}],
+            "modules": ["consent_mode", "migrate"],
+            "consent_mode": {"wait_ms": 800},
+            "texts": {"en": {"receipt": "Keep a receipt", "title": "Your choice"}},
+            "first_party": "https://privacy.shop.example",
+        }
+    ).model_dump(mode="json")
+    async with stage.runtime.database.writing() as session:
+        (await session.get_one(Site, stage.seeded.site_id)).draft = draft
+
+    shown = (await browser.get(path)).text
+    assert (await browser.post(path, form_fields(shown))).status_code == 303
+
+    async with stage.runtime.database.reading() as session:
+        assert (await session.get_one(Site, stage.seeded.site_id)).draft == draft
+    assert "wait_for_update:800" in shown  # Google's stub, to be copied
+    wrong = await browser.post(path, form_fields(shown) | {"trackers": "_ga = analytics"})
+    assert wrong.status_code == 422
+    assert "not `_ga = analytics`" in wrong.text
 
 
 async def test_a_site_believes_a_host_until_it_is_taken_away(stage: Stage):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +24,20 @@ from app.dashboard.views.requests import Option
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, service
+from app.sites.config import LONG_TEXTS, SiteConfig
+from app.sites.consent_mode import stub
 from app.sites.host_identity import HostIdentity
-from app.sites.languages import TEXT_KEYS, shipped
+from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
 from app.sites.models import NoticeVersion, Site
 
-_LONG_TEXTS = frozenset({"body", "dialog_body", "gpc_notice", "placeholder"})
+_TEXT_KEYS = (*TEXT_KEYS, *OPTIONAL_TEXT_KEYS)
+_MODULES = {
+    "consent_mode": "Google Consent Mode v2",
+    "gpp": "IAB GPP, for the United States",
+    "uet": "Microsoft UET consent mode",
+    "segment": "Segment: withConsent, and in place of its consent manager",
+    "migrate": "Take over choices made with another consent manager",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,7 @@ class PurposeRow:
     id: str
     is_required: bool
     is_denied_by_gpc: bool
+    is_sensitive: bool
     name: str
     description: str
 
@@ -95,6 +106,10 @@ class SitePage:
     purposes: list[PurposeRow]
     texts: list[TextRow]
     mapping: str
+    trackers: str
+    modules: list[Option]
+    stub: str
+    """Google Consent Mode's stub, for sites that use it."""
     versions: list[Version]
     snippet: str
     privacy_url: str
@@ -202,9 +217,13 @@ async def site_page(
         ],
         purposes=_purposes(draft, language),
         texts=_texts(draft, language),
-        mapping="\n".join(
-            f"{tracker} = {purpose}" for tracker, purpose in draft["mapping"].items()
-        ),
+        mapping="\n".join(f"{label} = {purpose}" for label, purpose in draft["mapping"].items()),
+        trackers="\n".join(_tracker_line(each) for each in draft.get("trackers", ())),
+        modules=[
+            Option(value, text, value in draft.get("modules", ()))
+            for value, text in _MODULES.items()
+        ],
+        stub=_stub(site),
         versions=[
             Version(
                 each.number,
@@ -224,6 +243,13 @@ async def site_page(
     )
 
 
+def _stub(site: Site) -> str:
+    config = SiteConfig.model_validate(site.draft)
+    if "consent_mode" not in config.modules:
+        return ""
+    return f"<script>{stub(site.site_key, config.model_dump(mode='json'))}</script>"
+
+
 def _purposes(draft: Mapping[str, Any], language: str) -> list[PurposeRow]:
     """The purposes as said in this language, and one empty row for a new one."""
     ours = shipped().get(language, {}).get("purposes", {})
@@ -236,11 +262,12 @@ def _purposes(draft: Mapping[str, Any], language: str) -> list[PurposeRow]:
                 each["id"],
                 each["required"],
                 each["denied_by_gpc"],
+                each.get("sensitive", False),
                 said.get("name", ""),
                 said.get("description", ""),
             )
         )
-    return [*rows, PurposeRow(len(rows), "", False, False, "", "")]
+    return [*rows, PurposeRow(len(rows), "", False, False, False, "", "")]
 
 
 def _texts(draft: Mapping[str, Any], language: str) -> list[TextRow]:
@@ -248,9 +275,9 @@ def _texts(draft: Mapping[str, Any], language: str) -> list[TextRow]:
     own = draft["texts"].get(language, {})
     return [
         TextRow(
-            key, present.words(key), own.get(key, ""), str(ours.get(key, "")), key in _LONG_TEXTS
+            key, present.words(key), own.get(key, ""), str(ours.get(key, "")), key in LONG_TEXTS
         )
-        for key in TEXT_KEYS
+        for key in _TEXT_KEYS
     ]
 
 
@@ -275,8 +302,10 @@ def draft_from(form: FormData, present_draft: Mapping[str, Any]) -> dict[str, An
     draft["expiry_days"] = _whole(form, "expiry_days")
     draft["shows_opt_out_banner"] = forms.text(form, "shows_opt_out_banner") == "on"
     draft["mapping"] = dict(_pair(line) for line in forms.lines(form, "mapping", limit=60_000))
+    draft["trackers"] = [_tracker(line) for line in forms.lines(form, "trackers", limit=150_000)]
+    draft["modules"] = forms.texts(form, "modules")
     draft["purposes"] = _purposes_from(form, draft, language)
-    texts = {key: forms.text(form, f"t.{key}", limit=2000) for key in TEXT_KEYS}
+    texts = {key: forms.text(form, f"t.{key}", limit=2000) for key in _TEXT_KEYS}
     own = {key: text for key, text in texts.items() if text}
     draft["texts"] = {
         tag: said
@@ -312,6 +341,7 @@ def _purposes_from(form: FormData, draft: Mapping[str, Any], language: str) -> l
                 "id": purpose_id,
                 "required": forms.text(form, f"p{index}.required") == "on",
                 "denied_by_gpc": forms.text(form, f"p{index}.gpc") == "on",
+                "sensitive": forms.text(form, f"p{index}.sensitive") == "on",
                 "texts": texts,
             }
         )
@@ -325,8 +355,27 @@ def _whole(form: FormData, name: str) -> int:
     return int(text)
 
 
+_TRACKER = re.compile(r"(host|cookie|storage)\s+(\S+)\s*=\s*(\S+)(\s+http_only)?")
+
+
+def _tracker(line: str) -> dict[str, Any]:
+    """``cookie _ga* = analytics``, with ``http_only`` behind it where scripts cannot remove it."""
+    if (found := _TRACKER.fullmatch(line)) is None:
+        raise Invalid(
+            f"Trackers: write `host *.stats.example = analytics`, `cookie _ga* = analytics` or "
+            f"`storage uid = analytics`, not `{line[:80]}`."
+        )
+    kind, pattern, purpose, http_only = found.groups()
+    return {"kind": kind, "pattern": pattern, "purpose": purpose, "http_only": bool(http_only)}
+
+
+def _tracker_line(tracker: Mapping[str, Any]) -> str:
+    suffix = " http_only" if tracker["http_only"] else ""
+    return f"{tracker['kind']} {tracker['pattern']} = {tracker['purpose']}{suffix}"
+
+
 def _pair(line: str) -> tuple[str, str]:
     tracker, separator, purpose = line.rpartition("=")
     if not separator:
-        raise Invalid("Trackers: write one per line, tracker = purpose.")
+        raise Invalid("Labels: write one per line, label = purpose.")
     return tracker.strip(), purpose.strip()
