@@ -64,6 +64,13 @@ async def happened(service: Service, name: str, event: str, at: dt.datetime) -> 
         )
 
 
+async def move_to_deadline(service: Service, **by: float) -> None:
+    """Go to so long before (negative) or after the last deadline, which falls on a working day."""
+    asked = (await service.get("/v1/requests"))["items"]
+    ends = [dt.datetime.fromisoformat(each["extended_until"] or each["due_at"]) for each in asked]
+    service.traveller.move_to(max(ends) + dt.timedelta(**by))
+
+
 # --- deadlines
 
 
@@ -102,7 +109,7 @@ async def test_a_request_that_ends_or_is_extended_is_no_longer_an_alert(service:
     crm.default = retry("down")
     ends, is_extended = await service.ask(), await service.ask("dave.subject@customer.example")
     await service.step("advance")
-    service.later(days=28)
+    await move_to_deadline(service, hours=-60)
     await service.watch()
     await service.watch()
     near = [each for each in await alerts(service) if each["kind"] == "deadline_near"]
@@ -129,13 +136,13 @@ async def test_an_extended_deadline_is_watched_too(embedded: Service) -> None:
     made = await embedded.ask()
     await embedded.run("UPDATE subject_request SET status = 'on_hold', next_step_at = NULL")
     await embedded.post(f"/v1/requests/{made['id']}/extend", {"days": 30, "reason": "complex"})
-    embedded.later(days=45)
+    await move_to_deadline(embedded, days=-14)
     await embedded.watch()
     assert await alerts(embedded) == []
-    embedded.later(days=14)
+    await move_to_deadline(embedded, hours=-60)
     await embedded.watch()
     assert await kinds(embedded) == ["deadline_near"]
-    embedded.later(days=4)
+    await move_to_deadline(embedded, days=1)
     await embedded.watch()
     assert await kinds(embedded) == ["deadline_missed"]
 
@@ -146,7 +153,7 @@ async def test_more_than_one_bite_is_raised_in_one_go(
     monkeypatch.setattr(watch, "BITE", 2)
     for number in range(5):
         await embedded.ask(f"person{number}@customer.example")
-    embedded.later(days=28)
+    await move_to_deadline(embedded, hours=-60)
     await embedded.watch()
     assert await kinds(embedded) == ["deadline_near"] * 5
     await embedded.run("UPDATE subject_request SET status = 'denied'")
@@ -269,7 +276,7 @@ async def test_an_archived_delivery_is_an_alert_until_it_is_replayed(service: Se
     crm.default = retry("down")
     made = await service.ask()
     await service.work()
-    service.later(days=31)
+    await move_to_deadline(service, days=1)
     await service.work()
     await service.watch()
     delivery = await service.delivery(made["id"])
@@ -297,7 +304,7 @@ async def test_an_archived_delivery_is_an_alert_until_it_is_replayed(service: Se
 async def test_workers_that_look_at_once_raise_one_alert(service: Service) -> None:
     for number in range(20):
         await service.ask(f"person{number}@customer.example")
-    service.later(days=28)
+    await move_to_deadline(service, hours=-60)
     looks = [watch.watch(service.runtime.services, utc_now()) for _ in range(4)]
     await asyncio.gather(*looks)
     assert await kinds(service) == ["deadline_near"] * 20
@@ -308,7 +315,7 @@ async def test_alerts_are_listed_page_by_page_and_for_their_own_workspace(
 ) -> None:
     for number in range(5):
         await embedded.ask(f"person{number}@customer.example")
-    embedded.later(days=28)
+    await move_to_deadline(embedded, hours=-60)
     await embedded.watch()
     assert await alerts(embedded, is_open=None, who="eve") == []
     await embedded.add_key("otto", "requests:read")
@@ -328,7 +335,7 @@ async def test_alerts_that_were_over_long_ago_are_removed(embedded: Service) -> 
     await embedded.ask()
     await embedded.ask("dave.subject@customer.example")
     await embedded.run("UPDATE subject_request SET status = 'on_hold', next_step_at = NULL")
-    embedded.later(days=28)
+    await move_to_deadline(embedded, hours=-60)
     await embedded.watch()
     ended, _ = await alerts(embedded)
     await embedded.run(
@@ -387,7 +394,7 @@ async def overdue(service: Service) -> dict[str, Any]:
     crm.default = retry("unauthorized", parks=True)
     made = await service.ask()
     await service.work()
-    service.later(days=28)
+    await move_to_deadline(service, hours=-60)
     return made
 
 
@@ -421,7 +428,7 @@ async def test_a_mail_says_what_was_raised_and_what_is_over(told: Service) -> No
 async def test_a_long_mail_lists_twenty_and_counts_the_rest(told: Service) -> None:
     for number in range(23):
         await told.ask(f"person{number}@customer.example")
-    told.later(days=28)
+    await move_to_deadline(told, hours=-60)
     await told.watch()
     (letter,) = letters(told)
     assert letter["subject"] == "Quittance: 23 alerts"
