@@ -23,7 +23,7 @@ from psycopg import sql
 pytest_plugins = ["tests.running"]
 
 IS_CI = os.environ.get("CI") == "true"
-SERVICE_FIXTURES = {"new_postgres_database", "mariadb_url", "redis_url", "rabbitmq_url"}
+SERVICE_FIXTURES = {"postgres_server", "mariadb_url", "redis_url", "rabbitmq_url"}
 ENGINES = [pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.services)]
 NewDatabase = Callable[[str | None], str]
 
@@ -86,28 +86,52 @@ def mariadb_url() -> Iterator[str]:
         connection.cursor().execute(f"DROP DATABASE {name}")
 
 
+class PostgresServer:
+    """Makes databases and drops them."""
+
+    def __init__(self, address: str, connection: psycopg.Connection) -> None:
+        address, _, query = address.partition("?")
+        self._server = address.rpartition("/")[0]
+        self._query = f"?{query}" if query else ""
+        self._connection = connection
+
+    def new(self, template: str | None) -> str:
+        """The URL of a new database, empty or like a named template."""
+        name = f"t_{uuid.uuid4().hex}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+            sql.Identifier(name), sql.Identifier(template or "template0")
+        )
+        self._connection.execute(statement)
+        return f"{self._server}/{name}{self._query}"
+
+    def drop(self, url: str) -> None:
+        statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+        self._connection.execute(statement.format(sql.Identifier(database_name(url))))
+
+
 @pytest.fixture(scope="session")
-def new_postgres_database() -> Iterator[NewDatabase]:
-    """Makes a database, empty or like a named template; all are dropped with the session."""
+def postgres_server() -> Iterator[PostgresServer]:
+    """The test server, as its administrator."""
     address = given("TEST_POSTGRES_URL")
-    server, _, query = address.partition("?")
-    server = server.rpartition("/")[0]
-    made: list[str] = []
     with psycopg.connect(address.replace("+psycopg", "", 1), autocommit=True) as connection:
+        yield PostgresServer(address, connection)
 
-        def make(template: str | None) -> str:
-            name = f"t_{uuid.uuid4().hex}"
-            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template or "template0")
-            )
-            connection.execute(statement)
-            made.append(name)
-            return f"{server}/{name}" + (f"?{query}" if query else "")
 
-        yield make
-        for name in made:
-            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            connection.execute(drop)
+@pytest.fixture
+def new_postgres_database(postgres_server: PostgresServer) -> Iterator[NewDatabase]:
+    """Makes databases, empty or like a named template, which go with the test.
+
+    At once, not with the session: a thousand of them would fill the memory they lie in.
+    """
+    made: list[str] = []
+
+    def make(template: str | None) -> str:
+        made.append(postgres_server.new(template))
+        return made[-1]
+
+    yield make
+    for url in made:
+        postgres_server.drop(url)
 
 
 def migrate(url: str, which: str) -> str:
@@ -121,13 +145,17 @@ def database_name(url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(new_postgres_database: NewDatabase) -> str:
-    return database_name(migrate(new_postgres_database(None), "main"))
+def postgres_template(postgres_server: PostgresServer) -> Iterator[str]:
+    url = migrate(postgres_server.new(None), "main")
+    yield database_name(url)
+    postgres_server.drop(url)
 
 
 @pytest.fixture(scope="session")
-def postgres_keystore_template(new_postgres_database: NewDatabase) -> str:
-    return database_name(migrate(new_postgres_database(None), "keystore"))
+def postgres_keystore_template(postgres_server: PostgresServer) -> Iterator[str]:
+    url = migrate(postgres_server.new(None), "keystore")
+    yield database_name(url)
+    postgres_server.drop(url)
 
 
 @pytest.fixture
