@@ -55,6 +55,8 @@ class ConsentOutbox(Main, table=True):
     consent_id: str = Field(sa_type=Id)
     regime: str
     purposes: list[str] = Field(sa_type=Json)
+    is_grant: bool = False
+    """The purposes were granted again; else withdrawn."""
     created_at: dt.datetime = Field(sa_type=Moment)
 
 

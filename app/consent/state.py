@@ -1,5 +1,5 @@
 """What records add up to: a visitor's current state, a person's on several devices, and what a new
-record withdraws. Pure functions."""
+record withdraws or grants again. Pure functions."""
 
 from __future__ import annotations
 
@@ -107,3 +107,9 @@ def withdrawn(
         else {key for key, value in before.choices.items() if value}
     )
     return sorted(purpose for purpose in granted if after.choices.get(purpose) is False)
+
+
+def granted_again(before: Decision | None, after: Decision) -> list[str]:
+    """Purposes that were denied and are granted now."""
+    denied = denials(before.choices) if before else ()
+    return sorted(purpose for purpose in denied if after.choices.get(purpose))

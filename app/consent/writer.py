@@ -22,7 +22,7 @@ from sqlmodel import col
 from app.consent.devices import choices_of_people
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
-from app.consent.state import BY_CHOICE, Decision, combine, withdrawn
+from app.consent.state import BY_CHOICE, Decision, combine, granted_again, withdrawn
 from app.core.db import OUTAGES, Database, hint_after_commit, insert_or_ignore, is_postgresql
 from app.core.ids import new_id
 from app.core.logging import get_logger
@@ -58,9 +58,9 @@ class Draft:
         return Decision(self.row["decided_at"], self.row["choices"])
 
     @property
-    def is_refusal(self) -> bool:
-        """A person's own choice that denies something."""
-        return self.row["method"] in BY_CHOICE and not all(self.row["choices"].values())
+    def is_choice(self) -> bool:
+        """A person's own, which counts on all their devices."""
+        return self.row["method"] in BY_CHOICE
 
 
 @dataclass(slots=True)
@@ -160,8 +160,8 @@ class ConsentWriter:
                 _fail(each, error)
 
     async def _commit(self, drafts: Sequence[Draft]) -> dict[tuple[str, str], Row]:
-        """One transaction: records, and outbox rows for what they withdraw. Returns the stored rows
-        by event."""
+        """One transaction: records, and outbox rows for what they withdraw or grant again. Returns
+        the stored rows by event."""
         first: dict[tuple[str, str], Draft] = {}
         for draft in drafts:
             first.setdefault(draft.event, draft)
@@ -177,7 +177,7 @@ class ConsentWriter:
                 each.event: each.row for each in ordered if each.row["id"] in inserted
             }
             new = [each for each in first.values() if each.event in stored]  # in order of arrival
-            if outbox := _withdrawals(states, people, new):
+            if outbox := _reversals(states, people, new):
                 await session.execute(sa.insert(_OUTBOX), outbox)
                 hint_after_commit(session, "withdrawals")
             stored |= await _earlier(session, first.keys() - stored.keys())
@@ -243,10 +243,10 @@ _LATEST = sa.select(
 
 
 async def _people(session: AsyncSession, drafts: Sequence[Draft]) -> dict[Visitor, Decision]:
-    """What was chosen on all devices of the people who deny something now: they may take back what
-    they granted elsewhere.
+    """What was chosen on all devices of the people who choose now: they may take back what they
+    granted elsewhere, or grant what they refused there.
     """
-    deciding = {each.visitor for each in drafts if each.is_refusal}
+    deciding = {each.visitor for each in drafts if each.is_choice}
     if not deciding:
         return {}
     records = await choices_of_people(session, deciding, drafts[0].row["recorded_at"])
@@ -281,33 +281,37 @@ async def _earlier(
     return {event: row for event, row in found.items() if event in wanted}
 
 
-def _withdrawals(
+def _reversals(
     states: dict[Visitor, Decision], people: dict[Visitor, Decision], drafts: Iterable[Draft]
 ) -> list[dict[str, Any]]:
-    """Outbox rows for what these records, one after the other, take back: of what held for the
-    visitor, and of what the person had granted on any device.
+    """Outbox rows for what these records, one after the other, take back or grant again: of what
+    held for the visitor, and of what the person had chosen on any device.
     """
     found = []
     for draft in drafts:
         before = states.get(draft.visitor)
         after = draft.decision if before is None else combine((before, draft.decision)) or before
         states[draft.visitor] = after
-        purposes = set(withdrawn(before, after, draft.granted_by_default))
-        if draft.is_refusal and (elsewhere := people.get(draft.visitor)):
+        taken_back = set(withdrawn(before, after, draft.granted_by_default))
+        granted = set(granted_again(before, after)) if draft.is_choice else set()
+        if draft.is_choice and (elsewhere := people.get(draft.visitor)):
             now = combine((elsewhere, draft.decision)) or elsewhere
             people[draft.visitor] = now
-            purposes |= set(withdrawn(elsewhere, now))
-        if purposes:
-            found.append(
-                {
-                    "id": new_id("out"),
-                    "workspace_id": draft.row["workspace_id"],
-                    "site_id": draft.row["site_id"],
-                    "visitor_id": draft.row["visitor_id"],
-                    "consent_id": draft.row["id"],
-                    "regime": draft.row["regime"],
-                    "purposes": sorted(purposes),
-                    "created_at": draft.row["recorded_at"],
-                }
-            )
+            taken_back |= set(withdrawn(elsewhere, now))
+            granted |= set(granted_again(elsewhere, now))
+        found += [
+            {
+                "id": new_id("out"),
+                "workspace_id": draft.row["workspace_id"],
+                "site_id": draft.row["site_id"],
+                "visitor_id": draft.row["visitor_id"],
+                "consent_id": draft.row["id"],
+                "regime": draft.row["regime"],
+                "purposes": sorted(purposes),
+                "is_grant": is_grant,
+                "created_at": draft.row["recorded_at"],
+            }
+            for purposes, is_grant in ((taken_back, False), (granted, True))
+            if purposes
+        ]
     return found

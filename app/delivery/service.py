@@ -298,11 +298,16 @@ async def stop_all(
     now: dt.datetime,
     *,
     reason: str,
+    destination_ids: Collection[str] | None = None,
 ) -> list[Settled]:
-    """Take the unsettled deliveries of requests out of their queues. A call already under way is
-    not recalled.
+    """Take the unsettled deliveries of requests (at some destinations, or all) out of their queues.
+    A call already under way is not recalled.
     """
-    deliveries = {each.id: each for each in await of_requests(session, request_ids)}
+    deliveries = {
+        each.id: each
+        for each in await of_requests(session, request_ids)
+        if destination_ids is None or each.destination_id in destination_ids
+    }
     await _leave_archive(session, deliveries)
     # Their places next, locked: from here on nobody can claim one of them.
     places = await session.execute(
@@ -328,6 +333,24 @@ async def stop_all(
         Settled(each, deliveries[each].request_id, deliveries[each].workspace_id)
         for each in stopped
     ]
+
+
+async def in_call(
+    session: AsyncSession, request_ids: Collection[str], destination_ids: Collection[str]
+) -> bool:
+    """Whether a call for these requests to one of these destinations is under way."""
+    delivery = table_of(Delivery)
+    found = await session.execute(
+        sa.select(delivery.c.id)
+        .join(Ready, col(Ready.delivery_id) == delivery.c.id)
+        .where(
+            bulk.among(delivery.c.request_id, request_ids),
+            delivery.c.destination_id.in_(destination_ids),
+            col(Ready.call_id).is_not(None),
+        )
+        .limit(1)
+    )
+    return found.first() is not None
 
 
 def _transition(

@@ -64,6 +64,8 @@ def tell(fact: DeliveryFact) -> Told:
             return Told("not_applicable", "none", "exception")
         case ("succeeded", "skipped"):
             return Told("not_applicable", "none", "complete")
+        case ("discarded", "overtaken"):  # the person withdrew again before it was tried
+            return Told("not_applicable", "none", "complete")
         case ("discarded", "unconfirmed"):
             return Told("accepted", "acknowledged", "exception")
         case ("discarded", "failed"):

@@ -30,7 +30,7 @@ from app.identity.normalise import InvalidIdentifier, normalise
 from app.identity.vault import Opened
 from app.receipts.claims import NO_IDENTIFIER
 from app.security.models import Workspace
-from app.subject_requests import settle, visitors
+from app.subject_requests import reversals, settle, visitors
 from app.subject_requests.models import RequestEvent, SubjectRequest
 from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
@@ -277,29 +277,49 @@ async def _needs_approval(session: AsyncSession, request_id: str, now: dt.dateti
 async def plan_requests(
     session: AsyncSession, services: Services, requests: Sequence[SubjectRequest], now: dt.datetime
 ) -> None:
-    """Plan resolving requests in the caller's transaction: deliveries, suppression, duplicates."""
+    """Plan resolving requests in the caller's transaction: deliveries, suppression, duplicates. Who
+    must wait for an earlier request is put off.
+    """
     if not requests:
         return
+    before = await reversals.before(session, requests)
     by_workspace: dict[str, list[SubjectRequest]] = defaultdict(list)
     opened: dict[str, list[Opened]] = defaultdict(list)
     for value in await vault.open_holder(session, services.keys, [each.id for each in requests]):
         opened[value.holder_id].append(value)
     for request in requests:
-        by_workspace[request.workspace_id].append(request)
+        if request.id in before and request.kind == Kind.UNSUPPRESSION:
+            request.next_step_at = reversals.next_look(request, now)
+        else:
+            by_workspace[request.workspace_id].append(request)
     planned: list[plan.Planned] = []
+    started: set[str] = set()
     nothing_to_do: list[SubjectRequest] = []
     for workspace_id, mine in by_workspace.items():
         workspace = await session.get_one(Workspace, workspace_id)
         destinations = await _destinations(session, workspace_id)
         originals = _originals(mine, opened)
-        for request in mine:
+        for request in sorted(mine, key=lambda each: each.received_at):
+            concerned = _concerned(request, destinations)
+            if earlier := before.get(request.id):
+                told = {each.id for each in concerned}
+                if earlier & started or not await reversals.overtake(
+                    session, services, earlier, told, now
+                ):
+                    request.next_step_at = reversals.next_look(request, now)
+                    continue
+            if request.kind == Kind.UNSUPPRESSION:
+                lifted = await reversals.lift(session, request, _refs(opened[request.id]), now)
+                concerned = [each for each in concerned if lifted.frees(each)]
+            else:
+                await _suppress(session, services, workspace, request, opened[request.id], now)
             if original := originals.get(request.id):
                 _attach(session, request, original, now)
                 continue
-            deliveries = _deliveries(services, request, destinations, opened[request.id], now)
+            deliveries = _deliveries(services, request, concerned, opened[request.id], now)
             planned += deliveries
+            started.add(request.id)
             _start(session, request, deliveries, now)
-            await _suppress(session, services, workspace, request, opened[request.id], now)
             if request.open_count == 0:
                 nothing_to_do.append(request)
     await plan.insert(session, planned, now)
@@ -325,12 +345,12 @@ def _originals(
     requests: Sequence[SubjectRequest], opened: Mapping[str, Sequence[Opened]]
 ) -> dict[str, SubjectRequest]:
     """Requests that ask the same for the same person as an earlier one of this plan: none of whose
-    calls was made.
+    calls was made. What an unsuppression lifts depends on its time, so it joins none.
     """
     first: dict[Any, SubjectRequest] = {}
     originals = {}
     for request in sorted(requests, key=lambda each: each.id):
-        if request.duplicate_of is not None:
+        if request.duplicate_of is not None or request.kind == Kind.UNSUPPRESSION:
             continue
         same = (
             request.kind,
@@ -355,6 +375,22 @@ def _attach(
     note(session, request.id, "joined", "service", now, duplicate_of=original.id)
 
 
+def _concerned(request: SubjectRequest, destinations: Sequence[Destination]) -> list[Destination]:
+    """Those it names, or those set to take its like. What takes an opt-out takes its reversal."""
+    named = request.destination_ids
+    kind = Kind.OPT_OUT if reversals.is_grant(request) else request.kind
+    return [
+        each
+        for each in destinations
+        if (named is None or each.id in named)
+        and matches(each, kind, request.regime, request.purposes)
+    ]
+
+
+def _refs(opened: Sequence[Opened]) -> list[bytes]:
+    return [each.subject_ref for each in opened if each.subject_ref is not None]
+
+
 def _deliveries(
     services: Services,
     request: SubjectRequest,
@@ -365,12 +401,8 @@ def _deliveries(
     operation = OPERATIONS[Kind(request.kind)]
     planned = []
     for destination in destinations:
-        if request.destination_ids is not None and destination.id not in request.destination_ids:
-            continue
         connector = services.class_of(destination.connector)
         if connector is None or not supports(connector, operation):
-            continue
-        if not matches(destination, request.kind, request.regime, request.purposes):
             continue
         identifiers = usable(connector.accepts, connector.accepts_all, opened)
         planned.append(
@@ -412,29 +444,19 @@ async def _suppress(
     opened: Sequence[Opened],
     now: dt.datetime,
 ) -> None:
-    """Our own list: erasure, opt-out and suppression add the person, unsuppression takes
-    them off.
-    """
-    subjects = [(each.subject_ref, each.kind) for each in opened if each.subject_ref is not None]
-    scopes = [f"purpose:{each}" for each in request.purposes] or ["all"]
-    if request.kind == Kind.UNSUPPRESSION:
-        await suppression.lift(
-            session,
-            workspace.id,
-            [ref for ref, _ in subjects],
-            scopes if request.purposes else None,
-        )
-    elif request.kind != Kind.ERASURE or workspace.suppress_after_erasure:
-        until = suppression.expiry(now, services.settings.suppression_months)
-        await suppression.add(
-            session,
-            workspace_id=workspace.id,
-            subjects=subjects,
-            scopes=scopes,
-            request_id=request.id,
-            now=now,
-            until=until,
-        )
+    """Erasure, opt-out and suppression enter the person in our own list."""
+    if request.kind == Kind.ERASURE and not workspace.suppress_after_erasure:
+        return
+    await suppression.add(
+        session,
+        workspace_id=workspace.id,
+        subjects=[(each.subject_ref, each.kind) for each in opened if each.subject_ref is not None],
+        scopes=[f"purpose:{each}" for each in request.purposes] or ["all"],
+        request_id=request.id,
+        channel=request.channel,
+        now=now,
+        until=suppression.expiry(now, services.settings.suppression_months),
+    )
 
 
 async def irreversible_destinations(

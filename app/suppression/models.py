@@ -11,12 +11,12 @@ from app.core.db import Id, Main, Moment
 
 
 class Suppression(Main, table=True):
-    """One person (by keyed digest) and one scope: ``all``, ``purpose:<id>`` or
-    ``destination:<id>``.
+    """One person (by keyed digest), one scope (``all``, ``purpose:<id>`` or ``destination:<id>``),
+    and one request that asked for it: whoever asked twice is free when both are lifted.
     """
 
     __tablename__ = "suppression"
-    __table_args__ = (sa.UniqueConstraint("workspace_id", "subject_ref", "scope"),)
+    __table_args__ = (sa.UniqueConstraint("workspace_id", "subject_ref", "scope", "request_id"),)
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(foreign_key="workspace.id", sa_type=Id)
@@ -27,3 +27,5 @@ class Suppression(Main, table=True):
     since: dt.datetime = Field(sa_type=Moment)
     expires_at: dt.datetime = Field(sa_type=Moment)
     request_id: str | None = Field(default=None, sa_type=Id)
+    channel: str = ""
+    """How that request came; what came by ``consent`` is lifted by consent given again."""

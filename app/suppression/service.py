@@ -25,13 +25,12 @@ async def add(
     workspace_id: str,
     subjects: Sequence[tuple[bytes, str]],
     scopes: Sequence[str],
-    request_id: str | None,
+    request_id: str,
+    channel: str,
     now: dt.datetime,
     until: dt.datetime,
 ) -> None:
-    """Enter people (digest, kind) for scopes; who is on the list already stays with the older date,
-    renewed.
-    """
+    """Enter people (digest, kind) for scopes, because of one request."""
     rows = [
         {
             "id": new_id("sup"),
@@ -42,43 +41,32 @@ async def add(
             "since": now,
             "expires_at": until,
             "request_id": request_id,
+            "channel": channel,
         }
         for ref, kind in subjects
         for scope in scopes
     ]
-    if not rows:
-        return
-    await session.execute(insert_or_ignore(session, Suppression).values(rows))
-    await session.execute(
-        sa.update(Suppression)
-        .where(
+    if rows:
+        await session.execute(insert_or_ignore(session, Suppression).values(rows))
+
+
+async def entries(
+    session: AsyncSession, workspace_id: str, refs: Collection[bytes], now: dt.datetime
+) -> list[Suppression]:
+    """Every live entry of these people."""
+    rows = await session.execute(
+        sa.select(Suppression).where(
             col(Suppression.workspace_id) == workspace_id,
-            col(Suppression.subject_ref).in_([ref for ref, _ in subjects]),
-            col(Suppression.scope).in_(scopes),
-            col(Suppression.expires_at) < until,
+            col(Suppression.subject_ref).in_(refs),
+            col(Suppression.expires_at) > now,
         )
-        .values(expires_at=until)
-        .execution_options(synchronize_session=False)
     )
+    return list(rows.scalars())
 
 
-async def lift(
-    session: AsyncSession,
-    workspace_id: str,
-    refs: Collection[bytes],
-    scopes: Collection[str] | None,
-) -> int:
-    """Take people off the list, for some scopes or altogether; returns how many entries went."""
-    condition = [
-        col(Suppression.workspace_id) == workspace_id,
-        col(Suppression.subject_ref).in_(refs),
-    ]
-    if scopes is not None:
-        condition.append(col(Suppression.scope).in_(scopes))
-    gone = await session.execute(
-        sa.delete(Suppression).where(*condition).returning(col(Suppression.id))
-    )
-    return len(gone.all())
+async def remove(session: AsyncSession, ids: Collection[str]) -> None:
+    """Take entries off the list."""
+    await session.execute(sa.delete(Suppression).where(col(Suppression.id).in_(ids)))
 
 
 async def check(

@@ -21,7 +21,7 @@ from app.core.clock import rfc3339, utc_now
 from tests.sites.stage import SHOP, Stage, stage
 
 OUTBOX = sa.select(col(ConsentOutbox.visitor_id), col(ConsentOutbox.purposes)).order_by(
-    col(ConsentOutbox.id)
+    col(ConsentOutbox.created_at), col(ConsentOutbox.id)
 )
 
 
@@ -70,9 +70,10 @@ class Shop:
     async def count(self) -> int:
         return int((await self.service.rows("select count(*) from consent_record"))[0][0])
 
-    async def outbox(self) -> list[tuple[str, Any]]:
+    async def outbox(self, *, is_grant: bool = False) -> list[tuple[str, Any]]:
+        """What was withdrawn, or granted again: visitor and purposes."""
         async with self.service.database.reading() as session:
-            found = await session.execute(OUTBOX)
+            found = await session.execute(OUTBOX.where(col(ConsentOutbox.is_grant).is_(is_grant)))
             return [(visitor_id, purposes) for visitor_id, purposes in found]
 
 

@@ -466,6 +466,27 @@ async def test_taking_a_grant_back_writes_the_outbox(shop: Shop) -> None:
     assert "withdrawals" in shop.service.hints
 
 
+async def test_granting_what_was_denied_writes_the_outbox_too(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor, choices=NONE, method="reject_all")
+    await shop.choose(visitor_id=visitor, choices=NONE | {"analytics": True}, method="custom")
+    await shop.choose(visitor_id=visitor, choices=NONE | {"functional": True}, method="custom")
+
+    assert await shop.outbox(is_grant=True) == [
+        (visitor, ["analytics"]),
+        (visitor, ["functional"]),
+    ]
+    assert await shop.outbox() == [(visitor, ["analytics"])]
+
+
+async def test_what_another_tool_had_stored_grants_nothing_again(shop: Shop) -> None:
+    visitor = str(uuid.uuid4())
+    await shop.choose(visitor_id=visitor, choices=NONE, method="reject_all")
+    await shop.choose(visitor_id=visitor, method="migrated")
+
+    assert await shop.outbox(is_grant=True) == []
+
+
 async def test_a_late_older_record_withdraws_nothing(shop: Shop) -> None:
     visitor = str(uuid.uuid4())
     await shop.choose(visitor_id=visitor)

@@ -326,6 +326,7 @@ async def test_a_refusal_takes_back_what_was_granted_on_another_device(
         (laptop.visitor_id, ["advertising"]),
         (laptop.visitor_id, ["analytics", "functional"]),
     ]
+    assert await phone.shop.outbox(is_grant=True) == [(laptop.visitor_id, ["functional"])]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.consent.schemas import ConsentIn, reduce_page
-from app.consent.state import Choice, Decision, Merged, combine, denials, merge, withdrawn
+from app.consent.state import (
+    Choice,
+    Decision,
+    Merged,
+    combine,
+    denials,
+    granted_again,
+    merge,
+    withdrawn,
+)
 
 NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 choices = st.fixed_dictionaries({"analytics": st.booleans(), "advertising": st.booleans()})
@@ -226,3 +235,19 @@ def test_only_sane_rfc_3339_moments_pass(moment: object) -> None:
     }
     with pytest.raises(ValidationError):
         ConsentIn.model_validate(body)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "purposes"),
+    [
+        ({"analytics": False, "ads": False}, {"analytics": True, "ads": False}, ["analytics"]),
+        ({"analytics": True}, {"analytics": True, "ads": True}, []),
+        ({"analytics": False}, {"ads": True}, []),
+        (None, {"analytics": True}, []),
+    ],
+)
+def test_granted_again_is_what_was_denied_and_no_longer_is(
+    before: dict[str, bool] | None, after: dict[str, bool], purposes: list[str]
+) -> None:
+    earlier = None if before is None else Decision(NOON, before)
+    assert granted_again(earlier, Decision(NOON, after)) == purposes

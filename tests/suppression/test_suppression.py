@@ -45,18 +45,25 @@ async def test_a_workspace_may_erase_without_suppressing(service: Service) -> No
     assert "suppression_entry" not in {each["what"] for each in records}
 
 
-async def test_asking_twice_keeps_the_older_date_and_renews_the_end(service: Service) -> None:
-    await service.ask(BOB)
-    await service.work()
-    (first,) = (await service.get("/v1/suppressions"))["items"]
-    service.later(days=10)
-    await service.ask(BOB)
-    await service.work()
+async def test_who_asked_twice_is_listed_once_for_each_since_the_first_until_the_last(
+    service: Service,
+) -> None:
+    made = []
+    for _ in range(2):
+        made.append(await service.ask(BOB))
+        await service.work()
+        service.later(days=10)
 
-    (entry,) = (await service.get("/v1/suppressions"))["items"]
+    latest, first = (await service.get("/v1/suppressions"))["items"]
+    assert [first["request_id"], latest["request_id"]] == [each["id"] for each in made]
+    body = {"identifiers": [{"kind": "email", "value": BOB}]}
 
-    assert entry["since"] == first["since"]
-    assert entry["expires_at"] > first["expires_at"]
+    async def since() -> Any:
+        return (await service.post("/v1/suppressions/check", body))["results"][0]["since"]
+
+    assert await since() == first["since"]
+    service.later(days=3 * 366 - 15)
+    assert await since() == latest["since"], "the first has run out"
 
 
 async def test_an_entry_ends_and_is_swept(service: Service) -> None:
