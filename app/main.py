@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.types import Receive, Scope, Send
 
 import app.consent.link_routes
 import app.consent.remember
@@ -31,11 +32,24 @@ from app import apidocs
 from app.compose import Runtime
 from app.core import ops
 from app.core.courtesy import Courtesy
-from app.core.http import Guard, install_problem_handlers
+from app.core.http import Guard, Shortcut, install_problem_handlers
 from app.core.settings import Settings
 from app.security.access import may_look_inside
 
 Started = Callable[[Runtime], Awaitable[None]]
+
+
+class _Application(FastAPI):
+    """The framework with our layers around it: the guard, then the shortcut."""
+
+    def surround(self, settings: Settings, courtesy: Courtesy) -> None:
+        choices = Shortcut(
+            self, super().__call__, "POST", "/v1/consent", app.consent.routes.post_consent
+        )
+        self._front = Guard(choices, settings, ops.observe, courtesy)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._front(scope, receive, send)
 
 
 def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
@@ -55,7 +69,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
         finally:
             await runtime.stop()
 
-    application = FastAPI(
+    application = _Application(
         title="Quittance",
         version=version("quittance"),
         lifespan=lifespan,
@@ -91,7 +105,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
     _add_front_door(application)
     _add_docs(application)
     install_problem_handlers(application, app.dashboard.routes.render_problem)
-    application.add_middleware(Guard, settings=settings, observe=ops.observe, courtesy=courtesy)
+    application.surround(settings, courtesy)
     return application
 
 

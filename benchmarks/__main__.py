@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import end_to_end
+from benchmarks.consent import bench as choices
 from benchmarks.engine import table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Print ratios.")
@@ -15,9 +16,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Pr
 
 @app.callback(invoke_without_command=True)
 def everything(context: typer.Context) -> None:
-    """Both tables, one after the other."""
+    """All tables, one after the other."""
     if context.invoked_subcommand is None:
         people()
+        print()
+        consent()
         print()
         engine()
 
@@ -27,6 +30,15 @@ def people() -> None:
     """From an accepted request to a completed one, on the embedded form."""
     print("One person, end to end (embedded)")
     end_to_end.main()
+
+
+@app.command()
+def consent(
+    quick: Annotated[bool, typer.Option("--quick", help="Short looks: rough figures.")] = False,
+) -> None:
+    """A choice in the banner, stored before it is acknowledged."""
+    print("Consent")
+    choices.show(is_quick=quick)
 
 
 @app.command()

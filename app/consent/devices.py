@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.consent import queries
 from app.consent.models import ConsentRecord, VisitorLink
 from app.consent.state import BY_CHOICE, Choice, merge
+from app.core import bulk
 from app.core.db import Moment, table_of
 from app.identity.models import PersonalValue
 from app.sites.directory import Directory, Notice, PublishedSite
@@ -49,16 +50,16 @@ _LINKED = (
     .where(is_only_user, _VALUE.c.expires_at > sa.bindparam("now", type_=Moment))
 )
 _WHO = _LINKED.where(
-    _LINK.c.site_id.in_(sa.bindparam("sites", expanding=True)),
-    _LINK.c.visitor_id.in_(sa.bindparam("visitors", expanding=True)),
+    bulk.among(_LINK.c.site_id, bulk.named("sites")),
+    bulk.among(_LINK.c.visitor_id, bulk.named("visitors")),
 )
 _WHERE_ELSE = _LINKED.where(
-    _VALUE.c.workspace_id.in_(sa.bindparam("workspaces", expanding=True)),
+    bulk.among(_VALUE.c.workspace_id, bulk.named("workspaces")),
     _VALUE.c.subject_ref.in_(sa.bindparam("refs", expanding=True)),
 )
 _CHOSEN = sa.select(ConsentRecord).where(
-    _RECORD.c.site_id.in_(sa.bindparam("sites", expanding=True)),
-    _RECORD.c.visitor_id.in_(sa.bindparam("visitors", expanding=True)),
+    bulk.among(_RECORD.c.site_id, bulk.named("sites")),
+    bulk.among(_RECORD.c.visitor_id, bulk.named("visitors")),
     _RECORD.c.method.in_(sorted(BY_CHOICE)),
     ~sa.exists().where(
         _newer.c.site_id == _RECORD.c.site_id,

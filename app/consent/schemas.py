@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -43,6 +44,7 @@ def _sane(moment: dt.datetime) -> dt.datetime:
     return moment.astimezone(dt.UTC)
 
 
+@lru_cache(maxsize=256)
 def reduce_page(address: str) -> str:
     """Origin and path of a page; user, password, query and fragment are dropped. A bare path may
     stay one."""

@@ -4,8 +4,7 @@ but for lookups."""
 from __future__ import annotations
 
 import datetime as dt
-import hmac
-import json
+import hashlib
 
 from app.consent.errors import ChoicesDoNotFit, UnknownNotice
 from app.consent.schemas import ConsentIn, Method
@@ -25,9 +24,9 @@ _ACTS = frozenset({Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.A
 
 def fingerprint(key: bytes, body: ConsentIn) -> bytes:
     """Keyed digest of a posted choice: a repeat has the same one."""
-    said = body.model_dump(mode="json", exclude=None if body.regime else {"regime"})
-    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
-    return hmac.digest(key, canonical.encode(), "sha256")
+    said = {**body.__dict__, "choices": sorted(body.choices.items())}
+    said |= {"decided_at": body.decided_at.timestamp(), "method": body.method.value}
+    return hashlib.blake2b(repr(said).encode(), key=key, digest_size=32).digest()
 
 
 def draft(

@@ -1,15 +1,15 @@
 """The consent writer: many choices, one transaction. Answers come only after the commit.
 
 Choices that arrive within a few milliseconds of each other share a transaction; while it commits,
-the next ones
-gather. A batch that fails is repeated row by row, so that one bad row harms nobody else. The queue
-is bounded.
+the next ones gather. A batch that fails is repeated row by row, so that one bad row harms nobody
+else. The queue is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,18 +23,22 @@ from app.consent.devices import choices_of_people
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
 from app.consent.state import BY_CHOICE, Decision, combine, granted_again, withdrawn
-from app.core.db import OUTAGES, Database, hint_after_commit, insert_or_ignore, is_postgresql
+from app.core import bulk
+from app.core.db import OUTAGES, Database, hint_after_commit, is_postgresql, table_of
 from app.core.ids import new_id
 from app.core.logging import get_logger
 
 log = get_logger(__name__)
 
+AT_ONCE = 2
+"""Transactions at a time, where the database has more than one writer: one gathers, one commits."""
+_PAUSE = 0.001
+"""Seconds without a new choice after which those that came are written."""
 Row = Mapping[str, Any]
 Visitor = tuple[str, str]
 """Site id, visitor id."""
 
-_RECORD: sa.Table = ConsentRecord.__table__  # type: ignore[attr-defined]
-_OUTBOX: sa.Table = ConsentOutbox.__table__  # type: ignore[attr-defined]
+_RECORD, _OUTBOX = table_of(ConsentRecord), table_of(ConsentOutbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class ConsentWriter:
         *,
         capacity: int = 10_000,
         batch: int = 256,
-        gather_seconds: float = 0.003,
+        gather_seconds: float = 0.012,
     ) -> None:
         self._database = database
         self._capacity = capacity
@@ -89,7 +93,8 @@ class ConsentWriter:
         self._gather_seconds = gather_seconds
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._gathering = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
 
     @property
@@ -99,22 +104,24 @@ class ConsentWriter:
 
     def start(self) -> None:
         self._is_closing = False
-        self._task = asyncio.create_task(self._run(), name="consent-writer")
+        self._tasks = [
+            asyncio.create_task(self._run(), name="consent-writer")
+            for _ in range(1 if self._database.is_sqlite else AT_ONCE)
+        ]
 
     async def stop(self) -> None:
         """Refuse new choices, write those that wait, and end."""
         self._is_closing = True
         self._arrived.set()
-        if self._task:
-            await self._task
-            self._task = None
+        await asyncio.gather(*self._tasks)
+        self._tasks = []
 
     async def append(self, draft: Draft) -> Row:
         """The stored record, after its commit: this one, or the one this event made before.
 
         Raises WriterBusy (503: nothing is known to be stored) or EventReused (409).
         """
-        if self._is_closing or self._task is None or len(self._queue) >= self._capacity:
+        if self._is_closing or not self._tasks or len(self._queue) >= self._capacity:
             raise WriterBusy
         waiting = _Waiting(draft)
         self._queue.append(waiting)
@@ -125,17 +132,27 @@ class ConsentWriter:
         return stored
 
     async def _run(self) -> None:
-        while True:
-            if not self._queue:
+        while waiting := await self._next():
+            await self._write(waiting)
+
+    async def _next(self) -> list[_Waiting]:
+        """The choices of the next transaction; none when all is written and we are closing."""
+        async with self._gathering:
+            while not self._queue:
                 if self._is_closing:
-                    return
+                    return []
                 self._arrived.clear()
                 await self._arrived.wait()
-                await asyncio.sleep(self._gather_seconds)
-                continue
-            await self._write(
-                [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
-            )
+            await self._gather()
+            return [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+
+    async def _gather(self) -> None:
+        """Wait while choices keep coming, for a while: in a rush many share one commit."""
+        end = time.monotonic() + self._gather_seconds
+        before = 0
+        while before < len(self._queue) < self._batch and time.monotonic() < end:
+            before = len(self._queue)
+            await asyncio.sleep(_PAUSE)
 
     async def _write(self, waiting: Sequence[_Waiting]) -> None:
         """Write a batch and answer everybody in it; never raises, for the writer must go on."""
@@ -172,7 +189,7 @@ class ConsentWriter:
             await _lock_visitors(session, ordered)
             states = await _current_states(session, {each.visitor for each in ordered})
             people = await _people(session, ordered)
-            inserted = await _insert(session, ordered)
+            inserted = await bulk.insert_new(session, ConsentRecord, [each.row for each in ordered])
             stored: dict[tuple[str, str], Row] = {
                 each.event: each.row for each in ordered if each.row["id"] in inserted
             }
@@ -232,8 +249,8 @@ _newer = sa.alias(_RECORD, "newer")
 _LATEST = sa.select(
     _RECORD.c.site_id, _RECORD.c.visitor_id, _RECORD.c.decided_at, _RECORD.c.choices
 ).where(
-    _RECORD.c.site_id.in_(sa.bindparam("sites", expanding=True)),
-    _RECORD.c.visitor_id.in_(sa.bindparam("visitors", expanding=True)),
+    bulk.among(_RECORD.c.site_id, bulk.named("sites")),
+    bulk.among(_RECORD.c.visitor_id, bulk.named("visitors")),
     ~sa.exists().where(
         _newer.c.site_id == _RECORD.c.site_id,
         _newer.c.visitor_id == _RECORD.c.visitor_id,
@@ -255,13 +272,6 @@ async def _people(session: AsyncSession, drafts: Sequence[Draft]) -> dict[Visito
         for visitor, made in records.items()
     }
     return {visitor: state for visitor, state in found.items() if state is not None}
-
-
-async def _insert(session: AsyncSession, drafts: Sequence[Draft]) -> set[str]:
-    """Append the records whose event is new; returns their ids."""
-    insert = insert_or_ignore(session, _RECORD).returning(_RECORD.c.id)
-    connection = await session.connection()
-    return set((await connection.execute(insert, [each.row for each in drafts])).scalars())
 
 
 async def _earlier(

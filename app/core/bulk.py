@@ -21,7 +21,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import SQLModel
 
-from app.core.db import is_postgresql, table_of
+from app.core.db import insert_or_ignore, is_postgresql, table_of
 
 _POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 Rows = Sequence[Mapping[str, Any]]
@@ -39,6 +39,11 @@ class Many(TypeDecorator[Sequence[str]]):
 
     def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> Any:
         return value if dialect.name == "postgresql" else json.dumps(value)
+
+
+def named(name: str) -> sa.BindParameter[Sequence[str]]:
+    """A list that is given later, under this name; for ``among`` in statements made once."""
+    return sa.bindparam(name, type_=Many())
 
 
 class _Among(GenericFunction[bool]):
@@ -68,9 +73,12 @@ def values_of(values: Iterable[str]) -> sa.BindParameter[Sequence[str]]:
     return sa.bindparam(None, list(values), type_=Many(), unique=True)
 
 
-def among(column: sa.ColumnElement[Any], values: Iterable[str]) -> sa.ColumnElement[bool]:
+def among(
+    column: sa.ColumnElement[Any], values: Iterable[str] | sa.BindParameter[Sequence[str]]
+) -> sa.ColumnElement[bool]:
     """``column IN (values)``."""
-    return _Among(column, values_of(values))
+    given = values if isinstance(values, sa.BindParameter) else values_of(values)
+    return _Among(column, given)
 
 
 async def insert(session: AsyncSession, model: type[SQLModel], rows: Rows) -> None:
@@ -82,6 +90,21 @@ async def insert(session: AsyncSession, model: type[SQLModel], rows: Rows) -> No
         await session.execute(_insert(table, tuple(rows[0])), document(rows))
     else:
         await session.execute(sa.insert(table), rows)
+
+
+async def insert_new(session: AsyncSession, model: type[SQLModel], rows: Rows) -> set[str]:
+    """Insert those of the rows (of the same columns, with new ids) that clash with none that is
+    there; returns their ids.
+    """
+    table = table_of(model)
+    if is_postgresql(session):
+        added = await session.execute(_insert_new(table, tuple(rows[0])), document(rows))
+    else:
+        await session.execute(insert_or_ignore(session, table), rows)
+        added = await session.execute(
+            sa.select(table.c.id).where(among(table.c.id, [row["id"] for row in rows]))
+        )
+    return set(added.scalars())
 
 
 async def update(
@@ -120,8 +143,15 @@ async def delete(
 @cache
 def _insert(table: sa.Table, names: tuple[str, ...]) -> sa.TextClause:
     columns = ", ".join(f'"{name}"' for name in names)
-    given = _given(table, names)
-    return sa.text(f'INSERT INTO "{table.name}" ({columns}) SELECT {columns} FROM {given}')  # noqa: S608 (see above)
+    values = ", ".join(_value(table.c[name]) for name in names)
+    return sa.text(
+        f'INSERT INTO "{table.name}" ({columns}) SELECT {values} FROM {_given(table, names)}'  # noqa: S608 (see above)
+    )
+
+
+@cache
+def _insert_new(table: sa.Table, names: tuple[str, ...]) -> sa.TextClause:
+    return sa.text(f"{_insert(table, names)} ON CONFLICT DO NOTHING RETURNING id")
 
 
 @cache
@@ -139,10 +169,21 @@ def _delete(table: sa.Table, keys: tuple[str, ...]) -> sa.TextClause:
 
 def _given(table: sa.Table, names: Sequence[str]) -> str:
     """The document as a table with the types (and collations) of the real one."""
-    columns = ", ".join(
-        f'"{name}" {table.c[name].type.compile(dialect=_POSTGRESQL)}' for name in names
-    )
+    columns = ", ".join(f'"{name}" {_type(table.c[name])}' for name in names)
     return f"json_to_recordset(CAST(:rows AS json)) AS given({columns})"
+
+
+def _is_binary(column: sa.Column[Any]) -> bool:
+    return isinstance(column.type, sa.LargeBinary)
+
+
+def _type(column: sa.Column[Any]) -> str:
+    return "text" if _is_binary(column) else column.type.compile(dialect=_POSTGRESQL)
+
+
+def _value(column: sa.Column[Any]) -> str:
+    """JSON knows no bytes: they travel in hexadecimal digits."""
+    return f"""decode("{column.name}", 'hex')""" if _is_binary(column) else f'"{column.name}"'
 
 
 def _join(keys: Sequence[str]) -> str:
@@ -151,7 +192,7 @@ def _join(keys: Sequence[str]) -> str:
 
 def document(rows: Rows) -> dict[str, str]:
     """The parameter ``rows`` for a statement that reads them with ``json_to_recordset``."""
-    return {"rows": to_json(rows).decode()}
+    return {"rows": to_json(rows, bytes_mode="hex").decode()}
 
 
 def _same(table: sa.Table, keys: Sequence[str]) -> list[sa.ColumnElement[bool]]:

@@ -9,6 +9,7 @@ import secrets
 import time
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _LENGTH = 30  # 62**30 > 2**176
 _RANDOM_BITS = 128
 
@@ -28,7 +29,7 @@ def first_id(prefix: str, at: dt.datetime) -> str:
 def base62(number: int, length: int) -> str:
     """``number`` with exactly ``length`` digits."""
     digits = []
-    for _ in range(length):
-        number, rest = divmod(number, 62)
-        digits.append(_ALPHABET[rest])
-    return "".join(reversed(digits))
+    for _ in range(0, length, 2):
+        number, rest = divmod(number, 3844)
+        digits.append(_PAIRS[rest])
+    return "".join(reversed(digits))[-length:]

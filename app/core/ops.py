@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -40,8 +41,18 @@ def observe(method: str, route: str, status: int, seconds: float) -> None:
         if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
         else "other"
     )
-    HTTP_SECONDS.labels(method, route).observe(seconds)
-    HTTP_ANSWERS.labels(method, route, str(status)).inc()
+    _seconds(method, route).observe(seconds)
+    _answers(method, route, status).inc()
+
+
+@lru_cache(maxsize=1024)
+def _seconds(method: str, route: str) -> Histogram:
+    return HTTP_SECONDS.labels(method, route)
+
+
+@lru_cache(maxsize=1024)
+def _answers(method: str, route: str, status: int) -> Counter:
+    return HTTP_ANSWERS.labels(method, route, str(status))
 
 
 router = APIRouter(tags=["operations"])

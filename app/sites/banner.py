@@ -31,6 +31,8 @@ def _as_published(notice: Notice, regime: Regime) -> Regime:
     said = notice.content["regimes"].get(regime.id)
     if said is None:  # none of its laws is known any more: today's law of the region
         return regime
+    if (said["mode"], said["honours_gpc"]) == (regime.mode, regime.honours_gpc):
+        return regime
     return replace(regime, mode=said["mode"], honours_gpc=said["honours_gpc"])
 
 

@@ -13,9 +13,10 @@ import httpx
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
 
+from app.consent.routes import post_consent
 from app.core.clock import utc_now
 from app.core.db import Database
-from app.core.http import Cursors, Guard, install_problem_handlers
+from app.core.http import Cursors, Guard, Shortcut, install_problem_handlers
 from app.core.outbound import Outbound, Policy
 from app.core.settings import Settings
 from app.crypto import keyring
@@ -103,7 +104,8 @@ async def stage(
     install_problem_handlers(app, lambda request, problem: None)
     for router in (sites_router, *routers):
         app.include_router(router)
-    guarded = Guard(app, app.state.settings, lambda *_: None)
+    choices = Shortcut(app, app, "POST", "/v1/consent", post_consent)
+    guarded = Guard(choices, app.state.settings, lambda *_: None)
     transport = httpx.ASGITransport(
         guarded, raise_app_exceptions=False, client=("203.0.113.9", 4711)
     )
