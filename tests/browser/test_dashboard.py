@@ -111,6 +111,27 @@ async def test_the_preview_shows_the_draft_in_the_real_widget(scene: Scene):
     assert scene.complaints == []
 
 
+async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
+    page = await scene.page(scene.seeded.operator)
+    await page.goto(f"{scene.url}/dashboard/sites/{scene.seeded.site_id}")
+    frame = page.frame_locator("iframe.preview")
+    title = frame.locator("quittance-banner h2")
+    await expect(title).to_be_visible()
+
+    await page.locator('[name="t.title"]').fill("Typed just now")
+    await expect(title).to_have_text("Typed just now")
+    await page.get_by_label("Visitor's region").select_option("US-CA")
+    await expect(frame.get_by_text("Do not sell or share my data").first).to_be_visible()
+    await page.get_by_label("Language of the preview").select_option("de")
+    await expect(frame.get_by_text("Alle ablehnen").first).to_be_attached()
+    await page.get_by_label("Colour scheme of the preview").select_option("dark")
+    dark = "matchMedia('(prefers-color-scheme: dark)').matches"
+    assert await page.frames[-1].evaluate(dark)
+    await page.reload()
+    await expect(page.locator('[name="t.title"]')).to_have_value("")
+    assert scene.complaints == []
+
+
 @pytest.fixture
 async def incident(scene: Scene) -> Incident:
     return await seed_incident(scene.runtime, dt.datetime.now(dt.UTC))

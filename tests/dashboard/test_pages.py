@@ -33,6 +33,7 @@ from app.sites.config import SiteConfig
 from app.sites.models import NoticeVersion, Site
 from app.subject_requests.models import SubjectRequest
 from tests.dashboard.conftest import Stage
+from tests.dashboard.fields import form_fields
 from tests.dashboard.seeds import BOB, HOSTILE, seed_person, seed_workspace
 from tests.identity.hosts import Host
 
@@ -542,16 +543,6 @@ async def test_a_first_party_host_is_set_without_publishing(stage: Stage):
     assert "first_party" in wrong.text
 
 
-async def test_the_preview_script_needs_its_token(stage: Stage):
-    browser = await stage.signed_in(stage.seeded.viewer)
-    page = (await browser.get(f"/dashboard/sites/{stage.seeded.site_id}/preview")).text
-    found = re.search(r'src="(/dashboard/preview/[^"]+)"', page)
-    assert found
-    stranger = stage.new_browser()
-    assert (await stranger.get(found.group(1))).status_code == 200
-    assert (await stranger.get("/dashboard/preview/forged.js")).status_code == 404
-
-
 async def test_consent_is_counted_and_found_by_id(stage: Stage):
     browser = await stage.signed_in(stage.seeded.viewer)
     text = (await browser.get("/dashboard/consent?days=14")).text
@@ -580,35 +571,6 @@ async def test_an_owner_invites_and_the_link_is_shown_once(stage: Stage):
     later = (await browser.get("/dashboard/team")).text
     assert "nina@aurora.example" in later
     assert "/dashboard/invite/" not in later
-
-
-def form_fields(text: str) -> dict[str, Any]:
-    """What a browser would send of the site's editor as it was shown."""
-    form = text[text.index('<input type="hidden" name="lang"') : text.index('<div class="save">')]
-    fields: dict[str, Any] = {}
-
-    def add(name: str, value: str) -> None:
-        value = (
-            value.replace("&#34;", '"')
-            .replace("&#39;", "'")
-            .replace("&amp;", "&")
-            .replace("&lt;", "<")
-            .replace("&gt;", ">")
-        )
-        fields.setdefault(name, []).append(value)
-
-    for tag in re.findall(r"<input[^>]*>", form):
-        found = dict(re.findall(r'(\w+)="([^"]*)"', tag))
-        if found.get("type") != "checkbox" or " checked" in tag:
-            add(found["name"], found.get("value", ""))
-    for name, value in re.findall(
-        r'<textarea name="([^"]+)"[^>]*>\n?(.*?)</textarea>', form, re.DOTALL
-    ):
-        add(name, value)
-    for name, options in re.findall(r'<select name="([^"]+)"[^>]*>(.*?)</select>', form, re.DOTALL):
-        chosen = re.search(r'value="([^"]*)" selected', options)
-        add(name, chosen.group(1) if chosen else "")
-    return fields
 
 
 @pytest.mark.parametrize("name", ["archive", "manual", "sql", "webhook"])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import secrets
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
-from itsdangerous import BadData, URLSafeTimedSerializer
+from markupsafe import Markup
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import utc_now
-from app.core.errors import NotFound, Problem
+from app.core.errors import Problem
 from app.core.http import Reading
 from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
@@ -25,9 +27,9 @@ from app.sites.config import SiteConfig
 from app.sites.host_identity import check_reachable, set_host_identity
 from app.sites.models import Site
 
-_PREVIEW_SECONDS = 600
 _PREVIEW_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'none'; "
+    "default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self'; "
+    "img-src data:; connect-src 'none'; "
     "form-action 'none'; frame-ancestors 'self'; base-uri 'none'; sandbox allow-scripts"
 )
 
@@ -105,61 +107,96 @@ async def save_host(site_id: str, request: Request, operator: SignedIn) -> Respo
     return redirect(f"/dashboard/sites/{site_id}", "host-saved")
 
 
+@router.get("/sites/{site_id}/publish")
+async def publish_page(
+    site_id: str, request: Request, operator: SignedIn, session: Reading
+) -> Response:
+    """What publishing would change, and who would be asked again."""
+    return await _publish_page(request, operator, session, site_id)
+
+
 @router.post("/sites/{site_id}/publish")
 async def publish(site_id: str, request: Request, operator: SignedIn) -> Response:
+    form = await forms.read(request)
+    asks_again = {"all": True, "nobody": False}.get(forms.text(form, "asks_again", limit=10))
     try:
         async with request.app.state.database.writing() as session:
             site = await views.find(session, operator.workspace_id, site_id)
-            await service.publish_site(session, site, actor=operator.actor, now=utc_now())
+            await service.publish_site(
+                session, site, actor=operator.actor, now=utc_now(), asks_again=asks_again
+            )
     except Problem as problem:
         async with request.app.state.database.reading() as session:
-            return await _page(request, operator, session, site_id, problem)
+            return await _publish_page(request, operator, session, site_id, problem)
     return redirect(f"/dashboard/sites/{site_id}", "published")
+
+
+async def _publish_page(
+    request: Request,
+    operator: Operator,
+    session: AsyncSession,
+    site_id: str,
+    problem: Problem | None = None,
+) -> Response:
+    site = await views.find(session, operator.workspace_id, site_id)
+    view = await views.publishing(session, site)
+    return page(request, "publish.html", view=view, problem=problem)
+
+
+@router.get("/sites/{site_id}/versions/{number}")
+async def version_page(
+    site_id: str, number: int, request: Request, operator: SignedIn, session: Reading
+) -> Response:
+    """What a published version changed."""
+    site = await views.find(session, operator.workspace_id, site_id)
+    view = await views.version_page(session, operator, site, number)
+    return page(request, "version.html", view=view)
 
 
 @router.get("/sites/{site_id}/preview")
 async def preview(site_id: str, request: Request, operator: SignedIn, session: Reading) -> Response:
-    """A page for the frame: the draft in the real widget, cut off from cookies, storage and
+    """A page for the frame: the saved draft in the real widget, cut off from cookies, storage and
     network.
     """
     site = await views.find(session, operator.workspace_id, site_id)
-    asked = request.query_params
-    token = _signer(request).dumps(
-        [site.id, asked.get("lang", "")[:20], asked.get("region", "")[:8]]
-    )
-    html = template("preview.html").render(name=site.name, token=token)
-    headers = {**HEADERS, "Content-Security-Policy": _PREVIEW_CSP}
-    return HTMLResponse(html, headers=headers)
+    return _preview(request, site, site.draft, request.query_params)
 
 
-@router.get("/preview/{token}.js")
-async def preview_script(token: str, request: Request, session: Reading) -> Response:
-    """The widget with the draft. The frame has no origin and so no cookie: its signed token stands
-    in.
-    """
+@router.post("/sites/{site_id}/preview")
+async def preview_unsaved(
+    site_id: str, request: Request, operator: SignedIn, session: Reading
+) -> Response:
+    """The same with what stands in the editor's form, saved or not."""
+    form = await forms.read(request)
+    site = await views.find(session, operator.workspace_id, site_id)
     try:
-        site_id, language, region = _signer(request).loads(token, max_age=_PREVIEW_SECONDS)
-    except BadData:
-        raise NotFound from None
-    site = await session.get(Site, site_id)
-    if site is None:
-        raise NotFound
+        draft = SiteConfig.model_validate(views.draft_from(form, site.draft))
+    except (Problem, ValidationError) as error:
+        return _framed(name=site.name, problem=as_problem(error))
+    asked = {name: forms.text(form, f"preview_{name}", limit=20) for name in ("lang", "region")}
+    return _preview(request, site, draft.model_dump(mode="json"), asked)
+
+
+def _preview(
+    request: Request, site: Site, draft: Mapping[str, Any], asked: Mapping[str, str]
+) -> Response:
+    region = asked.get("region", "")[:8]
     widget = script.widget_of(request.app.state)
+    shown = Site(**site.model_dump() | {"draft": draft})
     config = script.config_of(
-        service.banner(site, None, language or None, region or None),
+        service.banner(shown, None, asked.get("lang", "")[:20] or None, region or None),
         base_url="", region=region or None, gpc=False, widget=widget,
     )  # fmt: skip
     body, _ = script.script(config, (), widget)
-    headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
-    return Response(body, media_type="text/javascript; charset=utf-8", headers=headers)
+    code = Markup(body.decode())  # noqa: S704 - our own script, its data escaped for HTML
+    return _framed(name=site.name, code=code)
 
 
-def _signer(request: Request) -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(
-        request.app.state.ring.derive("preview"),
-        salt="preview",
-        signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
-    )
+def _framed(name: str, code: Markup | None = None, problem: Problem | None = None) -> Response:
+    nonce = secrets.token_urlsafe(16)
+    html = template("preview.html").render(nonce=nonce, name=name, code=code, problem=problem)
+    policy = _PREVIEW_CSP.format(nonce=nonce)
+    return HTMLResponse(html, headers={**HEADERS, "Content-Security-Policy": policy})
 
 
 async def _list(

@@ -24,8 +24,10 @@ from app.dashboard.views.requests import Option
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, service
+from app.sites.changes import changed_purposes, changes, material
 from app.sites.config import LONG_TEXTS, SiteConfig
 from app.sites.consent_mode import stub
+from app.sites.directory import notice_of
 from app.sites.host_identity import HostIdentity
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
 from app.sites.models import NoticeVersion, Site
@@ -184,15 +186,13 @@ async def find(session: AsyncSession, workspace_id: str, site_id: str) -> Site:
 async def site_page(
     session: AsyncSession, operator: Operator, site: Site, public_url: str, asked: Mapping[str, str]
 ) -> SitePage:
-    """The editor. ``asked`` may name the language to edit (``lang``) and a region to preview."""
+    """The editor. ``asked`` may name the language to edit (``lang``)."""
     history = await service.version_history(session, site, 20)
     published = next((each for each in history if each.id == site.published_version_id), None)
     names = await names_of(session, operator.workspace_id, {each.published_by for each in history})
     draft = site.draft
     language = asked.get("lang", "")
     language = language if language in draft["languages"] else draft["default_language"]
-    region = asked.get("region", "DE")
-    region = region if region in REGIONS else "DE"
     titles = {tag: said.get("name", tag) for tag, said in shipped().items()}
     return SitePage(
         id=site.id,
@@ -236,11 +236,129 @@ async def site_page(
         ],
         snippet=f'<script src="{public_url}/b/{site.site_key}.js" async></script>',
         privacy_url=f"{public_url}/privacy/{site.site_key}",
-        preview=f"/dashboard/sites/{site.id}/preview?lang={language}&region={region}",
-        regions=[Option(value, text, value == region) for value, text in REGIONS.items()],
+        preview=f"/dashboard/sites/{site.id}/preview",
+        regions=[Option(value, text, value == "DE") for value, text in REGIONS.items()],
         may_edit=operator.may(Role.OPERATOR),
         host=_host(site, public_url),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """``before`` or ``after`` is None where something is new or gone."""
+
+    what: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """``live_number`` is 0 while nothing is published; ``is_material``: publishing asks everybody
+    again unless the operator says otherwise. ``news``: the purposes they are told of.
+    """
+
+    id: str
+    name: str
+    number: int
+    live_number: int
+    changes: list[Change]
+    more: int
+    is_material: bool
+    news: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    id: str
+    name: str
+    number: int
+    sha256: str
+    published_at: dt.datetime
+    published_by: str
+    is_live: bool
+    before_number: int
+    asked_again: str
+    changes: list[Change]
+
+
+_SHOWN_CHANGES = 100
+
+
+async def publishing(session: AsyncSession, site: Site) -> Publishing:
+    """What publishing the draft would change."""
+    content = service.content_of(site)
+    history = await service.version_history(session, site, 1)
+    live = await session.get(NoticeVersion, site.published_version_id or "")
+    found = _changes(live.content, content) if live else []
+    news = changed_purposes(live.content, content) if live else []
+    said = content["languages"][content["default_language"]]["purposes"]
+    return Publishing(
+        id=site.id,
+        name=site.name,
+        number=history[0].number + 1 if history else 1,
+        live_number=live.number if live else 0,
+        changes=found[:_SHOWN_CHANGES],
+        more=max(0, len(found) - _SHOWN_CHANGES),
+        is_material=live is not None and notice_of(live).material != material(content),
+        news=[said[each]["name"] for each in news],
+    )
+
+
+async def version_page(
+    session: AsyncSession, operator: Operator, site: Site, number: int
+) -> VersionPage:
+    """One published version beside the one before it."""
+    version = await service.version_of(session, site, number)
+    before = await service.version_of(session, site, number - 1) if number > 1 else None
+    names = await names_of(session, operator.workspace_id, {version.published_by})
+    asked_again = "Nobody: it was the first"
+    if before:
+        is_same = notice_of(before).material == notice_of(version).material
+        asked_again = "Nobody" if is_same else "Everybody who had chosen"
+    return VersionPage(
+        id=site.id,
+        name=site.name,
+        number=number,
+        sha256=version.sha256,
+        published_at=version.published_at,
+        published_by=names[version.published_by],
+        is_live=version.id == site.published_version_id,
+        before_number=before.number if before else 0,
+        asked_again=asked_again,
+        changes=_changes(before.content, version.content) if before else [],
+    )
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    return [
+        Change(_place(each["at"]), _said(each, "before"), _said(each, "after"))
+        for each in changes(before, after)
+    ]
+
+
+def _place(at: str) -> str:
+    """``languages.de.texts.title`` as "Deutsch: title"."""
+    first, *rest = at.split(".")
+    if first == "languages" and rest:
+        tag, *rest = rest
+        spoken = str(shipped().get(tag, {}).get("name", tag))
+        parts = [each for each in rest if each != "texts"]
+        return f"{spoken}: {', '.join(map(present.words, parts)).lower() or 'the whole language'}"
+    if first == "regimes" and rest:
+        return f"Law: {present.regime(rest[0])}" + "".join(f", {each}" for each in rest[1:])
+    where = ", ".join(map(present.words, rest)).lower()
+    return f"{present.words(first)}: {where}" if where else present.words(first)
+
+
+def _said(change: Mapping[str, Any], when: str) -> str | None:
+    if when not in change:
+        return None
+    value = change[when]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text or "(empty)"
 
 
 def _stub(site: Site) -> str:

@@ -1,0 +1,135 @@
+"""Publishing a site from the dashboard: what changes, who is asked again, what a version was."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from app.sites.models import NoticeVersion, Site
+from tests.dashboard.conftest import Browser, Stage
+from tests.dashboard.fields import form_fields
+
+
+@pytest.fixture
+async def browser(stage: Stage) -> Browser:
+    return await stage.signed_in(stage.seeded.operator)
+
+
+async def live(stage: Stage) -> NoticeVersion:
+    async with stage.runtime.database.reading() as session:
+        site = await session.get_one(Site, stage.seeded.site_id)
+        return await session.get_one(NoticeVersion, site.published_version_id)
+
+
+async def save(stage: Stage, browser: Browser, **fields: str) -> str:
+    """Change the draft; returns the site's path."""
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+    saved = await browser.post(path, form_fields((await browser.get(path)).text) | fields)
+    assert saved.status_code == 303, saved.text
+    return path
+
+
+async def test_other_words_ask_nobody_again_unless_the_operator_says_so(
+    stage: Stage, browser: Browser
+):
+    before = await live(stage)
+    path = await save(stage, browser, **{"t.title": "Your <b>choice</b> at Aurora"})
+    page = (await browser.get(f"{path}/publish")).text
+    assert "English: title" in page
+    assert "Your &lt;b&gt;choice&lt;/b&gt; at Aurora" in page
+    assert "Nobody: what was asked is unchanged" in page
+
+    assert (await browser.post(f"{path}/publish", {"asks_again": ""})).status_code == 303
+    second = await live(stage)
+    assert (second.number, second.material) == (before.number + 1, before.material)
+
+    await save(stage, browser, **{"t.title": "Your choice"})
+    await browser.post(f"{path}/publish", {"asks_again": "all"})
+    assert (await live(stage)).material != before.material
+
+
+async def test_a_new_purpose_asks_everybody_again_unless_the_operator_vouches_for_it(
+    stage: Stage, browser: Browser
+):
+    before = await live(stage)
+    path = await save(stage, browser, **{"p4.id": "surveys", "p4.name": "Surveys"})
+    page = (await browser.get(f"{path}/publish")).text
+    assert "Everybody who has chosen" in page
+    assert "(Surveys)" in page
+    assert "Purposes: surveys" in page
+
+    await browser.post(f"{path}/publish", {"asks_again": "nobody"})
+    assert (await live(stage)).material == before.material
+
+
+async def test_there_is_nothing_to_publish_when_nothing_changed(stage: Stage, browser: Browser):
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+    page = (await browser.get(f"{path}/publish")).text
+
+    assert "Nothing to publish" in page
+    assert "<button>Publish" not in page
+
+
+async def test_a_draft_that_may_not_stand_before_visitors_is_refused_where_it_is_published(
+    stage: Stage, browser: Browser
+):
+    path = await save(
+        stage, browser,
+        **{"p4.id": "sale", "p4.name": "Sale", "p4.required": "on", "p4.gpc": "on"},
+    )  # fmt: skip
+    refused = await browser.post(f"{path}/publish", {"asks_again": ""})
+
+    assert refused.status_code == 422
+    assert "must be a choice" in refused.text
+    assert "Publish version" in refused.text
+
+
+async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):
+    path = await save(
+        stage, browser, **{"accent": "#112233", "p4.id": "surveys", "p4.name": "Surveys"}
+    )
+    await browser.post(f"{path}/publish", {"asks_again": ""})
+    version = await live(stage)
+    page = (await browser.get(f"{path}/versions/{version.number}")).text
+
+    assert version.sha256 in page
+    assert "Everybody who had chosen" in page
+    assert re.search(r"Theme: accent.*<ins>#112233</ins>", page, re.S)
+    first = (await browser.get(f"{path}/versions/1")).text
+    assert "It was the first." in first
+    assert (await browser.get(f"{path}/versions/99")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"t.title": "Not saved </script><script>alert(1)</script>"}, r"Not saved \\u003c/script"),
+        ({"preview_region": "US-CA"}, '"mode":"opt_out"'),
+        ({"preview_lang": "de"}, "Ihre Daten, Ihre Entscheidung"),
+        ({"policy_url": "javascript:alert(1)"}, "policy_url"),
+        ({"expiry_days": "soon"}, "give a whole number"),
+    ],
+)
+async def test_the_preview_shows_what_the_form_says_and_saves_nothing(
+    stage: Stage, browser: Browser, change: dict[str, Any], shown: str
+):
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+    page = (await browser.get(path)).text
+    looked = await browser.post(f"{path}/preview", form_fields(page) | change)
+
+    assert looked.status_code == 200
+    assert re.search(shown, looked.text)
+    assert "<script>alert(1)" not in looked.text
+    assert "sandbox allow-scripts" in looked.headers["content-security-policy"]
+    assert form_fields((await browser.get(path)).text) == form_fields(page)
+
+
+async def test_a_viewer_previews_the_saved_draft_only(stage: Stage):
+    viewer = await stage.signed_in(stage.seeded.viewer)
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+
+    assert "Your privacy, your choice" in (await viewer.get(f"{path}/preview?lang=en")).text
+    assert (await viewer.post(f"{path}/preview", {"lang": "en"})).status_code == 403
+    assert (await viewer.get(f"{path}/publish")).status_code == 403
