@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, field_validat
 from app.core.http import Schema
 from app.sites import regimes
 from app.sites.errors import InvalidOrigin
-from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
+from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, direction, shipped
 from app.sites.origins import clean_base
 
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -279,12 +279,4 @@ def language_of(config: SiteConfig, tag: str) -> dict[str, Any]:
         raise ValueError(f"language {tag} lacks texts: {', '.join(missing)}")
     if missing := [name for name, said in purposes.items() if said is None]:
         raise ValueError(f"language {tag} lacks names for purposes: {', '.join(missing)}")
-    return {"direction": _direction(tag), "texts": texts, "purposes": purposes}
-
-
-def _direction(tag: str) -> str:
-    return (
-        "rtl"
-        if tag.partition("-")[0] in {"ar", "fa", "he", "ur", "yi", "ps", "sd", "ckb"}
-        else "ltr"
-    )
+    return {"direction": direction(tag), "texts": texts, "purposes": purposes}
