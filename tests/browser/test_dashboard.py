@@ -112,7 +112,7 @@ async def test_the_preview_shows_the_draft_in_the_real_widget(scene: Scene):
 
 
 async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
-    page = await scene.page(scene.seeded.operator)
+    page = await scene.page(scene.seeded.operator, color_scheme="null")  # as the page has it
     await page.goto(f"{scene.url}/dashboard/sites/{scene.seeded.site_id}")
     frame = page.frame_locator("iframe.preview")
     title = frame.locator("quittance-banner h2")
