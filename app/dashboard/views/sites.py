@@ -8,7 +8,8 @@ import copy
 import datetime as dt
 import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -331,24 +332,30 @@ async def version_page(
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    return [
-        Change(_place(each["at"]), _said(each, "before"), _said(each, "after"))
-        for each in changes(before, after)
-    ]
-
-
-def _place(at: str) -> str:
-    """``languages.de.texts.title`` as "Deutsch: title"."""
-    first, *rest = at.split(".")
-    if first == "languages" and rest:
-        tag, *rest = rest
+    """What differs, languages last; what is the same change in several languages stands once."""
+    default = after["default_language"]
+    languages: dict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
+    found = []
+    for each in changes(before, after):
+        first, *rest = each["at"].split(".")
+        said = _said(each, "before"), _said(each, "after")
+        if first == "languages" and rest:
+            languages[_words(rest[1:]), *said].append(rest[0])
+        else:
+            where = _words(rest)
+            what = f"{present.words(first)}: {where}" if where else present.words(first)
+            found.append(Change(what, *said))
+    for (where, *texts), tags in languages.items():
+        tag = default if default in tags else tags[0]
+        others = len(tags) - 1
         spoken = str(shipped().get(tag, {}).get("name", tag))
-        parts = [each for each in rest if each != "texts"]
-        return f"{spoken}: {', '.join(map(present.words, parts)).lower() or 'the whole language'}"
-    if first == "regimes" and rest:
-        return f"Law: {present.regime(rest[0])}" + "".join(f", {each}" for each in rest[1:])
-    where = ", ".join(map(present.words, rest)).lower()
-    return f"{present.words(first)}: {where}" if where else present.words(first)
+        spoken += f" and {others} more" if others else ""
+        found.append(Change(f"{spoken}: {where or 'the whole language'}", *texts))
+    return found
+
+
+def _words(parts: Sequence[str]) -> str:
+    return ", ".join(present.words(each) for each in parts if each != "texts").lower()
 
 
 def _said(change: Mapping[str, Any], when: str) -> str | None:
