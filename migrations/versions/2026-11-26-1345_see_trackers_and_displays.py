@@ -9,7 +9,7 @@ from alembic import op
 
 from app.core.db import Id, Moment
 
-revision = "20261126_1330"
+revision = "20261126_1345"
 down_revision = "20261126_1200"
 branch_labels = None
 depends_on = None
