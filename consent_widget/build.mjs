@@ -15,7 +15,7 @@ const BUDGETS = {
   gpp: 4 * 1024,
   segment: 4 * 1024,
   report: 1024,
-  counts: 512,
+  counts: 768,
 };
 
 const inlineCss = {

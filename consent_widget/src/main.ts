@@ -4,7 +4,6 @@ import type { Config, Method, Mode, Tag } from "./config";
 import { create, dispatch, scriptNonce } from "./dom";
 import { createGate } from "./gate";
 import { createPlaceholder } from "./placeholder";
-import { isHost } from "./rules";
 import { hasGpc } from "./signals";
 import {
   type Action,
@@ -96,6 +95,10 @@ function loader(load: () => Promise<Dialog>): () => Promise<Dialog> {
     return coming;
   };
 }
+
+/** `*.stats.example` is the host itself and every one below it. */
+export const isHost = (pattern: string, host: string): boolean =>
+  pattern.startsWith("*.") ? `.${host}`.endsWith(pattern.slice(1)) : host === pattern;
 
 function inert({ src, purpose, load }: Tag): HTMLScriptElement {
   const script = create("script");

@@ -4,13 +4,15 @@
  */
 import type { Tracker } from "./config";
 import { cookies, writeCookie } from "./dom";
-import { fits } from "./rules";
 
 export interface Swept {
   readonly cleared: readonly string[];
   /** Still there afterwards: set by another host or for another path. */
   readonly left: readonly string[];
 }
+
+const fits = (pattern: string, name: string): boolean =>
+  pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
 
 const names = (): string[] => cookies().map(([name]) => name);
 

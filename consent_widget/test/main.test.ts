@@ -1,8 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Config } from "../src/config";
 import * as dialog from "../src/dialog";
-import { type Change, type Module, type Quittance, start } from "../src/main";
-import { isHost } from "../src/rules";
+import { type Change, isHost, type Module, type Quittance, start } from "../src/main";
 import { encode } from "../src/storage";
 import { decision, site, usSite } from "./fixtures";
 

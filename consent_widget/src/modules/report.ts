@@ -4,15 +4,12 @@
  */
 import { tell } from "../beacon";
 import type { Config, Tracker } from "../config";
-import { cookies } from "../dom";
 import type { Quittance } from "../main";
-import { fits, isHost } from "../rules";
 
 type Kind = Tracker["kind"];
 export type Report = Record<Kind, string[]>;
 
 const SHARE = 0.1;
-const ALWAYS = /[?&]quittance-report\b/;
 const MOST = 50;
 
 const isRandom = (part: string): boolean =>
@@ -31,64 +28,49 @@ export function reduced(name: string): string {
   return `${name.slice(0, first.index)}*`;
 }
 
-/** A cookie or key that a rule can name; `@` stands in addresses of people. */
-const isName = (name: string): boolean =>
-  /^[^\s;,=*"@]{2,100}$/.test(name) && !name.startsWith("qt_");
+/** A host's star stands in front, a name's at the end; neither kind has the other's. */
+const covers = (pattern: string, name: string): boolean =>
+  pattern === name ||
+  (pattern.startsWith("*.") && `.${name}`.endsWith(pattern.slice(1))) ||
+  (pattern.endsWith("*") && name.startsWith(pattern.slice(0, -1)));
 
-const hostOf = (address: string): string => {
-  try {
-    return new URL(address).hostname;
-  } catch {
-    return "";
-  }
-};
-
-function hosts({ api, first_party }: Config): string[] {
-  const own = [location.hostname.replace(/^www\./, "*."), `*.${location.hostname}`];
-  own.push(hostOf(api), hostOf(first_party ?? ""));
-  return performance
-    .getEntriesByType("resource")
-    .map(({ name }) => hostOf(name))
-    .filter((host) => /\.[a-z][a-z0-9-]+$/.test(host) && !own.some((each) => isHost(each, host)));
-}
-
-function keys(store: "localStorage" | "sessionStorage"): string[] {
-  try {
-    return Object.keys(window[store]);
-  } catch {
-    return []; // blocked: then nothing is kept there either
-  }
-}
+const hostOf = (address: string): string => new URL(address).hostname;
 
 /** What no rule of the site covers, each once and at most 50 together. */
-export function unruled(config: Config): Report {
-  const has = (kind: Kind, name: string): boolean =>
-    (config.trackers ?? []).some(
-      (each) => each.kind === kind && (kind === "host" ? isHost : fits)(each.pattern, name),
-    );
-  const names = (kind: Kind, found: string[]): [Kind, string][] =>
-    found.filter((name) => isName(name) && !has(kind, name)).map((name) => [kind, name]);
+export function unruled({ api, first_party = api, trackers = [] }: Config): Report {
+  const own = [location.hostname.replace(/^www\./, ""), hostOf(api), hostOf(first_party)];
   const report: Report = { host: [], cookie: [], storage: [] };
-  const cookieNames = cookies().map(([name]) => name);
   let room = MOST;
-  for (const [kind, name] of [
-    ...names("cookie", cookieNames),
-    ...names("host", hosts(config)),
-    ...names("storage", [...keys("localStorage"), ...keys("sessionStorage")]),
-  ]) {
-    const pattern = kind === "host" ? name : reduced(name);
-    if (pattern.length < 3 && pattern.endsWith("*")) continue;
-    if (report[kind].includes(pattern) || room-- < 1) continue;
-    report[kind].push(pattern);
-  }
+  const add = (kind: Kind, read: () => string[]): void => {
+    try {
+      for (const name of read()) {
+        // `@` stands in people's addresses.
+        if (!/^(?!qt_)[^@]{2,100}$/.test(name)) continue;
+        if (trackers.some((each) => each.kind === kind && covers(each.pattern, name))) continue;
+        const pattern = kind === "host" ? name : reduced(name);
+        if (!report[kind].includes(pattern) && room-- > 0) report[kind].push(pattern);
+      }
+    } catch {
+      // Blocked: then nothing is kept there either.
+    }
+  };
+  add("cookie", () => document.cookie.split("; ").map((pair) => pair.replace(/=.*/s, "")));
+  add("host", () =>
+    performance
+      .getEntriesByType("resource")
+      .map(({ name }) => hostOf(name))
+      .filter((host) => !own.some((each) => covers(`*.${each}`, host))),
+  );
+  add("storage", () => Object.keys(localStorage));
+  add("storage", () => Object.keys(sessionStorage));
   return report;
 }
 
 export function install(_: Quittance, config: Config): void {
-  if (Math.random() >= SHARE && !ALWAYS.test(location.search)) return;
+  if (Math.random() >= SHARE && !/[?&]quittance-report\b/.test(location.search)) return;
   const report = (): void => {
     const found = unruled(config);
-    if (Object.values(found).some((each) => each.length > 0)) tell(config, "seen", found);
+    if (Object.values(found).some((names) => names.length > 0)) tell(config, "seen", found);
   };
   window.addEventListener("pagehide", report, { once: true });
 }
