@@ -14,8 +14,9 @@ const BUDGETS = {
   dialog: 5 * 1024,
   gpp: 4 * 1024,
   segment: 4 * 1024,
-  report: 1024,
-  counts: 768,
+  // Behind the widget, whose preamble they share, these cost less than 1 kB and half of one.
+  report: 1.25 * 1024,
+  counts: 0.75 * 1024,
 };
 
 const inlineCss = {

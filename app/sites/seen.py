@@ -66,10 +66,7 @@ def reduced(name: str) -> str:
 def _is_random(part: str) -> bool:
     if any(each.isdigit() for each in part):
         return True
-    if len(part) < 6:
-        return False
-    humps = len(re.findall("[A-Z]+", part))
-    return re.fullmatch("[a-fA-F]+", part) is not None or 4 * humps > len(part)
+    return len(part) > 5 and 4 * len(re.findall("[A-Z]+", part)) > len(part)
 
 
 def _reduced_host(host: str) -> str:

@@ -13,19 +13,21 @@ const SHARE = 0.1;
 const MOST = 50;
 
 const isRandom = (part: string): boolean =>
-  /\d/.test(part) ||
-  (part.length > 5 &&
-    (/^[a-f]+$/i.test(part) || 4 * (part.match(/[A-Z]+/g) ?? []).length > part.length));
+  /\d/.test(part) || (part.length > 5 && 4 * part.split(/[A-Z]+/).length > part.length + 4);
 
 /**
  * `_ga_G1ABC2DEF` as `_ga_*`: cut off where a stretch of six or more begins that looks random (digits,
  * or letters in no word's order).
  */
 export function reduced(name: string): string {
-  const random = [...name.matchAll(/[A-Za-z0-9]+/g)].filter(([part]) => isRandom(part));
-  const [first, last] = [random[0], random.at(-1)];
-  if (!first || !last || last.index + last[0].length - first.index < 6) return name;
-  return `${name.slice(0, first.index)}*`;
+  let start = -1;
+  let end = 0;
+  for (const { 0: part, index } of name.matchAll(/[a-z0-9]+/gi)) {
+    if (!isRandom(part)) continue;
+    if (start < 0) start = index;
+    end = index + part.length;
+  }
+  return end - start < 6 ? name : `${name.slice(0, start)}*`;
 }
 
 /** A host's star stands in front, a name's at the end; neither kind has the other's. */
