@@ -236,8 +236,8 @@ async def groups(session: AsyncSession, wanted: Filter) -> list[Group]:
         .where(*_views(wanted))
         .group_by(*of_view)
     )
-    found = [Group(*key, count) for *key, count in records]
-    return found + [Group(*key, None, int(count)) for *key, count in displays]
+    found = [Group(law, tag, version, method, n) for law, tag, version, method, n in records]
+    return found + [Group(law, tag, version, None, int(n)) for law, tag, version, n in displays]
 
 
 def answers(found: Iterable[Group], by: By) -> list[Answers]:
