@@ -215,26 +215,20 @@ class Answers:
 async def groups(session: AsyncSession, wanted: Filter) -> list[Group]:
     """Records and displays. Displays are counted by the UTC day: a day that is only partly wanted
     counts as a whole."""
-    of_record = [
-        col(each)
-        for each in (
-            ConsentRecord.regime, ConsentRecord.language, ConsentRecord.notice_version_id,
-            ConsentRecord.method,
-        )
-    ]  # fmt: skip
-    records = await session.execute(
-        sa.select(*of_record, sa.func.count())
-        .where(*_conditions(session, wanted))
-        .group_by(*of_record)
+    shown = (col(ConsentView.regime), col(ConsentView.language), col(ConsentView.notice_version_id))
+    chosen = (
+        col(ConsentRecord.regime),
+        col(ConsentRecord.language),
+        col(ConsentRecord.notice_version_id),
+        col(ConsentRecord.method),
     )
-    of_view = [
-        col(each)
-        for each in (ConsentView.regime, ConsentView.language, ConsentView.notice_version_id)
-    ]
+    records = await session.execute(
+        sa.select(*chosen, sa.func.count()).where(*_conditions(session, wanted)).group_by(*chosen)
+    )
     displays = await session.execute(
-        sa.select(*of_view, sa.func.sum(col(ConsentView.count)))
+        sa.select(*shown, sa.func.sum(col(ConsentView.count)))
         .where(*_views(wanted))
-        .group_by(*of_view)
+        .group_by(*shown)
     )
     found = [Group(law, tag, version, method, n) for law, tag, version, method, n in records]
     return found + [Group(law, tag, version, None, int(n)) for law, tag, version, n in displays]
