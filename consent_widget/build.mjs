@@ -9,7 +9,15 @@ import { build, transform } from "esbuild";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const target = ["chrome99", "firefox101", "safari16.4"];
 /** Bytes, gzip 9. */
-const BUDGETS = { widget: 10 * 1024, dialog: 5 * 1024, gpp: 4 * 1024, segment: 4 * 1024 };
+const BUDGETS = {
+  widget: 10 * 1024,
+  dialog: 5 * 1024,
+  gpp: 4 * 1024,
+  segment: 4 * 1024,
+  // Behind the widget, whose preamble they share, these cost less than 1 kB and half of one.
+  report: 1.25 * 1024,
+  counts: 0.75 * 1024,
+};
 
 const inlineCss = {
   name: "inline-css",

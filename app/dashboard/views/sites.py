@@ -24,14 +24,15 @@ from app.dashboard.views.people import names_of
 from app.dashboard.views.requests import Option
 from app.security.models import Role
 from app.security.sessions import Operator
-from app.sites import regimes, service
+from app.sites import regimes, seen, service
 from app.sites.changes import changed_purposes, changes, material
 from app.sites.config import LONG_TEXTS, SiteConfig
 from app.sites.consent_mode import stub
 from app.sites.directory import notice_of
 from app.sites.host_identity import HostIdentity
+from app.sites.known_trackers import suggested
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
-from app.sites.models import NoticeVersion, Site
+from app.sites.models import NoticeVersion, Site, TrackerSeen
 
 _TEXT_KEYS = (*TEXT_KEYS, *OPTIONAL_TEXT_KEYS)
 _MODULES = {
@@ -40,6 +41,8 @@ _MODULES = {
     "uet": "Microsoft UET consent mode",
     "segment": "Segment: withConsent, and in place of its consent manager",
     "migrate": "Take over choices made with another consent manager",
+    "report": "Report what is there without a rule, from one page view in ten",
+    "counts": "Count how often the banner is shown",
 }
 
 
@@ -93,6 +96,28 @@ class HostForm:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenRow:
+    """What browsers reported and no rule covers; ``value`` is its ``kind name``, as in a form."""
+
+    value: str
+    kind: str
+    pattern: str
+    vendor: str
+    last_seen_at: dt.datetime
+    count: int
+    purposes: list[Option]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """``is_on``: the published site reports; ``more``: rows that are not shown."""
+
+    rows: list[SeenRow]
+    more: int
+    is_on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SitePage:
     id: str
     name: str
@@ -111,6 +136,7 @@ class SitePage:
     mapping: str
     trackers: str
     modules: list[Option]
+    seen: Seen
     stub: str
     """Google Consent Mode's stub, for sites that use it."""
     versions: list[Version]
@@ -224,6 +250,7 @@ async def site_page(
             Option(value, text, value in draft.get("modules", ()))
             for value, text in _MODULES.items()
         ],
+        seen=await _seen(session, site, published),
         stub=_stub(site),
         versions=[
             Version(
@@ -242,6 +269,46 @@ async def site_page(
         may_edit=operator.may(Role.OPERATOR),
         host=_host(site, public_url),
     )
+
+
+_SHOWN_SEEN = 100
+
+
+async def _seen(session: AsyncSession, site: Site, published: NoticeVersion | None) -> Seen:
+    found = await seen.without_rule(session, site)
+    is_on = published is not None and seen.MODULE in published.content.get("modules", ())
+    rows = [_seen_row(site, each) for each in found[:_SHOWN_SEEN]]
+    return Seen(rows, max(0, len(found) - _SHOWN_SEEN), is_on)
+
+
+def _seen_row(site: Site, found: TrackerSeen) -> SeenRow:
+    known = suggested(site, found.kind, found.pattern)
+    usual = known.purpose if known else None
+    offered = [
+        Option(each["id"], each["id"], each["id"] == usual) for each in site.draft["purposes"]
+    ]
+    return SeenRow(
+        value=f"{found.kind} {found.pattern}",
+        kind=found.kind,
+        pattern=found.pattern,
+        vendor=known.vendor if known else "",
+        last_seen_at=found.last_seen_at,
+        count=found.count,
+        purposes=offered if usual else [Option("", "choose", True), *offered],
+    )
+
+
+def rules_from(form: FormData, draft: Mapping[str, Any]) -> dict[str, Any]:
+    """The draft with a rule for each of what was seen and is ticked; what has one is left alone."""
+    rules = list(draft.get("trackers", ()))
+    for value in dict.fromkeys(forms.texts(form, "add", limit=300)):
+        kind, _, pattern = value.partition(" ")
+        if not seen.is_ruled(rules, kind, pattern):
+            purpose = forms.text(form, f"for {value}", limit=40)
+            if not purpose:
+                raise Invalid(f"Choose a purpose for {pattern[:80]}, or leave it unticked.")
+            rules.append({"kind": kind, "pattern": pattern, "purpose": purpose})
+    return {**draft, "trackers": rules}
 
 
 @dataclass(frozen=True, slots=True)
