@@ -1,5 +1,6 @@
 // Bundles src into dist: widget.js, the file the service puts in front of a site's configuration; dialog.js,
-// which the widget imports when somebody is about to open it; and a file for each module a site may turn on.
+// which the widget imports when somebody is about to open it; a file for each module a site may turn on; and
+// npm.js, the npm package's loader, left readable for whoever bundles it.
 // `--check` builds in memory and fails when a committed file differs or is too large.
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -17,6 +18,7 @@ const BUDGETS = {
   // Behind the widget, whose preamble they share, these cost less than 1 kB and half of one.
   report: 1.25 * 1024,
   counts: 0.75 * 1024,
+  npm: 1024,
 };
 
 const inlineCss = {
@@ -59,6 +61,7 @@ const modules = (await readdir(here("src/modules")).catch(() => []))
 const built = {
   widget: await bundle("src/main.ts", { format: "iife", globalName: "quittanceWidget" }),
   dialog: await bundle("src/dialog.ts", { format: "esm" }),
+  npm: await bundle("src/npm.ts", { format: "esm", minify: false }),
 };
 for (const name of modules)
   built[name] = await bundle(`src/modules/${name}.ts`, {

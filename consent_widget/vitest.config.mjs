@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     environment: "jsdom",
     environmentOptions: { jsdom: { url: "https://shop.example/cart?email=bob#top" } },
-    include: ["test/**/*.test.ts"],
+    include: ["test/**/*.test.{ts,mjs}"],
     restoreMocks: true,
   },
 });

@@ -23,6 +23,7 @@ from psycopg import sql
 pytest_plugins = ["tests.running"]
 
 IS_CI = os.environ.get("CI") == "true"
+BROWSER_FIXTURES = {"chromium_path", "firefox_path", "webkit_path"}
 SERVICE_FIXTURES = {"postgres_server", "mariadb_url", "redis_url", "rabbitmq_url"}
 ENGINES = [pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.services)]
 NewDatabase = Callable[[str | None], str]
@@ -38,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         wanted = set(getattr(item, "fixturenames", ()))
         if wanted & SERVICE_FIXTURES:
             item.add_marker(pytest.mark.services)
-        if "chromium_path" in wanted:
+        if wanted & BROWSER_FIXTURES:
             item.add_marker(pytest.mark.browser)
 
 
@@ -56,6 +57,17 @@ def given(variable: str) -> str:
 def chromium_path() -> Path:
     """The browser for Playwright's ``executable_path``."""
     return Path(given("TEST_CHROMIUM"))
+
+
+@pytest.fixture(scope="session")
+def firefox_path() -> Path:
+    return Path(given("TEST_FIREFOX"))
+
+
+@pytest.fixture(scope="session")
+def webkit_path() -> Path:
+    """WebKitGTK's WebDriver."""
+    return Path(given("TEST_WEBKIT"))
 
 
 @pytest.fixture(scope="session")

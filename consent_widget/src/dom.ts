@@ -35,8 +35,9 @@ export function writeCookie(value: string): void {
 
 export const body = (): HTMLElement | null => getter<HTMLElement | null>("body")();
 
-export const scriptNonce = (): string =>
-  getter<HTMLOrSVGScriptElement | null>("currentScript")()?.nonce ?? "";
+/** The tag of the script that runs right now. */
+export const ownTag = (): HTMLOrSVGScriptElement | null =>
+  getter<HTMLOrSVGScriptElement | null>("currentScript")();
 
 export const findAll = (within: Document | Element, selector: string): Element[] => [
   ...(within === document ? Document : Element).prototype.querySelectorAll.call(within, selector),

@@ -1,7 +1,7 @@
 /** Wires core and view together and hands the page one object: `window.quittance`. */
 import { bodyOf, createOutbox, uuid } from "./api";
 import type { Config, Method, Mode, Tag } from "./config";
-import { create, dispatch, scriptNonce } from "./dom";
+import { create, dispatch, ownTag } from "./dom";
 import { createGate } from "./gate";
 import { createPlaceholder } from "./placeholder";
 import { hasGpc } from "./signals";
@@ -34,7 +34,7 @@ export interface Events {
   change: Change;
   recorded: { readonly consentId: string };
   swept: Swept;
-  /** Banner or dialog came into view, or both are gone. */
+  /** `visible` has changed. */
   display: { readonly visible: boolean };
 }
 
@@ -46,6 +46,7 @@ export interface Quittance {
   readonly consentId: string | null;
   /** Whether a decision is stored: made here, by the signal, or elsewhere before. */
   readonly decided: boolean;
+  /** Banner or dialog is in view; headless: the page's own banner is called for. */
   readonly visible: boolean;
   readonly mode: Mode;
   readonly regime: string;
@@ -56,6 +57,8 @@ export interface Quittance {
   reject(): void;
   set(changes: Choices): void;
   withdraw(): void;
+  /** What closing the banner does: an answer where people are only told, elsewhere none. */
+  dismiss(): void;
   /** Removes what denied purposes left in the browser, now. */
   sweep(): Swept;
   /** Says who is signed in, by the host's own token, so that a choice holds on all their devices. */
@@ -80,7 +83,10 @@ export interface Module {
 }
 
 // Only while the script runs for the first time does the page know which tag it is.
-const nonce = scriptNonce();
+const own = ownTag();
+const nonce = own?.nonce ?? "";
+/** The page has a banner of its own. */
+const isHeadless = own?.hasAttribute("data-headless") ?? false;
 
 type Dialog = typeof import("./dialog");
 
@@ -203,7 +209,8 @@ export function start(
 
   function display(): void {
     const before = isVisible;
-    isVisible = state.prompt !== null || view.root.querySelector("dialog[open]") !== null;
+    isVisible =
+      state.prompt !== null || (!isHeadless && view.root.querySelector("dialog[open]") !== null);
     if (isVisible !== before) emit("display", { visible: isVisible });
   }
 
@@ -234,6 +241,10 @@ export function start(
   const reject = (): void => decide("reject_all", all(config, false));
   const withdraw = (): void => decide("withdrawal", all(config, false));
   const saveChoices = (changes: Choices): void => decide("custom", changes);
+  const dismiss = (): void =>
+    config.mode === "notice" && !state.decision
+      ? decide("dismissed", {})
+      : apply({ type: "dismiss" });
   const open = async (): Promise<void> => {
     view.attach();
     try {
@@ -247,17 +258,17 @@ export function start(
     display();
   };
 
-  const view = createView(config, {
-    accept,
-    reject,
-    manage: () => void open(),
-    intend: () => void loadDialog().catch(() => {}),
-    // Where people are only told, having read it is the answer; elsewhere closing answers nothing.
-    close: () =>
-      config.mode === "notice" && !state.decision
-        ? decide("dismissed", {})
-        : apply({ type: "dismiss" }),
-  });
+  const view = createView(
+    config,
+    {
+      accept,
+      reject,
+      manage: () => void open(),
+      intend: () => void loadDialog().catch(() => {}),
+      close: dismiss,
+    },
+    isHeadless,
+  );
 
   const gate = createGate({
     allows,
@@ -337,6 +348,7 @@ export function start(
     reject,
     set: saveChoices,
     withdraw,
+    dismiss,
     sweep: () => clear(),
     identify,
     on(event: string, listener: (detail: never) => void) {

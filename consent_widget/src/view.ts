@@ -113,7 +113,8 @@ function banner(
   );
 }
 
-export function createView(config: Config, actions: BannerActions): View {
+/** `isHeadless`: without a banner; the dialog comes all the same. */
+export function createView(config: Config, actions: BannerActions, isHeadless: boolean): View {
   const host = create("quittance-banner");
   const root = shadow(host, base, config.theme.sheet, css);
   if (config.theme.position === "center") host.dataset.position = "center";
@@ -126,7 +127,7 @@ export function createView(config: Config, actions: BannerActions): View {
     if (state.prompt === current) return;
     current = state.prompt;
     shown?.remove();
-    shown = current && banner(config, state, actions);
+    shown = current && !isHeadless ? banner(config, state, actions) : null;
     if (shown) root.prepend(shown);
     attach();
   }

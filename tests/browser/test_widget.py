@@ -4,11 +4,8 @@ a running service."""
 from __future__ import annotations
 
 import json
-import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,88 +23,19 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from tests.browser.shop import GATES, NONCE, ORDER, Shop
 from tests.journeys.instance import Embedded, wait_for
 
 ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run",
 ]  # fmt: skip
-NONCE = "c2hvcA"
 XSS = "</script><script>alert(1)</script>\u2028<!--<img src=x onerror=alert(2)>"
-PIXEL = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\0\0\0!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
-
-# Held back: `ran` tells what ran and in which order, the host's log what was fetched.
-GATES = f"""
-<script type="text/plain" data-purpose="analytics" nonce="{NONCE}">ran.push("first")</script>
-<script type="text/plain" data-purpose="analytics" nonce="{NONCE}" data-src="/held/second.js"></script>
-<script type="text/plain" data-purpose="analytics" nonce="{NONCE}">ran.push("third")</script>
-<script type="text/plain" data-purpose="advertising" nonce="{NONCE}" data-src="/held/fourth.js"></script>
-<img data-purpose="advertising" data-src="/held/pixel.gif" alt="">
-<iframe data-purpose="functional" data-src="/held/film" width="400" height="225" title="Film"></iframe>
-"""  # noqa: E501 - markup reads better in lines of its own
 HELD = {"/held/second.js", "/held/fourth.js", "/held/pixel.gif", "/held/film"}
 NEXT_RECORD = "id => quittance.consentId && quittance.consentId !== id"
-ORDER = ["first", "second", "third", "fourth"]
 
 
 # --- the world around the widget
-
-
-class Shop:
-    """Somebody's site on an origin of its own; ``log`` has every path that was asked for."""
-
-    def __init__(self) -> None:
-        self.pages: dict[str, tuple[str, str]] = {}
-        self.scripts: dict[str, bytes] = {}
-        self.styles = ""
-        self.log: list[str] = []
-        shop = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                shop.log.append(self.path)
-                status, kind, body, policy = shop._answer(self.path)
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Cache-Control", "no-store")
-                if policy:
-                    self.send_header("Content-Security-Policy", policy)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        # Not 127.0.0.1, so that the service is another site to the browser, not only another port.
-        self.origin = f"http://localhost:{self._server.server_port}"
-
-    def _answer(self, path: str) -> tuple[int, str, bytes, str]:
-        if page := self.pages.get(path):
-            return 200, "text/html; charset=utf-8", page[0].encode(), page[1]
-        if own := self.scripts.get(path):
-            return 200, "text/javascript", own, ""
-        if path == "/look.css":
-            return 200, "text/css", self.styles.encode(), ""
-        if script := re.fullmatch(r"/held/(\w+)\.js", path):
-            return 200, "text/javascript", f'ran.push("{script[1]}")'.encode(), ""
-        if path.endswith(".gif"):
-            return 200, "image/gif", PIXEL, ""
-        return (200 if path == "/held/film" else 404), "text/html", b"<p>A film</p>", ""
-
-    @property
-    def held(self) -> list[str]:
-        """What was fetched of what is held back."""
-        return sorted(path for path in self.log if path.startswith("/held/"))
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @dataclass
@@ -134,25 +62,8 @@ class Stage:
         """The address of a page of the shop that embeds the banner."""
         base = self.service.base_url
         banner = f"{base}/b/{site_key or self.site_key}.js?region={region}&amp;lang={language}"
-        path = f"/{len(self.shop.pages)}"
-        html = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Shop</title>
-<meta name="viewport" content="width=device-width">
-<link rel="icon" href="data:,"><link rel="stylesheet" href="/look.css">
-<script nonce="{NONCE}">
-  const ran = [];
-  const broken = [];
-  const note = (event) => broken.push(event.violatedDirective + " " + event.blockedURI);
-  addEventListener("securitypolicyviolation", note);
-</script>
-{tag or f'<script nonce="{NONCE}" src="{banner}" async></script>'}
-<body><main><h1>Shop</h1><a href="#">A link</a>{markup}</main></body></html>"""
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{NONCE}' {base}; connect-src {base}; "
-            "style-src 'self'; img-src 'self' data:; frame-src 'self'; base-uri 'none'; "
-            f"form-action 'none'; require-trusted-types-for 'script'; trusted-types {types}"
-        )
-        self.shop.pages[path] = html, policy
-        return self.shop.origin + path
+        tag = tag or f'<script nonce="{NONCE}" src="{banner}" async></script>'
+        return self.shop.embed(tag, base, markup=markup, types=types)
 
     def context(self, **options: Any) -> BrowserContext:
         context = self.browser.new_context(**{"locale": "en-GB", "timezone_id": "UTC", **options})
@@ -861,3 +772,50 @@ def test_a_page_tells_what_has_no_rule_and_that_the_banner_was_shown(
     }
     (counted,) = shown()
     assert (counted["key"], counted["shown"], counted["accepted"]) == ("de", 1, 1)
+
+
+# --- a page made with the npm package
+
+
+PACKAGE = Path(__file__).parents[2] / "consent_widget" / "dist" / "npm.js"
+OWN_BANNER = """
+<aside id="mine" hidden><button id="no">No</button><button id="some">Analytics</button></aside>
+"""
+PROGRAM = """<script type="module" nonce="{nonce}">
+import {{ load }} from "/npm.js";
+const shop = {{ service: "{service}", siteKey: "{site_key}", region: "DE", nonce: "{nonce}" }};
+window.failed = await load({{ ...shop, siteKey: "nobody" }}).catch((error) => error.message);
+const quittance = await load({{ ...shop, headless: true }});
+window.same = quittance === await load(shop) && quittance === window.quittance;
+const show = () => {{ mine.hidden = !quittance.visible; }};
+quittance.on("display", show);
+show();
+no.onclick = () => quittance.reject();
+some.onclick = () => quittance.set({{ analytics: true }});
+</script>"""
+
+
+def test_a_page_made_with_the_package_asks_with_a_banner_of_its_own(stage: Stage) -> None:
+    stage.shop.scripts["/npm.js"] = PACKAGE.read_bytes()
+    base = stage.service.base_url
+    tag = PROGRAM.format(nonce=NONCE, service=base, site_key=stage.site_key)
+    types = "quittance-load quittance"
+
+    page = stage.open(stage.page(markup=OWN_BANNER + GATES, tag=tag, types=types))
+
+    own = page.locator("#mine")
+    expect(own).to_be_visible()
+    expect(banner(page)).to_have_count(0)
+    assert f"{base}/b/nobody.js?region=DE could not be loaded" in page.evaluate("failed")
+    assert page.evaluate("same")
+    page.locator("#some").click()
+    expect(own).to_be_hidden()
+    until(page, "ran.length === 3")
+    record = stage.record(page)
+    assert record["method"] == "custom"
+    assert record["choices"] == {"functional": False, "analytics": True, "advertising": False}
+    page.evaluate("quittance.open()")
+    expect(page.get_by_role("dialog", name="Privacy choices")).to_be_visible()
+    page.reload()
+    until(page, "window.quittance && ran.length === 3")
+    expect(own).to_be_hidden()

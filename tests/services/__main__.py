@@ -112,7 +112,7 @@ def bring_up(current: State) -> int:
     """Install and start what the environment does not name; 1 when CI would lack something."""
     began = time.monotonic()
     given = {name for name, server in SERVERS.items() if os.environ.get(server.variable)}
-    given |= {"chromium"} if os.environ.get("TEST_CHROMIUM") else set()
+    given |= {name for name, variable in install.BROWSERS.items() if os.environ.get(variable)}
     lacking = [name for name in install.missing() if name not in given]
     if lacking and install.can_install():
         install.install(lacking, state.HOME / "apt.log")

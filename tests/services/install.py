@@ -7,17 +7,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 PACKAGES = {
-    "postgres": "postgresql",
-    "mariadb": "mariadb-server",
-    "redis": "redis-server",
-    "rabbitmq": "rabbitmq-server",
-    "chromium": "chromium",
+    "postgres": ("postgresql",),
+    "mariadb": ("mariadb-server",),
+    "redis": ("redis-server",),
+    "rabbitmq": ("rabbitmq-server",),
+    "chromium": ("chromium",),
+    "firefox": ("firefox-esr",),
+    "webkit": ("webkit2gtk-driver", "xvfb"),
 }
 SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/rabbitmq/bin")
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -42,7 +44,15 @@ PROGRAMS = {
     "redis": ("redis-server",),
     "rabbitmq": ("rabbitmq-server", "epmd"),
     "chromium": ("chromium",),
+    "firefox": ("firefox-esr",),
+    "webkit": ("WebKitWebDriver", "Xvfb"),
 }
+BROWSERS = {
+    "chromium": "TEST_CHROMIUM",
+    "firefox": "TEST_FIREFOX",
+    "webkit": "TEST_WEBKIT",
+}
+"""The variables that name the first of their programs."""
 
 
 def missing() -> list[str]:
@@ -58,7 +68,7 @@ def can_install() -> bool:
 
 def install(names: list[str], log: Path) -> bool:
     """Install the packages of ``names``, waiting for any other apt; its words are in ``log``."""
-    packages = [PACKAGES[name] for name in names]
+    packages = packages_of(names)
     say(f"installing {' '.join(packages)} (first run only, apt's words are in {log}) ...")
     with services_stay_stopped(), log.open("w") as output:
         for attempt in range(10):  # `update` does not wait for its lock by itself
@@ -67,10 +77,21 @@ def install(names: list[str], log: Path) -> bool:
             if apt_get("update", output=output):
                 break
         # An `update` that never succeeded is no reason to give up: an older index may do.
-        is_done = apt_get("install", "--no-install-recommends", *packages, output=output)
+        is_done = install_packages(packages, output)
+        if not is_done and len(names) > 1:  # one that this system lacks must not cost the others
+            each_done = [install_packages(PACKAGES[name], output) for name in names]
+            is_done = all(each_done)
     if not is_done:
         say(log.read_text(errors="replace")[-2000:])
     return is_done
+
+
+def packages_of(names: Sequence[str]) -> list[str]:
+    return [package for name in names for package in PACKAGES[name]]
+
+
+def install_packages(packages: Sequence[str], output: IO[str]) -> bool:
+    return apt_get("install", "--no-install-recommends", *packages, output=output)
 
 
 def apt_get(*arguments: str, output: IO[str]) -> bool:
@@ -103,7 +124,7 @@ def services_stay_stopped() -> Iterator[None]:
 
 def advice(names: list[str]) -> str:
     """What a person does about ``names`` when the tests may not install them."""
-    packages = " ".join(PACKAGES[name] for name in names)
+    packages = " ".join(packages_of(names))
     return (
         f"not on this machine: {', '.join(names)}. On Debian or Ubuntu: "
         f"sudo apt-get install {packages}; elsewhere put their programs on PATH, "

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.services import processes
+from tests.services import install, processes
 from tests.services.install import find
 from tests.services.processes import Process
 from tests.services.servers import SERVERS, Plan
@@ -125,8 +125,12 @@ class State:
             SERVERS[name].variable: SERVERS[name].address(one.ports[0], one.password)
             for name, one in sorted(self.running.items())
         }
-        if chromium := os.environ.get("TEST_CHROMIUM") or find("chromium"):
-            found["TEST_CHROMIUM"] = chromium
+        absent = install.missing()
+        for name, variable in install.BROWSERS.items():
+            if path := os.environ.get(variable):
+                found[variable] = path
+            elif name not in absent:
+                found[variable] = find(install.PROGRAMS[name][0]) or ""
         return found
 
 
