@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 import app.consent.link_routes
 import app.consent.remember
 import app.consent.routes
+import app.consent.shown
 import app.dashboard.routes
 import app.delivery.callbacks
 import app.delivery.routes
@@ -84,6 +85,7 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
     for module in (
         app.consent.routes,
         app.consent.remember,
+        app.consent.shown,
         app.consent.link_routes,
         app.sites.routes,
         app.suppression.routes,

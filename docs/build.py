@@ -43,6 +43,7 @@ GENERATED = "<!-- Written by `python -m docs.build` from the code. Do not edit. 
 
 _BUDGETS = {
     "api": "API calls of one key",
+    "beacon": "reports of trackers without a rule, and of banners shown, from one address",
     "callback": "callbacks of destinations from one address",
     "consent": "consent posts from one address, with what is remembered of them, and links by host "
     "token",

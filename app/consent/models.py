@@ -84,3 +84,18 @@ class VisitorLink(Main, table=True):
     subject_ref: bytes = Field(index=True)
     """Digest of the visitor id as an ``anonymous_id``."""
     created_at: dt.datetime = Field(sa_type=Moment)
+
+
+class ConsentView(Main, table=True):
+    """How often a banner came into view on one day (UTC); of nobody in particular."""
+
+    __tablename__ = "consent_view"
+    __table_args__ = (sa.Index("ix_consent_view_workspace_id_day", "workspace_id", "day"),)
+
+    site_id: str = Field(primary_key=True, foreign_key="site.id", sa_type=Id)
+    day: dt.date = Field(primary_key=True)
+    notice_version_id: str = Field(primary_key=True, foreign_key="notice_version.id", sa_type=Id)
+    language: str = Field(primary_key=True)
+    regime: str = Field(primary_key=True)
+    workspace_id: str = Field(sa_type=Id)
+    count: int

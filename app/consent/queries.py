@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.models import ConsentRecord
+from app.consent.models import ConsentRecord, ConsentView
 from app.consent.state import deny_wins
 from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql
@@ -167,6 +167,97 @@ async def daily_counts(
         .order_by(sa.literal_column("day"), *key[1:])
     )
     return [DayCount(_date(day), site, method, count) for day, site, method, count in rows]
+
+
+ANSWERS = ("accepted", "partial", "rejected", "other")
+ANSWER_OF = {
+    "accept_all": "accepted",
+    "custom": "partial",
+    "reject_all": "rejected",
+    "withdrawal": "rejected",
+    "dismissed": "rejected",
+}
+"""By method; what is not named is ``other``: nobody answered the banner, or not here."""
+
+By = Literal["regime", "language", "version"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Records of one method, or with None displays of the banner, under one law, in one language,
+    of one notice version (its id).
+    """
+
+    regime: str
+    language: str
+    version: str
+    method: str | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How often a banner was shown and what was answered. ``shown`` is None where that was never
+    counted."""
+
+    key: str
+    shown: int | None
+    accepted: int
+    partial: int
+    rejected: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        return self.accepted + self.partial + self.rejected + self.other
+
+
+async def groups(session: AsyncSession, wanted: Filter) -> list[Group]:
+    """Records and displays. Displays are counted by the UTC day: a day that is only partly wanted
+    counts as a whole."""
+    shown = (col(ConsentView.regime), col(ConsentView.language), col(ConsentView.notice_version_id))
+    chosen = (
+        col(ConsentRecord.regime),
+        col(ConsentRecord.language),
+        col(ConsentRecord.notice_version_id),
+        col(ConsentRecord.method),
+    )
+    records = await session.execute(
+        sa.select(*chosen, sa.func.count()).where(*_conditions(session, wanted)).group_by(*chosen)
+    )
+    displays = await session.execute(
+        sa.select(*shown, sa.func.sum(col(ConsentView.count)))
+        .where(*_views(wanted))
+        .group_by(*shown)
+    )
+    found = [Group(law, tag, version, method, n) for law, tag, version, method, n in records]
+    return found + [Group(law, tag, version, None, int(n)) for law, tag, version, n in displays]
+
+
+def answers(found: Iterable[Group], by: By) -> list[Answers]:
+    """The groups summed up by one of their members, the most answered first."""
+    sums: dict[str, dict[str, int]] = {}
+    for each in found:
+        kind = ANSWER_OF.get(each.method, "other") if each.method else "shown"
+        sum_of = sums.setdefault(getattr(each, by), {})
+        sum_of[kind] = sum_of.get(kind, 0) + each.count
+    rows = [
+        Answers(key, said.get("shown"), *(said.get(kind, 0) for kind in ANSWERS))
+        for key, said in sums.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.total, -(row.shown or 0), row.key))
+
+
+def _views(wanted: Filter) -> list[Any]:
+    found: list[Any] = [col(ConsentView.workspace_id) == wanted.workspace_id]
+    if wanted.site_id is not None:
+        found.append(col(ConsentView.site_id) == wanted.site_id)
+    if wanted.since is not None:
+        found.append(col(ConsentView.day) >= wanted.since.astimezone(dt.UTC).date())
+    if wanted.until is not None:
+        last = wanted.until.astimezone(dt.UTC) - dt.timedelta(microseconds=1)
+        found.append(col(ConsentView.day) <= last.date())
+    return found
 
 
 def _date(day: dt.date | int) -> dt.date:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -323,6 +323,26 @@ async def _csv(database: Database, wanted: queries.Filter) -> AsyncIterator[str]
                 for answer in (True, False)
             )
             yield sheets.line([*(record[name] for name in names), granted, denied])
+
+
+@router.get("/v1/consents/stats", tags=["consent"])
+async def read_stats(
+    caller: Auditor,
+    session: Reading,
+    site_key: str | None = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    by: queries.By = "regime",
+) -> dict[str, Any]:
+    """How often the banner was shown and what was answered, by law, language or notice version.
+
+    ``partial``: an own selection; ``rejected``: refused, withdrawn or dismissed; ``other``: by the
+    GPC signal, taken over from elsewhere, or by a server. ``shown`` is null where the site's module
+    ``counts`` never told; it is kept by the UTC day.
+    """
+    wanted = await _wanted(caller, session, site_key, since, until)
+    found = queries.answers(await queries.groups(session, wanted), by)
+    return {"items": [asdict(each) for each in found], "next_cursor": None}
 
 
 @router.get("/v1/consents/{consent_id}", tags=["consent"])

@@ -225,5 +225,18 @@ def insert_or_ignore(session: AsyncSession, table: Any) -> Any:
     return build(table).on_conflict_do_nothing()
 
 
+def insert_or_add(session: AsyncSession, table: sa.Table, *newer: str) -> Any:
+    """``INSERT``, or where the primary key is there already, add up ``count`` and take over the
+    ``newer`` columns.
+    """
+    build: Any = postgresql.insert if is_postgresql(session) else sqlite.insert
+    statement = build(table)
+    given = statement.excluded
+    values = {"count": table.c["count"] + given["count"]} | {name: given[name] for name in newer}
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns), set_=values
+    )
+
+
 def is_postgresql(session: AsyncSession) -> bool:
     return bool(session.get_bind().dialect.name == "postgresql")

@@ -178,6 +178,14 @@ class Settings(BaseSettings):
             "minute."
         ),
     )
+    beacon_per_minute: int = Field(
+        300,
+        ge=1,
+        description=(
+            "Reports of trackers without a rule, and of banners shown, from one address in a "
+            "minute."
+        ),
+    )
     callback_per_minute: int = Field(
         1200, ge=1, description="Callbacks of destinations from one address in a minute."
     )

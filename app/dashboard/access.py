@@ -78,6 +78,7 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("POST", "/dashboard/sites/{site_id}/publish"): _OPERATOR,
     ("GET", "/dashboard/sites/{site_id}/versions/{number}"): _VIEWER,
     ("POST", "/dashboard/sites/{site_id}/host"): _OPERATOR,
+    ("POST", "/dashboard/sites/{site_id}/trackers"): _OPERATOR,
     ("GET", "/dashboard/sites/{site_id}/preview"): _VIEWER,
     ("POST", "/dashboard/sites/{site_id}/preview"): _OPERATOR,
     ("GET", "/dashboard/consent"): _VIEWER,

@@ -25,6 +25,8 @@ NOTICES = {
     "task-closed": "The task is ticked off.",
     "site-added": "The site is added. Publish it to show its banner.",
     "site-saved": "The draft is saved. Visitors see it after publishing.",
+    "rules-added": "The rules are in the draft. Visitors have them after publishing.",
+    "nothing-ticked": "Nothing was ticked, so nothing has changed.",
     "host-saved": "Saved. It holds from now on.",
     "published": "A new notice version is published.",
     "key-revoked": "The key is revoked; it no longer opens anything.",

@@ -29,6 +29,7 @@ class RateLimits:
         self._fallback = SlidingWindowCounterRateLimiter(MemoryStorage())
         self.budgets: dict[str, RateLimitItem] = {
             "api": RateLimitItemPerMinute(settings.api_per_minute),
+            "beacon": RateLimitItemPerMinute(settings.beacon_per_minute),
             "callback": RateLimitItemPerMinute(settings.callback_per_minute),
             "consent": RateLimitItemPerMinute(settings.consent_per_minute),
             "form": RateLimitItemPerHour(settings.form_per_hour),

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, field_validat
 from app.core.http import Schema
 from app.sites import regimes
 from app.sites.errors import InvalidOrigin
-from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
+from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, direction, shipped
 from app.sites.origins import clean_base
 
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -99,6 +99,11 @@ _HOST = r"(\*\.)?([a-z0-9_]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]{2,}"
 _NAME = r"(?!qt_)[^\s;,=*\"]{2,100}\*?"  # our own cookie is nobody's tracker
 
 
+def is_pattern(kind: str, pattern: str) -> bool:
+    """Whether a rule of this kind may be written so."""
+    return re.fullmatch(_HOST if kind == "host" else _NAME, pattern) is not None
+
+
 class Tracker(Schema):
     """What a purpose brings along: a ``host`` (``*.`` in front: with its sub-domains) that scripts
     and frames come from, or a ``cookie`` or ``storage`` name (``*`` at the end: every name that
@@ -114,7 +119,7 @@ class Tracker(Schema):
 
     @model_validator(mode="after")
     def _fits(self) -> Tracker:
-        if not re.fullmatch(_HOST if self.kind == "host" else _NAME, self.pattern):
+        if not is_pattern(self.kind, self.pattern):
             raise ValueError(
                 "a host is written stats.example or *.stats.example, a name _ga or _ga_*"
             )
@@ -138,7 +143,7 @@ class Tag(Schema):
     load: Literal["ordered", "async", "module"] = "ordered"
 
 
-Module = Literal["consent_mode", "gpp", "uet", "segment", "migrate"]
+Module = Literal["consent_mode", "gpp", "uet", "segment", "migrate", "report", "counts"]
 """Parts of the widget that only some sites need."""
 
 
@@ -279,12 +284,4 @@ def language_of(config: SiteConfig, tag: str) -> dict[str, Any]:
         raise ValueError(f"language {tag} lacks texts: {', '.join(missing)}")
     if missing := [name for name, said in purposes.items() if said is None]:
         raise ValueError(f"language {tag} lacks names for purposes: {', '.join(missing)}")
-    return {"direction": _direction(tag), "texts": texts, "purposes": purposes}
-
-
-def _direction(tag: str) -> str:
-    return (
-        "rtl"
-        if tag.partition("-")[0] in {"ar", "fa", "he", "ur", "yi", "ps", "sd", "ckb"}
-        else "ltr"
-    )
+    return {"direction": direction(tag), "texts": texts, "purposes": purposes}

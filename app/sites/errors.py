@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.core.errors import Invalid, NotFound, Unavailable
+from app.core.errors import Forbidden, Invalid, NotFound, Unavailable
 
 
 class UnknownSite(NotFound):
@@ -10,6 +10,20 @@ class UnknownSite(NotFound):
 
     def __init__(self) -> None:
         super().__init__("Check the site key, and that the site is published.")
+
+
+class OriginNotListed(Forbidden):
+    slug, title = "origin-not-listed", "The site does not list this origin"
+
+    def __init__(self) -> None:
+        super().__init__("Add the page's exact origin to the site.")
+
+
+class PartIsOff(NotFound):
+    slug, title = "part-is-off", "The published site does not use this part of the widget"
+
+    def __init__(self, module: str) -> None:
+        super().__init__(f"Add `{module}` to the site's `modules` and publish it.")
 
 
 class InvalidOrigin(Invalid):

@@ -75,14 +75,38 @@ def shipped() -> MappingProxyType[str, Language]:
     )
 
 
+def direction(tag: str) -> str:
+    """The value of ``dir`` for a language."""
+    primary = tag.partition("-")[0]
+    return "rtl" if primary in {"ar", "fa", "he", "ur", "yi", "ps", "sd", "ckb"} else "ltr"
+
+
+_OTHER_NAMES = {
+    "zh-tw": "zh-hant",
+    "zh-hk": "zh-hant",
+    "zh-mo": "zh-hant",
+    "no": "nb",
+    "nn": "nb",
+    "iw": "he",
+}
+"""Tags that browsers send for a language we know by another one."""
+
+
 def best(offered: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """The first wanted tag that is offered, whole or by its primary part (``de-AT`` finds
-    ``de``)."""
+    """The first wanted tag that is offered: whole, or shortened from the right (RFC 4647, 3.4), so
+    that ``de-AT`` finds ``de`` and ``zh-TW`` finds ``zh-Hant`` before ``zh``; else another form of
+    the same language.
+    """
     by_tag = {tag.lower(): tag for tag in offered}
+    primary = {tag.partition("-")[0]: tag for tag in reversed(by_tag)}
     for tag in wanted:
-        for candidate in (tag.lower(), tag.lower().partition("-")[0]):
-            if found := by_tag.get(candidate):
+        parts = tag.lower().split("-")
+        for count in range(len(parts), 0, -1):
+            name = "-".join(parts[:count])
+            if found := by_tag.get(name) or by_tag.get(_OTHER_NAMES.get(name, "")):
                 return found
+        if parts[0] in primary:
+            return by_tag[primary[parts[0]]]
     return None
 
 

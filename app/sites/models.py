@@ -50,3 +50,20 @@ class NoticeVersion(Main, table=True):
     """What is new against earlier versions: version id -> purpose ids."""
     published_at: dt.datetime = Field(sa_type=Moment)
     published_by: str
+
+
+class TrackerSeen(Main, table=True):
+    """A name that browsers on a site reported because no rule covered it; never a value, and random
+    parts of it are cut off."""
+
+    __tablename__ = "tracker_seen"
+
+    site_id: str = Field(primary_key=True, foreign_key="site.id", sa_type=Id)
+    kind: str = Field(primary_key=True)
+    """``host``, ``cookie`` or ``storage``, as in a site's trackers."""
+    pattern: str = Field(primary_key=True)
+    workspace_id: str = Field(sa_type=Id)
+    first_seen_at: dt.datetime = Field(sa_type=Moment)
+    last_seen_at: dt.datetime = Field(sa_type=Moment, index=True)
+    count: int
+    """Reports that named it."""

@@ -16,12 +16,13 @@ from app.core.http import Cursors, Reading, StrictRoute, Writing
 from app.core.settings import Settings
 from app.security.access import Caller, needs
 from app.security.idempotency import once
-from app.sites import cors, script, service
+from app.sites import beacons, cors, script, seen, service
 from app.sites.banner import show
+from app.sites.beacons import described
 from app.sites.changes import changes
-from app.sites.directory import directory_of
+from app.sites.directory import PublishedSite, directory_of
 from app.sites.host_identity import check_reachable, set_host_identity
-from app.sites.schemas import SiteIn, SitePatch, site_json, version_json
+from app.sites.schemas import SiteIn, SitePatch, seen_json, site_json, version_json
 from app.sites.visitor import visitor_of
 
 router = APIRouter(route_class=StrictRoute)
@@ -125,6 +126,25 @@ def _is_known(request: Request, tag: str) -> bool:
         for each in request.headers.get("if-none-match", "").split(",")
     ]
     return tag in known or "*" in known
+
+
+@router.post(
+    "/b/{site_key}/seen", tags=["public"], status_code=204, openapi_extra=described(seen.SeenIn)
+)
+async def report_seen(request: Request, site_key: str) -> Response:
+    """What a page holds that no rule of the site covers, by name: sent by the module `report`, from
+    one page view in ten, and about nobody in particular."""
+
+    async def store(site: PublishedSite, body: seen.SeenIn) -> None:
+        async with request.app.state.database.writing() as session:
+            await seen.note(session, site, seen.patterns_of(body), utc_now())
+
+    return await beacons.take(request, site_key, seen.MODULE, seen.SeenIn, store)
+
+
+@router.options("/b/{site_key}/seen", tags=["public"], include_in_schema=False)
+async def seen_preflight(request: Request, site_key: str) -> Response:
+    return await beacons.preflight(request, site_key)
 
 
 @router.get("/v1/sites/{site_key}/banner", tags=["public"])
@@ -267,6 +287,17 @@ async def read_version(
         "changes_since": earlier or None,
         "changes": changes(before, version.content) if earlier else [],
     }
+
+
+@router.get("/v1/sites/{site_key}/trackers/seen", tags=["sites"])
+async def list_seen(caller: Reader, session: Reading, site_key: str) -> dict[str, Any]:
+    """What browsers reported and has no rule in the draft, most often seen first; at most 500.
+
+    ``suggestion``: whose it usually is, and for which of the site's purposes; null: not known.
+    """
+    site = await service.find_site(session, caller.workspace_id, site_key)
+    found = await seen.without_rule(session, site)
+    return {"items": [seen_json(each, site) for each in found], "next_cursor": None}
 
 
 async def _described(session: AsyncSession, caller: Caller, site_key: str) -> dict[str, Any]:

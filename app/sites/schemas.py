@@ -11,7 +11,8 @@ from app.core.http import Schema
 from app.sites.config import SiteConfig
 from app.sites.directory import notice_of
 from app.sites.host_identity import HostIdentity
-from app.sites.models import NoticeVersion, Site
+from app.sites.known_trackers import suggested
+from app.sites.models import NoticeVersion, Site, TrackerSeen
 from app.sites.service import has_unpublished_changes
 
 Origins = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=50)]
@@ -59,4 +60,16 @@ def version_json(version: NoticeVersion) -> dict[str, Any]:
         "material": notice_of(version).material,
         "published_at": rfc3339(version.published_at),
         "published_by": version.published_by,
+    }
+
+
+def seen_json(seen: TrackerSeen, site: Site) -> dict[str, Any]:
+    known = suggested(site, seen.kind, seen.pattern)
+    return {
+        "kind": seen.kind,
+        "pattern": seen.pattern,
+        "first_seen_at": rfc3339(seen.first_seen_at),
+        "last_seen_at": rfc3339(seen.last_seen_at),
+        "count": seen.count,
+        "suggestion": {"vendor": known.vendor, "purpose": known.purpose} if known else None,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -317,7 +318,12 @@ def _finish(matter: Matter, draft: Draft, recipient: str) -> Letter:
     blocks = [Block("paragraph", matter.words("mail.hello")), *draft.blocks]
     foot = matter.words("mail.foot", site=matter.site)
     html = _template().render(
-        lang=matter.words.tag, subject=draft.subject, site=matter.site, blocks=blocks, foot=foot
+        lang=matter.words.tag,
+        direction=matter.words.direction,
+        subject=draft.subject,
+        site=matter.site,
+        blocks=blocks,
+        foot=foot,
     )
     return Letter(
         to=recipient,
@@ -329,6 +335,11 @@ def _finish(matter: Matter, draft: Draft, recipient: str) -> Letter:
     )
 
 
+def _columns(text: str) -> int:
+    """How wide it is in a terminal, where Chinese and Japanese characters take two columns."""
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
+
+
 def _as_text(blocks: Sequence[Block], foot: str) -> str:
     parts = []
     for block in blocks:
@@ -338,7 +349,7 @@ def _as_text(blocks: Sequence[Block], foot: str) -> str:
             case "code":
                 parts.append(textwrap.indent(block.text, "    "))
             case "heading":
-                parts.append(f"{block.text}\n{'-' * len(block.text)}")
+                parts.append(f"{block.text}\n{'-' * _columns(block.text)}")
             case _:
                 parts.append(textwrap.fill(block.text, _WIDTH, break_long_words=False))
     return "\n\n".join([*parts, "-- \n" + textwrap.fill(foot, _WIDTH)]) + "\n"

@@ -20,6 +20,7 @@ from app.notifications.service import Postman
 from app.receipts.models import Receipt
 from app.security import idempotency, sessions
 from app.security.models import AuditEntry
+from app.sites import seen
 from app.subject_requests import forget
 from app.subject_requests.models import RequestEvent, SubjectRequest
 from app.subject_requests.services import Services
@@ -42,6 +43,7 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
         await suppression.sweep(session, now)
         await sessions.sweep(session, now)
         await host_tokens.sweep(session, now)
+        await seen.sweep(session, now)
         await reports.drop_expired(session, now)
         await links.forget(session, unlinked)
         await _end_waiting(session, services, now)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from app.sites.languages import best
+from app.sites.languages import best, direction
 
 _TEXTS = Path(__file__).parent / "texts"
 FALLBACK = "en"
@@ -28,6 +28,11 @@ class Words:
     date_form: str
     months: tuple[str, ...]
     texts: dict[str, str]
+
+    @property
+    def direction(self) -> str:
+        """The value of ``dir``."""
+        return direction(self.tag)
 
     def __call__(self, key: str, **values: object) -> str:
         return self.texts[key].format_map(values) if values else self.texts[key]

@@ -188,21 +188,22 @@ export function start(
   function apply(action: Action): void {
     const next = reduce(config, state, action);
     const isNews = next.decision !== state.decision;
-    if (next.decision && isNews && action.type !== "adopt") save(config, next.decision);
     become(next, action.type === "adopt");
+    // Storage waits for another process: the page hears of the answer first.
+    if (isNews && state.decision && action.type !== "adopt") save(config, state.decision);
   }
 
   /** All that follows from another state; saying the same again changes nothing. */
   function become(next: State, isElsewhere: boolean): void {
     const before = state;
     state = next;
-    view.render(state);
-    if (state.prompt !== "ask") settle(state.choices);
-    display();
     const isFirst = state.decision !== null && before.decision === null;
     if (isFirst || !sameChoices(before.choices, state.choices))
       announce(state.decision?.method ?? "withdrawal", before.choices, isElsewhere);
     gate.sync();
+    view.render(state);
+    if (state.prompt !== "ask") settle(state.choices);
+    display();
     clear(before);
   }
 

@@ -82,8 +82,6 @@ function banner(
   const { texts } = config;
   const manage = button("manage", texts.manage, actions.manage);
   manage.className = "link";
-  for (const hint of ["pointerenter", "focus", "touchstart"])
-    manage.addEventListener(hint, actions.intend, { once: true, passive: true });
   const title = h("h2", {}, texts.title);
   const sentence = prompt === "ask" ? texts.body : texts.gpc_notice;
   const text = h("p", { class: "muted" }, sentence);
@@ -100,8 +98,12 @@ function banner(
           button("accept", texts.accept, actions.accept),
         ]
       : [button("close", (prompt === "ask" && texts.understood) || texts.close, actions.close)];
-  // A live region is read out when it changes, not when it appears.
-  setTimeout(() => text.replaceChildren(sentence), 400);
+  // After the banner is on the screen. A live region is read out when it changes, not when it appears.
+  setTimeout(() => {
+    text.replaceChildren(sentence);
+    for (const hint of ["pointerenter", "focus", "touchstart"])
+      manage.addEventListener(hint, actions.intend, { once: true, passive: true });
+  }, 400);
   return h(
     "section",
     { class: "banner", role: "region", "aria-label": texts.title, ...inLanguage(config) },

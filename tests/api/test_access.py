@@ -58,6 +58,10 @@ DELETE /v1/keys/{}
 GET /v1/receipts/{}
 POST /v1/consent
 POST /b/{}/remember
+POST /b/{}/seen
+POST /b/{}/shown
+GET /v1/sites/{}/trackers/seen
+GET /v1/consents/stats
 GET /v1/sites/{}/banner
 GET /v1/sites/{}/visitors/{}/consent
 GET /.well-known/jwks.json

@@ -761,3 +761,61 @@ def test_a_page_made_with_the_package_asks_with_a_banner_of_its_own(stage: Stage
     page.reload()
     until(page, "window.quittance && ran.length === 3")
     expect(own).to_be_hidden()
+
+
+# --- what a page tells in passing
+
+
+OPEN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Shop</title>
+<link rel="icon" href="data:,">
+<script src="{banner}"></script>
+<body><img src="{ads}/pixel.gif?u=bob" alt=""><script>
+  for (const name of ["_ga_G1ABC2DEF", "_known_1", "basket"]) document.cookie = `${{name}}=secret`;
+  localStorage.setItem("uid_5f0c1d5e-8f0a-4c39-9d1e-0a4b5c6d7e8f", "secret");
+</script></body></html>"""
+
+
+def test_a_page_tells_what_has_no_rule_and_that_the_banner_was_shown(
+    stage: Stage, new_site: NewSite
+) -> None:
+    rules = [{"kind": "cookie", "pattern": "_known*", "purpose": "analytics"}]
+    site_key = new_site(modules=["report", "counts"], trackers=rules)
+    # Names of their own for the same server: to the browser, the advertiser is somebody else.
+    origin, ads = (
+        stage.shop.origin.replace("localhost", host) for host in ("shop.localhost", "ads.localhost")
+    )
+    stage.service.api.patch(f"/v1/sites/{site_key}", json={"origins": [origin]}).raise_for_status()
+    tag = f"{stage.service.base_url}/b/{site_key}.js?region=DE&amp;lang=de"
+    html = OPEN_PAGE.format(banner=tag, ads=ads)
+    stage.shop.pages["/open?quittance-report"] = html, ""
+    context = stage.browser.new_context()
+    page = context.new_page()
+
+    def seen() -> dict[tuple[str, str], Any]:
+        listed = stage.service.api.get(f"/v1/sites/{site_key}/trackers/seen").raise_for_status()
+        return {
+            (each["kind"], each["pattern"]): each["suggestion"] for each in listed.json()["items"]
+        }
+
+    def shown() -> list[dict[str, Any]]:
+        asked = {"site_key": site_key, "by": "language"}
+        listed = stage.service.api.get("/v1/consents/stats", params=asked).raise_for_status()
+        return list(listed.json()["items"])
+
+    page.goto(origin + "/open?quittance-report")
+    expect(banner(page)).to_be_visible()
+    wait_for(shown, "the banner to be counted", 15)
+    assert seen() == {}
+    press(page, "accept")
+    page.goto(origin + "/look.css")
+    wait_for(seen, "the report", 15)
+    context.close()
+
+    assert seen() == {
+        ("host", "ads.localhost"): None,
+        ("cookie", "_ga_*"): {"vendor": "Google Analytics", "purpose": "analytics"},
+        ("cookie", "basket"): None,
+        ("storage", "uid_*"): None,
+    }
+    (counted,) = shown()
+    assert (counted["key"], counted["shown"], counted["accepted"]) == ("de", 1, 1)

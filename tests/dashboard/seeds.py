@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from app.compose import Runtime
-from app.consent.models import ConsentRecord
+from app.consent.models import ConsentRecord, ConsentView
 from app.core.ids import new_id
 from app.crypto.keystore import HolderKey
 from app.delivery.models import Archived, Delivery, DeliveryTransition, Ready, VirtualQueue
@@ -25,6 +25,7 @@ from app.security import accounts, api_keys, audit
 from app.security.models import Admin, Role, Workspace
 from app.sites import service as sites
 from app.sites.config import SiteConfig
+from app.sites.models import TrackerSeen
 from app.subject_requests.models import RequestEvent, SubjectRequest
 from app.suppression.models import Suppression
 
@@ -148,6 +149,7 @@ async def seed(runtime: Runtime, now: dt.datetime, name: str = "Aurora Outfitter
             now=now - 30 * DAY,
         )
         consent_id = await _consents(session, workspace_id, site.id, version.id, now, chance)
+        _counts(session, workspace_id, site.id, version.id, now)
         _suppressions(session, workspace_id, requests, now)
         audit.record(
             session,
@@ -528,6 +530,34 @@ async def _consents(
             )
     await session.execute(sa.insert(ConsentRecord), rows)
     return str(rows[0]["id"])
+
+
+def _counts(
+    session: Any, workspace_id: str, site_id: str, version_id: str, now: dt.datetime
+) -> None:
+    """What the modules `report` and `counts` have told."""
+    for kind, pattern, count in SEEN:
+        session.add(
+            TrackerSeen(
+                site_id=site_id, kind=kind, pattern=pattern, workspace_id=workspace_id,
+                first_seen_at=now - 3 * DAY, last_seen_at=now - DAY / 8, count=count,
+            )
+        )  # fmt: skip
+    for language, count in (("en", 1200), ("de", 840)):
+        session.add(
+            ConsentView(
+                site_id=site_id, day=now.date(), notice_version_id=version_id,
+                language=language, regime="gdpr", workspace_id=workspace_id, count=count,
+            )
+        )  # fmt: skip
+
+
+SEEN = (
+    ("cookie", "_ga_*", 1204),
+    ("host", "px.ads.linkedin.com", 311),
+    ("cookie", "basket", 12),
+    ("storage", "<i>x", 1),
+)
 
 
 def _suppressions(

@@ -59,6 +59,8 @@ async def test_a_new_purpose_asks_everybody_again_unless_the_operator_vouches_fo
     assert "Everybody who has chosen" in page
     assert "(Surveys)" in page
     assert "Purposes: surveys" in page
+    assert page.count("purposes, surveys, name") == 1, "not once for each language"
+    assert re.search(r"English and \d+ more: purposes, surveys, name", page)
 
     await browser.post(f"{path}/publish", {"asks_again": "nobody"})
     assert (await live(stage)).material == before.material

@@ -107,6 +107,25 @@ async def save_host(site_id: str, request: Request, operator: SignedIn) -> Respo
     return redirect(f"/dashboard/sites/{site_id}", "host-saved")
 
 
+@router.post("/sites/{site_id}/trackers")
+async def add_rules(site_id: str, request: Request, operator: SignedIn) -> Response:
+    """Rules for what browsers reported, into the draft."""
+    form = await forms.read(request)
+    try:
+        async with request.app.state.database.writing() as session:
+            site = await views.find(session, operator.workspace_id, site_id)
+            config = SiteConfig.model_validate(views.rules_from(form, site.draft))
+            is_new = len(config.trackers) > len(site.draft.get("trackers", ()))
+            await service.update_site(
+                session, site, config=config if is_new else None, actor=operator.actor,
+                now=utc_now(),
+            )  # fmt: skip
+    except (Problem, ValidationError) as error:
+        async with request.app.state.database.reading() as session:
+            return await _page(request, operator, session, site_id, as_problem(error))
+    return redirect(f"/dashboard/sites/{site_id}", "rules-added" if is_new else "nothing-ticked")
+
+
 @router.get("/sites/{site_id}/publish")
 async def publish_page(
     site_id: str, request: Request, operator: SignedIn, session: Reading

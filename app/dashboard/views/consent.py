@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -16,10 +17,11 @@ from app.dashboard.views.charts import Share, StackedBars, shares, stacked_bars
 from app.dashboard.views.paging import SIZE, Pager, Position
 from app.dashboard.views.requests import Option, options
 from app.security.sessions import Operator
+from app.sites.languages import shipped
 from app.sites.models import NoticeVersion, Site
 
 SERIES = ("Accepted all", "Own selection", "Refused", "Signal or other")
-_SERIES_OF = {"accept_all": 0, "custom": 1, "reject_all": 2, "withdrawal": 2, "dismissed": 2}
+"""As people read ``queries.ANSWERS``."""
 PERIODS = {"14": "14 days", "30": "30 days", "90": "90 days"}
 
 
@@ -40,8 +42,33 @@ class RecordRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One kind of answer, and its share of all answers of the row."""
+
+    name: str
+    count: int
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRow:
+    """``shown`` is None where nobody counts how often the banner is shown."""
+
+    name: str
+    shown: int | None
+    parts: list[Part]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTable:
+    title: str
+    rows: list[AnswerRow]
+
+
+@dataclass(frozen=True, slots=True)
 class ConsentPage:
     chart: StackedBars
+    answers: list[AnswerTable]
     shares: list[Share]
     total: int
     period: str
@@ -90,7 +117,7 @@ async def consent_page(
     per_day: dict[dt.date, list[int]] = {}
     totals = dict.fromkeys(SERIES, 0)
     for (each, method), count in counts.items():
-        series = _SERIES_OF.get(method, 3)
+        series = queries.ANSWERS.index(queries.ANSWER_OF.get(method, "other"))
         per_day.setdefault(each, [0] * len(SERIES))[series] += count
         totals[SERIES[series]] += count
     rows, pager = await _records(session, operator.workspace_id, site_id, position, sites)
@@ -98,6 +125,7 @@ async def consent_page(
     notice = await session.get(NoticeVersion, record.notice_version_id) if record else None
     return ConsentPage(
         chart=stacked_bars(days, per_day, SERIES),
+        answers=await _answers(session, operator.workspace_id, site_id, days[0], sites),
         shares=shares(totals, SERIES),
         total=sum(totals.values()),
         period=PERIODS[position.filters["days"]],
@@ -111,6 +139,53 @@ async def consent_page(
         notice_number=notice.number if notice else None,
         notice_hash=notice.sha256 if notice else "",
     )
+
+
+async def _answers(
+    session: AsyncSession, workspace_id: str, site_id: str, since: dt.date, sites: dict[str, str]
+) -> list[AnswerTable]:
+    start = dt.datetime.combine(since, dt.time(), dt.UTC)
+    found = await queries.groups(session, queries.Filter(workspace_id, site_id or None, start))
+    versions = await _version_names(session, {each.version for each in found}, sites)
+    names: dict[queries.By, tuple[str, Callable[[str], str]]] = {
+        "regime": ("Law", present.regime),
+        "language": ("Language", _language),
+        "version": ("Version", lambda key: versions.get(key, key)),
+    }
+    return [
+        AnswerTable(
+            title, [_answer_row(name(each.key), each) for each in queries.answers(found, by)]
+        )
+        for by, (title, name) in names.items()
+        if found
+    ]
+
+
+def _answer_row(name: str, said: queries.Answers) -> AnswerRow:
+    counts = zip(SERIES, (getattr(said, each) for each in queries.ANSWERS), strict=True)
+    total = said.total or 1
+    return AnswerRow(name, said.shown, [Part(of, n, round(100 * n / total)) for of, n in counts])
+
+
+def _language(tag: str) -> str:
+    return str(shipped().get(tag, {}).get("name", tag))
+
+
+async def _version_names(
+    session: AsyncSession, ids: set[str], sites: dict[str, str]
+) -> dict[str, str]:
+    """``3``; where several sites are shown, ``Shop, 3``."""
+    rows = await session.execute(
+        sa.select(
+            col(NoticeVersion.id), col(NoticeVersion.site_id), col(NoticeVersion.number)
+        ).where(col(NoticeVersion.id).in_(ids))
+    )
+    found = rows.all()
+    has_several = len({site for _, site, _ in found}) > 1
+    return {
+        version: f"{sites.get(site, 'a deleted site')}, {number}" if has_several else str(number)
+        for version, site, number in found
+    }
 
 
 async def _sites(session: AsyncSession, workspace_id: str) -> dict[str, str]:

@@ -8,7 +8,8 @@ import copy
 import datetime as dt
 import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +24,15 @@ from app.dashboard.views.people import names_of
 from app.dashboard.views.requests import Option
 from app.security.models import Role
 from app.security.sessions import Operator
-from app.sites import regimes, service
+from app.sites import regimes, seen, service
 from app.sites.changes import changed_purposes, changes, material
 from app.sites.config import LONG_TEXTS, SiteConfig
 from app.sites.consent_mode import stub
 from app.sites.directory import notice_of
 from app.sites.host_identity import HostIdentity
+from app.sites.known_trackers import suggested
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
-from app.sites.models import NoticeVersion, Site
+from app.sites.models import NoticeVersion, Site, TrackerSeen
 
 _TEXT_KEYS = (*TEXT_KEYS, *OPTIONAL_TEXT_KEYS)
 _MODULES = {
@@ -39,6 +41,8 @@ _MODULES = {
     "uet": "Microsoft UET consent mode",
     "segment": "Segment: withConsent, and in place of its consent manager",
     "migrate": "Take over choices made with another consent manager",
+    "report": "Report what is there without a rule, from one page view in ten",
+    "counts": "Count how often the banner is shown",
 }
 
 
@@ -92,6 +96,28 @@ class HostForm:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenRow:
+    """What browsers reported and no rule covers; ``value`` is its ``kind name``, as in a form."""
+
+    value: str
+    kind: str
+    pattern: str
+    vendor: str
+    last_seen_at: dt.datetime
+    count: int
+    purposes: list[Option]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """``is_on``: the published site reports; ``more``: rows that are not shown."""
+
+    rows: list[SeenRow]
+    more: int
+    is_on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SitePage:
     id: str
     name: str
@@ -110,6 +136,7 @@ class SitePage:
     mapping: str
     trackers: str
     modules: list[Option]
+    seen: Seen
     stub: str
     """Google Consent Mode's stub, for sites that use it."""
     versions: list[Version]
@@ -223,6 +250,7 @@ async def site_page(
             Option(value, text, value in draft.get("modules", ()))
             for value, text in _MODULES.items()
         ],
+        seen=await _seen(session, site, published),
         stub=_stub(site),
         versions=[
             Version(
@@ -241,6 +269,46 @@ async def site_page(
         may_edit=operator.may(Role.OPERATOR),
         host=_host(site, public_url),
     )
+
+
+_SHOWN_SEEN = 100
+
+
+async def _seen(session: AsyncSession, site: Site, published: NoticeVersion | None) -> Seen:
+    found = await seen.without_rule(session, site)
+    is_on = published is not None and seen.MODULE in published.content.get("modules", ())
+    rows = [_seen_row(site, each) for each in found[:_SHOWN_SEEN]]
+    return Seen(rows, max(0, len(found) - _SHOWN_SEEN), is_on)
+
+
+def _seen_row(site: Site, found: TrackerSeen) -> SeenRow:
+    known = suggested(site, found.kind, found.pattern)
+    usual = known.purpose if known else None
+    offered = [
+        Option(each["id"], each["id"], each["id"] == usual) for each in site.draft["purposes"]
+    ]
+    return SeenRow(
+        value=f"{found.kind} {found.pattern}",
+        kind=found.kind,
+        pattern=found.pattern,
+        vendor=known.vendor if known else "",
+        last_seen_at=found.last_seen_at,
+        count=found.count,
+        purposes=offered if usual else [Option("", "choose", True), *offered],
+    )
+
+
+def rules_from(form: FormData, draft: Mapping[str, Any]) -> dict[str, Any]:
+    """The draft with a rule for each of what was seen and is ticked; what has one is left alone."""
+    rules = list(draft.get("trackers", ()))
+    for value in dict.fromkeys(forms.texts(form, "add", limit=300)):
+        kind, _, pattern = value.partition(" ")
+        if not seen.is_ruled(rules, kind, pattern):
+            purpose = forms.text(form, f"for {value}", limit=40)
+            if not purpose:
+                raise Invalid(f"Choose a purpose for {pattern[:80]}, or leave it unticked.")
+            rules.append({"kind": kind, "pattern": pattern, "purpose": purpose})
+    return {**draft, "trackers": rules}
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,24 +399,30 @@ async def version_page(
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    return [
-        Change(_place(each["at"]), _said(each, "before"), _said(each, "after"))
-        for each in changes(before, after)
-    ]
-
-
-def _place(at: str) -> str:
-    """``languages.de.texts.title`` as "Deutsch: title"."""
-    first, *rest = at.split(".")
-    if first == "languages" and rest:
-        tag, *rest = rest
+    """What differs, languages last; what is the same change in several languages stands once."""
+    default = after["default_language"]
+    languages: dict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
+    found = []
+    for each in changes(before, after):
+        first, *rest = each["at"].split(".")
+        said = _said(each, "before"), _said(each, "after")
+        if first == "languages" and rest:
+            languages[_words(rest[1:]), *said].append(rest[0])
+        else:
+            where = _words(rest)
+            what = f"{present.words(first)}: {where}" if where else present.words(first)
+            found.append(Change(what, *said))
+    for (where, *texts), tags in languages.items():
+        tag = default if default in tags else tags[0]
+        others = len(tags) - 1
         spoken = str(shipped().get(tag, {}).get("name", tag))
-        parts = [each for each in rest if each != "texts"]
-        return f"{spoken}: {', '.join(map(present.words, parts)).lower() or 'the whole language'}"
-    if first == "regimes" and rest:
-        return f"Law: {present.regime(rest[0])}" + "".join(f", {each}" for each in rest[1:])
-    where = ", ".join(map(present.words, rest)).lower()
-    return f"{present.words(first)}: {where}" if where else present.words(first)
+        spoken += f" and {others} more" if others else ""
+        found.append(Change(f"{spoken}: {where or 'the whole language'}", *texts))
+    return found
+
+
+def _words(parts: Sequence[str]) -> str:
+    return ", ".join(present.words(each) for each in parts if each != "texts").lower()
 
 
 def _said(change: Mapping[str, Any], when: str) -> str | None:
