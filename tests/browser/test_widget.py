@@ -716,53 +716,6 @@ def test_ban_011_without_the_banner_the_page_works_and_nothing_is_granted(
     assert len(asked) == 1
 
 
-# --- a page made with the npm package
-
-
-PACKAGE = Path(__file__).parents[2] / "consent_widget" / "dist" / "npm.js"
-OWN_BANNER = """
-<aside id="mine" hidden><button id="no">No</button><button id="some">Analytics</button></aside>
-"""
-PROGRAM = """<script type="module" nonce="{nonce}">
-import {{ load }} from "/npm.js";
-const shop = {{ service: "{service}", siteKey: "{site_key}", region: "DE", nonce: "{nonce}" }};
-window.failed = await load({{ ...shop, siteKey: "nobody" }}).catch((error) => error.message);
-const quittance = await load({{ ...shop, headless: true }});
-window.same = quittance === await load(shop) && quittance === window.quittance;
-const show = () => {{ mine.hidden = !quittance.visible; }};
-quittance.on("display", show);
-show();
-no.onclick = () => quittance.reject();
-some.onclick = () => quittance.set({{ analytics: true }});
-</script>"""
-
-
-def test_a_page_made_with_the_package_asks_with_a_banner_of_its_own(stage: Stage) -> None:
-    stage.shop.scripts["/npm.js"] = PACKAGE.read_bytes()
-    base = stage.service.base_url
-    tag = PROGRAM.format(nonce=NONCE, service=base, site_key=stage.site_key)
-    types = "quittance-load quittance"
-
-    page = stage.open(stage.page(markup=OWN_BANNER + GATES, tag=tag, types=types))
-
-    own = page.locator("#mine")
-    expect(own).to_be_visible()
-    expect(banner(page)).to_have_count(0)
-    assert f"{base}/b/nobody.js?region=DE could not be loaded" in page.evaluate("failed")
-    assert page.evaluate("same")
-    page.locator("#some").click()
-    expect(own).to_be_hidden()
-    until(page, "ran.length === 3")
-    record = stage.record(page)
-    assert record["method"] == "custom"
-    assert record["choices"] == {"functional": False, "analytics": True, "advertising": False}
-    page.evaluate("quittance.open()")
-    expect(page.get_by_role("dialog", name="Privacy choices")).to_be_visible()
-    page.reload()
-    until(page, "window.quittance && ran.length === 3")
-    expect(own).to_be_hidden()
-
-
 # --- what a page tells in passing
 
 
@@ -819,3 +772,50 @@ def test_a_page_tells_what_has_no_rule_and_that_the_banner_was_shown(
     }
     (counted,) = shown()
     assert (counted["key"], counted["shown"], counted["accepted"]) == ("de", 1, 1)
+
+
+# --- a page made with the npm package
+
+
+PACKAGE = Path(__file__).parents[2] / "consent_widget" / "dist" / "npm.js"
+OWN_BANNER = """
+<aside id="mine" hidden><button id="no">No</button><button id="some">Analytics</button></aside>
+"""
+PROGRAM = """<script type="module" nonce="{nonce}">
+import {{ load }} from "/npm.js";
+const shop = {{ service: "{service}", siteKey: "{site_key}", region: "DE", nonce: "{nonce}" }};
+window.failed = await load({{ ...shop, siteKey: "nobody" }}).catch((error) => error.message);
+const quittance = await load({{ ...shop, headless: true }});
+window.same = quittance === await load(shop) && quittance === window.quittance;
+const show = () => {{ mine.hidden = !quittance.visible; }};
+quittance.on("display", show);
+show();
+no.onclick = () => quittance.reject();
+some.onclick = () => quittance.set({{ analytics: true }});
+</script>"""
+
+
+def test_a_page_made_with_the_package_asks_with_a_banner_of_its_own(stage: Stage) -> None:
+    stage.shop.scripts["/npm.js"] = PACKAGE.read_bytes()
+    base = stage.service.base_url
+    tag = PROGRAM.format(nonce=NONCE, service=base, site_key=stage.site_key)
+    types = "quittance-load quittance"
+
+    page = stage.open(stage.page(markup=OWN_BANNER + GATES, tag=tag, types=types))
+
+    own = page.locator("#mine")
+    expect(own).to_be_visible()
+    expect(banner(page)).to_have_count(0)
+    assert f"{base}/b/nobody.js?region=DE could not be loaded" in page.evaluate("failed")
+    assert page.evaluate("same")
+    page.locator("#some").click()
+    expect(own).to_be_hidden()
+    until(page, "ran.length === 3")
+    record = stage.record(page)
+    assert record["method"] == "custom"
+    assert record["choices"] == {"functional": False, "analytics": True, "advertising": False}
+    page.evaluate("quittance.open()")
+    expect(page.get_by_role("dialog", name="Privacy choices")).to_be_visible()
+    page.reload()
+    until(page, "window.quittance && ran.length === 3")
+    expect(own).to_be_hidden()
