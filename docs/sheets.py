@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.journeys.instance import Embedded
 
 PICTURES = Path(__file__).parent / "pictures"
-LANGUAGES = ("en", "de", "fr", "pl")
+LANGUAGES = ("en", "de", "fr", "ar")
 SIZES = {"phone": (360, 740), "desktop": (1280, 800)}
 SCHEMES = ("light", "dark")
 HEIGHT = 560
