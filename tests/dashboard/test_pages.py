@@ -465,9 +465,17 @@ async def test_saving_a_sites_form_as_it_was_shown_changes_nothing(stage: Stage)
                 {"kind": "cookie", "pattern": "_ga*", "purpose": "analytics", "http_only": True},
                 {"kind": "storage", "pattern": "uid", "purpose": "analytics"},
             ],
-            "tags": [{"src": "https://stats.example/s.js", "purpose": "analytics"}],
+            "tags": [
+                {"src": "https://stats.example/s.js?id=1", "purpose": "analytics"},
+                {"src": "https://ads.example/a.js", "purpose": "advertising", "load": "async"},
+            ],
             "modules": ["consent_mode", "migrate"],
-            "consent_mode": {"wait_ms": 800},
+            "consent_mode": {
+                "wait_ms": 800,
+                "granted_in": ["US", "BR-SP"],
+                "redacts_ads": False,
+                "passes_urls_through": True,
+            },
             "texts": {"en": {"receipt": "Keep a receipt", "title": "Your choice"}},
             "first_party": "https://privacy.shop.example",
         }
@@ -481,9 +489,14 @@ async def test_saving_a_sites_form_as_it_was_shown_changes_nothing(stage: Stage)
     async with stage.runtime.database.reading() as session:
         assert (await session.get_one(Site, stage.seeded.site_id)).draft == draft
     assert "wait_for_update:800" in shown  # Google's stub, to be copied
-    wrong = await browser.post(path, form_fields(shown) | {"trackers": "_ga = analytics"})
-    assert wrong.status_code == 422
-    assert "not `_ga = analytics`" in wrong.text
+    for field, text, told in (
+        ("trackers", "_ga = analytics", "not `_ga = analytics`"),
+        ("tags", "https://stats.example/s.js analytics", "Scripts: write"),
+        ("granted_in", "Texas", "consent_mode.granted_in.0"),
+        ("wait_ms", "soon", "give a whole number"),
+    ):
+        wrong = await browser.post(path, form_fields(shown) | {field: text})
+        assert (wrong.status_code, told in wrong.text) == (422, True), field
 
 
 async def test_a_site_believes_a_host_until_it_is_taken_away(stage: Stage):

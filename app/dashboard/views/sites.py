@@ -26,7 +26,7 @@ from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, seen, service
 from app.sites.changes import changed_purposes, changes, material
-from app.sites.config import LONG_TEXTS, SiteConfig
+from app.sites.config import LONG_TEXTS, ConsentMode, SiteConfig
 from app.sites.consent_mode import stub
 from app.sites.directory import notice_of
 from app.sites.host_identity import HostIdentity
@@ -135,7 +135,9 @@ class SitePage:
     texts: list[TextRow]
     mapping: str
     trackers: str
+    tags: str
     modules: list[Option]
+    consent_mode: ConsentMode
     seen: Seen
     stub: str
     """Google Consent Mode's stub, for sites that use it."""
@@ -246,6 +248,8 @@ async def site_page(
         texts=_texts(draft, language),
         mapping="\n".join(f"{label} = {purpose}" for label, purpose in draft["mapping"].items()),
         trackers="\n".join(_tracker_line(each) for each in draft.get("trackers", ())),
+        tags="\n".join(_tag_line(each) for each in draft.get("tags", ())),
+        consent_mode=ConsentMode.model_validate(draft.get("consent_mode", {})),
         modules=[
             Option(value, text, value in draft.get("modules", ()))
             for value, text in _MODULES.items()
@@ -495,7 +499,18 @@ def draft_from(form: FormData, present_draft: Mapping[str, Any]) -> dict[str, An
     draft["shows_opt_out_banner"] = forms.text(form, "shows_opt_out_banner") == "on"
     draft["mapping"] = dict(_pair(line) for line in forms.lines(form, "mapping", limit=60_000))
     draft["trackers"] = [_tracker(line) for line in forms.lines(form, "trackers", limit=150_000)]
+    draft["tags"] = [_tag(line) for line in forms.lines(form, "tags", limit=60_000)]
     draft["modules"] = forms.texts(form, "modules")
+    draft["consent_mode"] = {
+        "wait_ms": _whole(form, "wait_ms"),
+        "granted_in": [
+            each.strip().upper()
+            for each in forms.text(form, "granted_in").split(",")
+            if each.strip()
+        ],
+        "redacts_ads": forms.text(form, "redacts_ads") == "on",
+        "passes_urls_through": forms.text(form, "passes_urls_through") == "on",
+    }
     draft["purposes"] = _purposes_from(form, draft, language)
     texts = {key: forms.text(form, f"t.{key}", limit=2000) for key in _TEXT_KEYS}
     own = {key: text for key, text in texts.items() if text}
@@ -564,6 +579,25 @@ def _tracker(line: str) -> dict[str, Any]:
 def _tracker_line(tracker: Mapping[str, Any]) -> str:
     suffix = " http_only" if tracker["http_only"] else ""
     return f"{tracker['kind']} {tracker['pattern']} = {tracker['purpose']}{suffix}"
+
+
+_TAG = re.compile(r"(\S+)\s+=\s+(\S+?)(?:\s+(async|module))?")
+
+
+def _tag(line: str) -> dict[str, str]:
+    """``https://stats.example/a.js = analytics``, with ``async`` or ``module`` behind it."""
+    if (found := _TAG.fullmatch(line)) is None:
+        raise Invalid(
+            "Scripts: write `https://stats.example/a.js = analytics`, with `async` or `module` "
+            f"behind it where it loads so, not `{line[:80]}`."
+        )
+    src, purpose, load = found.groups()
+    return {"src": src, "purpose": purpose, "load": load or "ordered"}
+
+
+def _tag_line(tag: Mapping[str, Any]) -> str:
+    suffix = "" if tag["load"] == "ordered" else f" {tag['load']}"
+    return f"{tag['src']} = {tag['purpose']}{suffix}"
 
 
 def _pair(line: str) -> tuple[str, str]:
