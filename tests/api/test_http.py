@@ -123,13 +123,18 @@ async def test_http_011_013_015_hostile_json_is_a_bad_request_everywhere(
 
 
 async def test_http_017_ten_thousand_ranges_cost_nothing(embedded: Service) -> None:
+    path = "/dashboard/static/none.css"
     ranges = "bytes=" + ",".join(f"{number}-" for number in range(4000))
-    began = time.process_time()
+    await embedded.client.get(path)  # the first request of a process costs more than any other
 
-    answer = await embedded.client.get("/dashboard/static/none.css", headers={"range": ranges})
+    async def cost(**headers: str) -> float:
+        began = time.process_time()
+        for _ in range(5):
+            answer = await embedded.client.get(path, headers=headers)
+            assert answer.status_code in {200, 404, 416}
+        return time.process_time() - began
 
-    assert answer.status_code in {200, 404, 416}
-    assert time.process_time() - began < 1
+    assert await cost(range=ranges) < 10 * await cost() + 0.1
 
 
 async def test_http_019_a_forged_forwarding_header_does_not_change_who_is_asking(

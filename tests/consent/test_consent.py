@@ -77,7 +77,7 @@ async def test_a_required_purpose_may_be_named_but_not_denied(shop: Shop) -> Non
         {"method": "dismissed"},
         {"method": "telepathy"},
         {"method": "api"},
-        {"language": "ja"},
+        {"language": "eo"},
         {"region": "Atlantis"},
         {"event_id": "1"},
         {"decided_at": 0},

@@ -264,17 +264,19 @@ async def test_a_denial_gives_the_reason_and_the_way_to_complain(service: Stage)
         ("en", "Erase my data"),
         ("de", "Meine Daten löschen"),
         ("fr", "Effacer mes données"),
-        ("es", "Borrar mis datos"),
+        ("ja", "日本語"),
+        ("he", "עברית"),
     ],
 )
-async def test_the_form_speaks_four_languages(roomy: Stage, tag: str, text: str) -> None:
+async def test_the_form_speaks_the_persons_language(roomy: Stage, tag: str, text: str) -> None:
+    direction = "rtl" if tag == "he" else "ltr"
     by_query, _ = await roomy.form(lang=tag)
     by_header = await roomy.client.get(
         f"/privacy/{roomy.site_key}", headers={"Accept-Language": f"{tag}-XX,xx;q=0.5"}
     )
 
     for page in (by_query, by_header):
-        assert f'<html lang="{tag}">' in html(page)
+        assert f'<html lang="{tag}" dir="{direction}">' in html(page)
         assert text in page.text
 
 
