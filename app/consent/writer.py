@@ -309,6 +309,9 @@ def _reversals(
             people[draft.visitor] = now
             taken_back |= set(withdrawn(elsewhere, now))
             granted |= set(granted_again(elsewhere, now))
+            # What was chosen later elsewhere holds here too, whichever record came in first.
+            taken_back = {each for each in taken_back if not now.choices.get(each)}
+            granted = {each for each in granted if now.choices.get(each)}
         found += [
             {
                 "id": new_id("out"),

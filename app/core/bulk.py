@@ -96,6 +96,8 @@ async def insert_new(session: AsyncSession, model: type[SQLModel], rows: Rows) -
     """Insert those of the rows (of the same columns, with new ids) that clash with none that is
     there; returns their ids.
     """
+    if not rows:
+        return set()
     table = table_of(model)
     if is_postgresql(session):
         added = await session.execute(_insert_new(table, tuple(rows[0])), document(rows))

@@ -38,6 +38,11 @@ OUTAGES = (OperationalError, InterfaceError, PoolTimeout, OSError)
 """What a session raises while its database is away."""
 
 
+def is_deadlock(error: OperationalError) -> bool:
+    """PostgreSQL has ended this transaction to let another one go on: try again."""
+    return getattr(error.orig, "sqlstate", None) == "40P01"
+
+
 class Moment(TypeDecorator[dt.datetime]):
     """Aware UTC moments: timestamptz on PostgreSQL; on SQLite whole microseconds since 1970, which
     sort and compare.

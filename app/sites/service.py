@@ -191,10 +191,12 @@ _COMPARED = 10
 def _material(
     content: dict[str, Any], number: int, live: NoticeVersion | None, asks_again: bool | None
 ) -> str:
-    if asks_again is False and live is not None:
-        return directory.notice_of(live).material
     found = material(content)
-    return sha256_of([found, number])[:16] if asks_again else found
+    if asks_again:
+        return sha256_of([found, number])[:16]
+    if live is not None and (asks_again is False or material(live.content) == found):
+        return directory.notice_of(live).material
+    return found
 
 
 def _check(config: SiteConfig) -> None:
@@ -280,6 +282,8 @@ async def version_history(
 
 
 async def version_of(session: AsyncSession, site: Site, number: int) -> NoticeVersion:
+    """404 where there is none, also for numbers that no database holds."""
+    number = min(number, 2**31 - 1)
     found = await session.execute(
         sa.select(NoticeVersion).where(
             col(NoticeVersion.site_id) == site.id, col(NoticeVersion.number) == number

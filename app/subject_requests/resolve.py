@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core.db import is_deadlock
 from app.core.failpoints import failpoint
 from app.core.ids import new_id
 from app.core.logging import get_logger
@@ -41,6 +42,7 @@ from connectors.contract import Call, Identifier, Operation, Outcome, Person, re
 log = get_logger(__name__)
 
 BATCH = 100
+TRIES = 3
 LOOKUP_SECONDS = 20.0
 LEASE = dt.timedelta(seconds=LOOKUP_SECONDS + 10)
 """Who takes longer meets no harm: of two plans of a request the second finds it planned."""
@@ -61,6 +63,26 @@ async def resolve_due(services: Services, now: dt.datetime) -> bool:
     now += dt.timedelta(seconds=time.monotonic() - started)
     ready = [request for request in batch if request.id not in failed]
     await _store(services, ready, found, now)
+    for _ in range(TRIES - 1):
+        try:
+            await _plan(services, ready, failed, now)
+            break
+        except sa.exc.OperationalError as error:
+            # Who overtakes earlier requests locks them, and a finisher may hold what we want next.
+            if not is_deadlock(error):
+                raise
+    else:
+        await _plan(services, ready, failed, now)
+    failpoint("plan.after_commit")
+    return True
+
+
+async def _plan(
+    services: Services,
+    ready: Sequence[SubjectRequest],
+    failed: Mapping[str, str],
+    now: dt.datetime,
+) -> None:
     async with services.database.writing() as session:
         for request in await _still_resolving(session, list(failed)):
             await _put_off(session, request, failed[request.id], now)
@@ -69,8 +91,6 @@ async def resolve_due(services: Services, now: dt.datetime) -> bool:
                 session, services, await _still_resolving(session, [each.id for each in ready]), now
             )
         failpoint("plan.before_commit")
-    failpoint("plan.after_commit")
-    return True
 
 
 async def _put_off(
@@ -283,15 +303,13 @@ async def plan_requests(
     if not requests:
         return
     before = await reversals.before(session, requests)
+    granted = await reversals.granted_since(session, requests)
     by_workspace: dict[str, list[SubjectRequest]] = defaultdict(list)
     opened: dict[str, list[Opened]] = defaultdict(list)
     for value in await vault.open_holder(session, services.keys, [each.id for each in requests]):
         opened[value.holder_id].append(value)
     for request in requests:
-        if request.id in before and request.kind == Kind.UNSUPPRESSION:
-            request.next_step_at = reversals.next_look(request, now)
-        else:
-            by_workspace[request.workspace_id].append(request)
+        by_workspace[request.workspace_id].append(request)
     planned: list[plan.Planned] = []
     started: set[str] = set()
     nothing_to_do: list[SubjectRequest] = []
@@ -300,19 +318,29 @@ async def plan_requests(
         destinations = await _destinations(session, workspace_id)
         originals = _originals(mine, opened)
         for request in sorted(mine, key=lambda each: each.received_at):
-            concerned = _concerned(request, destinations)
-            if earlier := before.get(request.id):
-                told = {each.id for each in concerned}
-                if earlier & started or not await reversals.overtake(
-                    session, services, earlier, told, now
-                ):
-                    request.next_step_at = reversals.next_look(request, now)
-                    continue
+            earlier = before.get(request.id, reversals.Before())
+            purposes = [each for each in request.purposes if each not in granted[request.id]]
+            concerned = _concerned(request, destinations, purposes)
+            known = opened[request.id]
             if request.kind == Kind.UNSUPPRESSION:
-                lifted = await reversals.lift(session, request, _refs(opened[request.id]), now)
-                concerned = [each for each in concerned if lifted.frees(each)]
+                lift = await reversals.plan_lift(session, request, known, now)
+                concerned = [each for each in concerned if lift.frees(each)]
+                must_wait = bool(earlier.unplanned)
             else:
-                await _suppress(session, services, workspace, request, opened[request.id], now)
+                await _suppress(session, services, workspace, request, known, purposes, now)
+                # What is not planned yet will see what we have entered.
+                must_wait = bool(earlier.unplanned & started)
+            told = {each.id for each in concerned}
+            if must_wait or not await reversals.overtake(
+                session, services, earlier.planned, told, now
+            ):
+                request.next_step_at = reversals.next_look(request, now)
+                continue
+            if request.kind == Kind.UNSUPPRESSION:
+                await suppression.remove(session, [each.id for each in lift.going])
+            if reversals.is_grant(request):
+                told = await reversals.told(session, {each.request_id for each in lift.going})
+                concerned = [each for each in concerned if each.id in told]
             if original := originals.get(request.id):
                 _attach(session, request, original, now)
                 continue
@@ -375,20 +403,25 @@ def _attach(
     note(session, request.id, "joined", "service", now, duplicate_of=original.id)
 
 
-def _concerned(request: SubjectRequest, destinations: Sequence[Destination]) -> list[Destination]:
-    """Those it names, or those set to take its like. What takes an opt-out takes its reversal."""
+def _concerned(
+    request: SubjectRequest, destinations: Sequence[Destination], purposes: Sequence[str]
+) -> list[Destination]:
+    """Those it names, or those set to take its like; for ``purposes``, of which all may have been
+    granted again meanwhile. Consent given again concerns whatever the withdrawal did.
+    """
+    if request.purposes and not purposes:
+        return []
+    if reversals.is_grant(request):
+        return [
+            each for each in destinations if not each.purposes or {*each.purposes} & {*purposes}
+        ]
     named = request.destination_ids
-    kind = Kind.OPT_OUT if reversals.is_grant(request) else request.kind
     return [
         each
         for each in destinations
         if (named is None or each.id in named)
-        and matches(each, kind, request.regime, request.purposes)
+        and matches(each, request.kind, request.regime, purposes)
     ]
-
-
-def _refs(opened: Sequence[Opened]) -> list[bytes]:
-    return [each.subject_ref for each in opened if each.subject_ref is not None]
 
 
 def _deliveries(
@@ -442,16 +475,19 @@ async def _suppress(
     workspace: Workspace,
     request: SubjectRequest,
     opened: Sequence[Opened],
+    purposes: Sequence[str],
     now: dt.datetime,
 ) -> None:
     """Erasure, opt-out and suppression enter the person in our own list."""
     if request.kind == Kind.ERASURE and not workspace.suppress_after_erasure:
         return
+    if request.purposes and not purposes:
+        return
     await suppression.add(
         session,
         workspace_id=workspace.id,
         subjects=[(each.subject_ref, each.kind) for each in opened if each.subject_ref is not None],
-        scopes=[f"purpose:{each}" for each in request.purposes] or ["all"],
+        scopes=[f"purpose:{each}" for each in purposes] or ["all"],
         request_id=request.id,
         channel=request.channel,
         now=now,

@@ -1,31 +1,37 @@
 """Suppression taken back: an unsuppression lifts what was asked for before it, and nothing else.
 
-People change their minds faster than destinations answer, and calls may overtake each other. Two
-rules keep the order in which they asked: an unsuppression waits until the requests before it that
-suppress the same person have ended; a request that suppresses takes the unsuppressions before it
-out of the queues it uses itself. So the last word holds, and until then the person is suppressed.
+People change their minds faster than destinations answer, and calls may overtake each other. So
+the later request takes the opposite calls of earlier ones out of the queues it uses itself, and
+waits for those that are under way. The last word holds, whatever a destination does.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
+from app.consent.devices import is_only_user
+from app.consent.models import ConsentOutbox, VisitorLink
+from app.crypto.keyring import KeyRing
 from app.delivery import service as deliveries
 from app.destinations.models import Destination
 from app.identity.models import PersonalValue
+from app.identity.vault import Opened
 from app.subject_requests import settle
 from app.subject_requests.models import SubjectRequest
 from app.subject_requests.services import Services
-from app.subject_requests.states import OPERATIONS, Kind, Status
+from app.subject_requests.states import FINAL, OPERATIONS, Kind, Status
 from app.suppression import service as suppression
 from app.suppression.models import Suppression
+from connectors.contract import Kind as IdentifierKind
 from connectors.contract import Operation
 
 CONSENT = "consent"
@@ -35,7 +41,9 @@ SUPPRESSING = frozenset(
 )
 LONGEST_WAIT = dt.timedelta(hours=1)
 SHORTEST_WAIT = dt.timedelta(seconds=2)
-_UNDER_WAY = (Status.COOLING_OFF, Status.RESOLVING, Status.IN_PROGRESS)
+_NOT_PLANNED = (Status.COOLING_OFF, Status.RESOLVING)
+_UNDER_WAY = (*_NOT_PLANNED, Status.IN_PROGRESS)
+_DONE = (Status.COMPLETED, Status.COMPLETED_WITH_EXCEPTIONS)
 _NOTHING_SUPPRESSED = {("succeeded", "absent"), ("succeeded", "skipped")}
 
 
@@ -45,31 +53,39 @@ def is_grant(request: SubjectRequest) -> bool:
 
 
 def next_look(request: SubjectRequest, now: dt.datetime) -> dt.datetime:
-    """When a request that waits looks again: after as long as it has waited already."""
-    return now + min(max(now - request.received_at, SHORTEST_WAIT), LONGEST_WAIT)
+    """When a request that waits looks again: after as long as it has been here already."""
+    asked = request.verified_at or request.received_at
+    return now + min(max(now - asked, SHORTEST_WAIT), LONGEST_WAIT)
 
 
-async def before(
-    session: AsyncSession, requests: Sequence[SubjectRequest]
-) -> Mapping[str, set[str]]:
-    """Request id -> the requests under way that came before it, name the same person and do the
-    opposite; all of them are locked.
+@dataclass(slots=True)
+class Before:
+    """What came before a request and does the opposite for the same person: ids of requests whose
+    deliveries are out, and of those that have yet to be planned.
     """
-    found: dict[str, set[str]] = defaultdict(set)
+
+    planned: set[str] = field(default_factory=set)
+    unplanned: set[str] = field(default_factory=set)
+
+
+async def before(session: AsyncSession, requests: Sequence[SubjectRequest]) -> dict[str, Before]:
+    """By request id; what is found is locked."""
+    found: dict[str, Before] = defaultdict(Before)
     lifting = [each.id for each in requests if each.kind == Kind.UNSUPPRESSION]
     suppressing = [each.id for each in requests if each.kind in SUPPRESSING]
     for ids, kinds in ((lifting, SUPPRESSING), (suppressing, {Kind.UNSUPPRESSION})):
-        if ids:
-            for request_id, other_id in await _earlier(session, ids, kinds):
-                found[request_id].add(other_id)
+        if not ids:
+            continue
+        for request_id, other_id, status in await _earlier(session, ids, kinds):
+            mine = found[request_id]
+            (mine.unplanned if status in _NOT_PLANNED else mine.planned).add(other_id)
     return found
 
 
 async def _earlier(
     session: AsyncSession, request_ids: Sequence[str], kinds: Collection[Kind]
-) -> Sequence[tuple[str, str]]:
+) -> Sequence[tuple[str, str, str]]:
     this, other = aliased(SubjectRequest), aliased(SubjectRequest)
-    mine, theirs = aliased(PersonalValue), aliased(PersonalValue)
     # Asked in the same moment: what suppresses comes first.
     came_before = (
         col(other.received_at) < col(this.received_at)
@@ -77,14 +93,7 @@ async def _earlier(
         else col(other.received_at) <= col(this.received_at)
     )
     rows = await session.execute(
-        sa.select(col(this.id), col(other.id))
-        .join(mine, col(mine.holder_id) == col(this.id))
-        .join(
-            theirs,
-            (col(theirs.workspace_id) == col(mine.workspace_id))
-            & (col(theirs.subject_ref) == col(mine.subject_ref)),
-        )
-        .join(other, col(other.id) == col(theirs.holder_id))
+        _of_same_person(this, other, col(this.id), col(other.id), col(other.status))
         .where(
             col(this.id).in_(request_ids),
             col(other.kind).in_(kinds),
@@ -94,7 +103,46 @@ async def _earlier(
         .order_by(col(other.id))
         .with_for_update(of=other)
     )
-    return [(this_id, other_id) for this_id, other_id in rows]
+    return [(this_id, other_id, status) for this_id, other_id, status in rows]
+
+
+def _of_same_person(this: Any, other: Any, *columns: Any) -> Any:
+    mine, theirs = aliased(PersonalValue), aliased(PersonalValue)
+    return (
+        sa.select(*columns)
+        .join(mine, col(mine.holder_id) == col(this.id))
+        .join(
+            theirs,
+            (col(theirs.workspace_id) == col(mine.workspace_id))
+            & (col(theirs.subject_ref) == col(mine.subject_ref)),
+        )
+        .join(other, col(other.id) == col(theirs.holder_id))
+    )
+
+
+async def granted_since(
+    session: AsyncSession, requests: Sequence[SubjectRequest]
+) -> dict[str, set[str]]:
+    """Withdrawals that an operator had held: request id -> the purposes that the person has granted
+    again meanwhile, by a request that is done.
+    """
+    ids = [each.id for each in requests if each.channel == CONSENT and each.kind in SUPPRESSING]
+    found: dict[str, set[str]] = defaultdict(set)
+    if not ids:
+        return found
+    this, other = aliased(SubjectRequest), aliased(SubjectRequest)
+    rows = await session.execute(
+        _of_same_person(this, other, col(this.id), col(other.purposes)).where(
+            col(this.id).in_(ids),
+            col(other.kind) == Kind.UNSUPPRESSION,
+            col(other.channel) == CONSENT,
+            col(other.status).in_(_DONE),
+            col(other.received_at) > col(this.received_at),
+        )
+    )
+    for request_id, purposes in rows:
+        found[request_id] |= set(purposes)
+    return found
 
 
 async def overtake(
@@ -104,57 +152,83 @@ async def overtake(
     destination_ids: Collection[str],
     now: dt.datetime,
 ) -> bool:
-    """Take unsuppressions out of these destinations' queues; False while a call of theirs is under
-    way, which nobody can recall.
+    """Take earlier requests out of these destinations' queues; False while a call of theirs is
+    under way, which nobody can recall.
     """
+    if not request_ids or not destination_ids:
+        return True
     stopped = await deliveries.stop_all(
         session, request_ids, "overtaken", now, reason="overtaken", destination_ids=destination_ids
     )
-    await settle.on_settled(services, session, stopped, now)
+    if stopped:
+        await settle.on_settled(services, session, stopped, now)
     return not await deliveries.in_call(session, request_ids, destination_ids)
 
 
-async def lift(
-    session: AsyncSession,
-    request: SubjectRequest,
-    refs: Collection[bytes],
-    now: dt.datetime,
-) -> Lifted:
-    """Take the person off our own list: what was asked for before ``request``, for its purposes or
-    for all. Consent given again lifts only what consent withdrawn has suppressed.
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """Entries of our own list that a request takes away, and the scopes that keep the person
+    suppressed all the same.
     """
+
+    going: Sequence[Suppression]
+    staying: frozenset[str]
+
+    def frees(self, destination: Destination) -> bool:
+        """Whether nothing keeps the person from this destination any more."""
+        return not any(covers(each, destination) for each in self.staying)
+
+
+async def plan_lift(
+    session: AsyncSession, request: SubjectRequest, opened: Sequence[Opened], now: dt.datetime
+) -> Lift:
+    """What was asked for before ``request``, for its purposes or for all. Consent given again lifts
+    only what consent withdrawn has suppressed: of the withdrawals that named this visitor or, where
+    the visitor belongs to one account, this account, all of it and nothing else.
+    """
+    scopes = {f"purpose:{each}" for each in request.purposes}
+    refs = {each.subject_ref for each in opened if each.subject_ref is not None}
+    asked_by: set[str | None] | None = None
+    if is_grant(request):
+        given = {
+            each.subject_ref
+            for each in opened
+            if each.subject_ref is not None and each.origin == "given"
+        }
+        named = set().union(*(await persons(session, given, now)).values(), given)
+        found = await suppression.entries(session, request.workspace_id, named, now)
+        asked_by = {each.request_id for each in found if each.channel == CONSENT}
+        refs = named | await suppression.subjects(session, asked_by)
     entries = await suppression.entries(session, request.workspace_id, refs, now)
     later = await _received_after(session, request, {each.request_id for each in entries})
-    scopes = {f"purpose:{each}" for each in request.purposes}
     going = [
         each
         for each in entries
         if each.request_id not in later
         and (not scopes or each.scope in scopes)
-        and (request.channel != CONSENT or each.channel == CONSENT)
+        and (asked_by is None or each.request_id in asked_by)
     ]
-    await suppression.remove(session, [each.id for each in going])
-    told = None
-    if is_grant(request):
-        told = await _told(session, {each.request_id for each in going if each.request_id})
     gone = {each.id for each in going}
-    return Lifted({each.scope for each in entries if each.id not in gone}, told)
+    return Lift(going, frozenset(each.scope for each in entries if each.id not in gone))
 
 
-class Lifted:
-    """What keeps the person suppressed (scopes), and the destinations that had been told to (None:
-    perhaps any).
+async def persons(
+    session: AsyncSession, refs: Collection[bytes], now: dt.datetime
+) -> dict[bytes, set[bytes]]:
+    """Of visitors, by their reference: it, and that of the one account they are linked to. Of a
+    device that several people share, only itself.
     """
-
-    def __init__(self, staying: set[str], told: set[str] | None) -> None:
-        self._staying = staying
-        self._told = told
-
-    def frees(self, destination: Destination) -> bool:
-        """Whether the destination suppresses the person for nothing that still holds."""
-        return (self._told is None or destination.id in self._told) and not any(
-            covers(each, destination) for each in self._staying
-        )
+    rows = await session.execute(
+        sa.select(col(VisitorLink.subject_ref), col(PersonalValue.subject_ref))
+        .join(PersonalValue, col(PersonalValue.holder_id) == col(VisitorLink.id))
+        .where(col(VisitorLink.subject_ref).in_(refs), is_only_user)
+        .where(col(PersonalValue.expires_at) > now)
+    )
+    found = {each: {each} for each in refs}
+    for ref, user in rows:
+        if user is not None:
+            found[ref].add(user)
+    return found
 
 
 def covers(scope: str, destination: Destination) -> bool:
@@ -176,42 +250,66 @@ async def _received_after(
     return set(rows.scalars())
 
 
-async def _told(session: AsyncSession, request_ids: Collection[str]) -> set[str]:
-    """Destinations where these requests suppressed somebody, as far as their history is kept."""
+async def told(session: AsyncSession, request_ids: Collection[str | None]) -> set[str]:
+    """Destinations where these requests may have suppressed somebody, as far as their history is
+    kept.
+    """
+    rows = await session.execute(
+        sa.select(col(SubjectRequest.id), col(SubjectRequest.duplicate_of)).where(
+            col(SubjectRequest.id).in_(request_ids)
+        )
+    )
+    holders = {duplicate_of or request_id for request_id, duplicate_of in rows}
     return {
         each.destination_id
-        for each in await deliveries.standing(session, request_ids)
+        for each in await deliveries.standing(session, holders)
         if each.operation == Operation.SUPPRESS
         and (each.state, each.detail) not in _NOTHING_SUPPRESSED
+        and not (each.detail == "overtaken" and each.attempt == 0)
     }
 
 
-async def lifts_something(
-    session: AsyncSession, workspace_id: str, refs: Collection[bytes], purposes: Collection[str],
-    now: dt.datetime,
-) -> bool:  # fmt: skip
-    """Whether consent given again for these purposes has anything to lift: an entry of our own
-    list, or a withdrawal on its way to one.
+async def with_something_to_lift(
+    session: AsyncSession, ring: KeyRing, grants: Sequence[ConsentOutbox], now: dt.datetime
+) -> set[str]:
+    """Ids of the grants before which something was withdrawn: there is an entry of our own list, or
+    a withdrawal on its way to one.
     """
-    scopes = {f"purpose:{each}" for each in purposes}
-    listed = sa.select(sa.literal(1)).where(
-        col(Suppression.workspace_id) == workspace_id,
-        col(Suppression.subject_ref).in_(refs),
-        col(Suppression.scope).in_(scopes),
-        col(Suppression.channel) == CONSENT,
-        col(Suppression.expires_at) > now,
-    )
-    coming = (
-        sa.select(sa.literal(1))
-        .select_from(SubjectRequest)
-        .join(PersonalValue, col(PersonalValue.holder_id) == col(SubjectRequest.id))
-        .where(
-            col(PersonalValue.workspace_id) == workspace_id,
-            col(PersonalValue.subject_ref).in_(refs),
-            col(SubjectRequest.channel) == CONSENT,
-            col(SubjectRequest.kind).in_(SUPPRESSING),
-            col(SubjectRequest.status).in_(_UNDER_WAY),
+    refs = {
+        each.id: ring.subject_ref(each.workspace_id, IdentifierKind.ANONYMOUS_ID, each.visitor_id)
+        for each in grants
+    }
+    known = await persons(session, set(refs.values()), now)
+    everybody = set().union(*known.values())
+    workspaces = {each.workspace_id for each in grants}
+    listed = await session.execute(
+        sa.select(col(Suppression.subject_ref), col(Suppression.scope)).where(
+            col(Suppression.workspace_id).in_(workspaces),
+            col(Suppression.subject_ref).in_(everybody),
+            col(Suppression.channel) == CONSENT,
+            col(Suppression.expires_at) > now,
         )
     )
-    found = await session.execute(sa.select(sa.or_(listed.exists(), coming.exists())))
-    return bool(found.scalar_one())
+    coming = await session.execute(
+        sa.select(col(PersonalValue.subject_ref))
+        .join(SubjectRequest, col(SubjectRequest.id) == col(PersonalValue.holder_id))
+        .where(
+            col(PersonalValue.workspace_id).in_(workspaces),
+            col(PersonalValue.subject_ref).in_(everybody),
+            col(SubjectRequest.channel) == CONSENT,
+            col(SubjectRequest.kind).in_(SUPPRESSING),
+            col(SubjectRequest.status).not_in(FINAL),
+        )
+    )
+    entered = {(ref, scope) for ref, scope in listed}
+    expected = set(coming.scalars())
+    return {
+        each.id
+        for each in grants
+        if not expected.isdisjoint(known[refs[each.id]])
+        or any(
+            (ref, f"purpose:{purpose}") in entered
+            for ref in known[refs[each.id]]
+            for purpose in each.purposes
+        )
+    }

@@ -15,7 +15,7 @@ from app.consent.models import ConsentOutbox
 from app.core.failpoints import failpoint
 from app.security.models import Workspace
 from app.sites import regimes
-from app.subject_requests import intake, reversals, visitors
+from app.subject_requests import intake, reversals
 from app.subject_requests.services import Services
 from app.subject_requests.states import Kind as RequestKind
 from connectors.contract import Identifier, Kind
@@ -77,21 +77,12 @@ async def _nothing_to_lift(
     """Rows of grants without a withdrawal before them: most people who refuse and then accept had
     never accepted before.
     """
-    idle: set[str] = set()
     withdrawn: set[str] = set()
+    asked: list[ConsentOutbox] = []
     for row in rows:
         if not row.is_grant:
             withdrawn.update(row.purposes)
         elif withdrawn.isdisjoint(row.purposes):  # else perhaps by the same person, just before
-            known = [Identifier(Kind.ANONYMOUS_ID, row.visitor_id)]
-            known += await visitors.linked(
-                session, services.keys, services.ring, row.workspace_id, known
-            )
-            refs = [
-                services.ring.subject_ref(row.workspace_id, each.kind, each.value) for each in known
-            ]
-            if not await reversals.lifts_something(
-                session, row.workspace_id, refs, row.purposes, now
-            ):
-                idle.add(row.id)
-    return idle
+            asked.append(row)
+    lifting = await reversals.with_something_to_lift(session, services.ring, asked, now)
+    return {row.id for row in asked} - lifting

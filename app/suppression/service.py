@@ -64,6 +64,14 @@ async def entries(
     return list(rows.scalars())
 
 
+async def subjects(session: AsyncSession, request_ids: Collection[str | None]) -> set[bytes]:
+    """Everybody whom these requests entered."""
+    rows = await session.execute(
+        sa.select(col(Suppression.subject_ref)).where(col(Suppression.request_id).in_(request_ids))
+    )
+    return set(rows.scalars())
+
+
 async def remove(session: AsyncSession, ids: Collection[str]) -> None:
     """Take entries off the list."""
     await session.execute(sa.delete(Suppression).where(col(Suppression.id).in_(ids)))

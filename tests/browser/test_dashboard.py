@@ -118,6 +118,7 @@ async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
     title = frame.locator("quittance-banner h2")
     await expect(title).to_be_visible()
 
+    steps = await page.evaluate("history.length")
     await page.locator('[name="t.title"]').fill("Typed just now")
     await expect(title).to_have_text("Typed just now")
     await page.get_by_label("Show the banner at the first visit under opt-out laws").check()
@@ -128,8 +129,13 @@ async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
     await page.get_by_label("Colour scheme of the preview").select_option("dark")
     dark = "matchMedia('(prefers-color-scheme: dark)').matches"
     assert await page.frames[-1].evaluate(dark)
+    assert await page.evaluate("history.length") == steps, "looking is no step for Back"
     await page.reload()
     await expect(page.locator('[name="t.title"]')).to_have_value("")
+    await page.locator('[name="t.title"]').fill("Kept")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("status")).to_contain_text("The draft is saved")
+    await expect(page.locator('[name="t.title"]')).to_have_value("Kept")
     assert scene.complaints == []
 
 

@@ -438,7 +438,9 @@ async def test_a_site_is_edited_published_and_previewed(stage: Stage):
     assert "Unpublished changes" in (await browser.get(path)).text
     preview = await browser.get(f"{path}/preview?lang=en&region=DE")
     assert "frame-ancestors 'self'" in preview.headers["content-security-policy"]
-    assert (await browser.post(f"{path}/publish")).status_code == 303
+    draft = re.search(r'name="draft" value="(\w+)"', (await browser.get(f"{path}/publish")).text)
+    assert draft
+    assert (await browser.post(f"{path}/publish", {"draft": draft[1]})).status_code == 303
     async with stage.runtime.database.reading() as session:
         versions = await session.execute(
             sa.select(col(NoticeVersion.number)).where(col(NoticeVersion.site_id) == site.id)

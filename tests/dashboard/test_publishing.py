@@ -31,6 +31,14 @@ async def save(stage: Stage, browser: Browser, **fields: str) -> str:
     return path
 
 
+async def publish(stage: Stage, browser: Browser, asks_again: str = "") -> Any:
+    """Press the button of the page as it is shown now."""
+    path = f"/dashboard/sites/{stage.seeded.site_id}/publish"
+    shown = re.search(r'name="draft" value="(\w+)"', (await browser.get(path)).text)
+    assert shown
+    return await browser.post(path, {"asks_again": asks_again, "draft": shown[1]})
+
+
 async def test_other_words_ask_nobody_again_unless_the_operator_says_so(
     stage: Stage, browser: Browser
 ):
@@ -41,13 +49,18 @@ async def test_other_words_ask_nobody_again_unless_the_operator_says_so(
     assert "Your &lt;b&gt;choice&lt;/b&gt; at Aurora" in page
     assert "Nobody: what was asked is unchanged" in page
 
-    assert (await browser.post(f"{path}/publish", {"asks_again": ""})).status_code == 303
+    assert (await publish(stage, browser)).status_code == 303
     second = await live(stage)
     assert (second.number, second.material) == (before.number + 1, before.material)
 
     await save(stage, browser, **{"t.title": "Your choice"})
-    await browser.post(f"{path}/publish", {"asks_again": "all"})
-    assert (await live(stage)).material != before.material
+    await publish(stage, browser, "all")
+    asked = await live(stage)
+    assert asked.material != before.material
+    await save(stage, browser, **{"t.title": "Your own choice"})
+    assert "Nobody: what was asked is unchanged" in (await browser.get(f"{path}/publish")).text
+    await publish(stage, browser)
+    assert (await live(stage)).material == asked.material, "asking once is asking once"
 
 
 async def test_a_new_purpose_asks_everybody_again_unless_the_operator_vouches_for_it(
@@ -62,8 +75,34 @@ async def test_a_new_purpose_asks_everybody_again_unless_the_operator_vouches_fo
     assert page.count("purposes, surveys, name") == 1, "not once for each language"
     assert re.search(r"English and \d+ more: purposes, surveys, name", page)
 
-    await browser.post(f"{path}/publish", {"asks_again": "nobody"})
+    await publish(stage, browser, "nobody")
     assert (await live(stage)).material == before.material
+
+
+async def test_what_somebody_else_changed_meanwhile_is_not_published_unseen(
+    stage: Stage, browser: Browser
+):
+    before = await live(stage)
+    path = await save(stage, browser, **{"t.title": "Mine"})
+    shown = re.search(r'name="draft" value="(\w+)"', (await browser.get(f"{path}/publish")).text)
+    assert shown
+    await save(stage, browser, **{"t.title": "A colleague's"})
+    refused = await browser.post(f"{path}/publish", {"draft": shown[1]})
+
+    assert refused.status_code == 409
+    assert "A colleague" in refused.text
+    assert (await live(stage)).id == before.id
+
+
+async def test_the_preview_runs_no_script_of_the_site(stage: Stage, browser: Browser):
+    path = await save(stage, browser, tags="https://stats.example/s.js = analytics")
+    page = (await browser.get(path)).text
+    for looked in (
+        await browser.get(f"{path}/preview"),
+        await browser.post(f"{path}/preview", form_fields(page)),
+    ):
+        assert "quittanceWidget.start(" in looked.text
+        assert "stats.example" not in looked.text
 
 
 async def test_there_is_nothing_to_publish_when_nothing_changed(stage: Stage, browser: Browser):
@@ -77,11 +116,11 @@ async def test_there_is_nothing_to_publish_when_nothing_changed(stage: Stage, br
 async def test_a_draft_that_may_not_stand_before_visitors_is_refused_where_it_is_published(
     stage: Stage, browser: Browser
 ):
-    path = await save(
+    await save(
         stage, browser,
         **{"p4.id": "sale", "p4.name": "Sale", "p4.required": "on", "p4.gpc": "on"},
     )  # fmt: skip
-    refused = await browser.post(f"{path}/publish", {"asks_again": ""})
+    refused = await publish(stage, browser)
 
     assert refused.status_code == 422
     assert "must be a choice" in refused.text
@@ -92,7 +131,7 @@ async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):
     path = await save(
         stage, browser, **{"accent": "#112233", "p4.id": "surveys", "p4.name": "Surveys"}
     )
-    await browser.post(f"{path}/publish", {"asks_again": ""})
+    await publish(stage, browser)
     version = await live(stage)
     page = (await browser.get(f"{path}/versions/{version.number}")).text
 
@@ -101,7 +140,8 @@ async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):
     assert re.search(r"Theme: accent.*<ins>#112233</ins>", page, re.S)
     first = (await browser.get(f"{path}/versions/1")).text
     assert "It was the first." in first
-    assert (await browser.get(f"{path}/versions/99")).status_code == 404
+    for none in (99, 0, -1, 10**30):
+        assert (await browser.get(f"{path}/versions/{none}")).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,22 @@ class Site:
     site_key: str
     notice_version: str
 
-    async def choose(self, visitor_id: str, method: str, granted: bool, **otherwise: bool) -> None:
-        """``granted`` for every purpose, but for those named."""
+    def at(self) -> str:
+        """A moment of its own."""
         self.service.later(seconds=1)
+        return str(rfc3339(utc_now()))
+
+    async def choose(
+        self, visitor_id: str, method: str, granted: bool, at: str | None = None, **otherwise: bool
+    ) -> None:
+        """``granted`` for every purpose, but for those named."""
+        now = self.at()
         body = {
             "event_id": str(uuid.uuid4()), "site_key": self.site_key, "visitor_id": visitor_id,
             "notice_version": self.notice_version,
             "choices": dict.fromkeys(PURPOSES, granted) | otherwise,
             "method": method, "language": "en", "region": "DE", "gpc": False,
-            "decided_at": rfc3339(utc_now()),
+            "decided_at": at or now,
         }  # fmt: skip
         answer = await self.service.call("POST", "/v1/consent", body, None, origin=SHOP)
         assert answer.status_code == 201, answer.text

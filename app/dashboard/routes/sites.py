@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import utc_now
-from app.core.errors import Problem
+from app.core.errors import Conflict, Problem
 from app.core.http import Reading
 from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
@@ -141,6 +141,8 @@ async def publish(site_id: str, request: Request, operator: SignedIn) -> Respons
     try:
         async with request.app.state.database.writing() as session:
             site = await views.find(session, operator.workspace_id, site_id)
+            if forms.text(form, "draft", limit=64) != views.draft_digest(site):
+                raise Conflict("The draft has changed since; this is what it says now.")
             await service.publish_site(
                 session, site, actor=operator.actor, now=utc_now(), asks_again=asks_again
             )
@@ -206,6 +208,7 @@ def _preview(
         service.banner(shown, None, asked.get("lang", "")[:20] or None, region or None),
         base_url="", region=region or None, gpc=False, widget=widget,
     )  # fmt: skip
+    config.pop("tags", None)  # they would carry the nonce, and run here
     body, _ = script.script(config, (), widget)
     code = Markup(body.decode())  # noqa: S704 - our own script, its data escaped for HTML
     return _framed(name=site.name, code=code)

@@ -1,22 +1,31 @@
 // The preview follows the form: what stands in it is shown a moment after the last change.
 const form = document.getElementById("editor");
 const button = document.getElementById("try");
-const frame = document.querySelector("iframe.preview");
+const scheme = document.getElementById("scheme");
+let frame = document.querySelector("iframe.preview");
 let timer;
 
+// A fresh frame each time: going to another page in the old one would be a step for the Back button.
 const show = () => {
+  const fresh = frame.cloneNode(false);
+  fresh.removeAttribute("src");
+  frame.replaceWith(fresh);
+  frame = fresh;
+  form.requestSubmit(button);
+};
+const soon = () => {
   clearTimeout(timer);
-  timer = setTimeout(() => form.requestSubmit(button), 500);
+  timer = setTimeout(show, 500);
 };
 
 if (form && button && frame) {
   button.hidden = true;
-  form.addEventListener("input", show);
+  form.addEventListener("input", soon);
   // Selects above the frame belong to the form by their `form` attribute, so their events pass it by.
   for (const each of document.querySelectorAll('#preview select[form="editor"]')) {
-    each.addEventListener("change", () => form.requestSubmit(button));
+    each.addEventListener("change", show);
   }
 }
-document.getElementById("scheme")?.addEventListener("change", (event) => {
-  frame.dataset.scheme = event.target.value;
+scheme?.addEventListener("change", () => {
+  frame.dataset.scheme = scheme.value;
 });

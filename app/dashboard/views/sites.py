@@ -25,7 +25,7 @@ from app.dashboard.views.requests import Option
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, seen, service
-from app.sites.changes import changed_purposes, changes, material
+from app.sites.changes import changed_purposes, changes, material, sha256_of
 from app.sites.config import LONG_TEXTS, ConsentMode, SiteConfig
 from app.sites.consent_mode import stub
 from app.sites.directory import notice_of
@@ -338,6 +338,8 @@ class Publishing:
     more: int
     is_material: bool
     news: list[str]
+    draft: str
+    """Digest of what is shown; something else is not published unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,9 +374,14 @@ async def publishing(session: AsyncSession, site: Site) -> Publishing:
         live_number=live.number if live else 0,
         changes=found[:_SHOWN_CHANGES],
         more=max(0, len(found) - _SHOWN_CHANGES),
-        is_material=live is not None and notice_of(live).material != material(content),
+        is_material=live is not None and material(live.content) != material(content),
         news=[said[each]["name"] for each in news],
+        draft=draft_digest(site),
     )
+
+
+def draft_digest(site: Site) -> str:
+    return sha256_of(service.content_of(site))
 
 
 async def version_page(
