@@ -188,9 +188,12 @@ export function start(
   function apply(action: Action): void {
     const next = reduce(config, state, action);
     const isNews = next.decision !== state.decision;
-    become(next, action.type === "adopt");
-    // Storage waits for another process: the page hears of the answer first.
-    if (isNews && state.decision && action.type !== "adopt") save(config, state.decision);
+    try {
+      become(next, action.type === "adopt");
+    } finally {
+      // Storage waits for another process: the page hears of the answer first.
+      if (isNews && state.decision && action.type !== "adopt") save(config, state.decision);
+    }
   }
 
   /** All that follows from another state; saying the same again changes nothing. */
