@@ -141,7 +141,7 @@ async def publish(site_id: str, request: Request, operator: SignedIn) -> Respons
     try:
         async with request.app.state.database.writing() as session:
             site = await views.find(session, operator.workspace_id, site_id)
-            if forms.text(form, "draft", limit=64) != views.draft_digest(site):
+            if forms.text(form, "draft", limit=64) not in {"", views.draft_digest(site)}:
                 raise Conflict("The draft has changed since; this is what it says now.")
             await service.publish_site(
                 session, site, actor=operator.actor, now=utc_now(), asks_again=asks_again
