@@ -72,7 +72,7 @@ DELIVERY_DETAIL = {
     "failed": Badge("Failed", "bad"),
     "expired": Badge("Expired", "bad"),
     "cancelled": Badge("Cancelled", "neutral"),
-    "overtaken": Badge("Overtaken by a withdrawal", "neutral"),
+    "overtaken": Badge("Overtaken by a later request", "neutral"),
     "gave_up": Badge("Given up", "bad"),
 }
 BREAKER = {

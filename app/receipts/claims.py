@@ -64,7 +64,7 @@ def tell(fact: DeliveryFact) -> Told:
             return Told("not_applicable", "none", "exception")
         case ("succeeded", "skipped"):
             return Told("not_applicable", "none", "complete")
-        case ("discarded", "overtaken"):  # the person withdrew again before it was tried
+        case ("discarded", "overtaken"):  # a later request of the person took its place
             return Told("not_applicable", "none", "complete")
         case ("discarded", "unconfirmed"):
             return Told("accepted", "acknowledged", "exception")

@@ -33,6 +33,7 @@ from app.receipts.claims import NO_IDENTIFIER
 from app.security.models import Workspace
 from app.subject_requests import reversals, settle, visitors
 from app.subject_requests.models import RequestEvent, SubjectRequest
+from app.subject_requests.reversals import Turn
 from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
 from app.subject_requests.timeline import note
@@ -302,49 +303,34 @@ async def plan_requests(
     """
     if not requests:
         return
-    before = await reversals.before(session, requests)
-    granted = await reversals.granted_since(session, requests)
-    by_workspace: dict[str, list[SubjectRequest]] = defaultdict(list)
     opened: dict[str, list[Opened]] = defaultdict(list)
     for value in await vault.open_holder(session, services.keys, [each.id for each in requests]):
         opened[value.holder_id].append(value)
-    for request in requests:
-        by_workspace[request.workspace_id].append(request)
+    by_workspace: dict[str, list[Turn]] = defaultdict(list)
+    for turn in await reversals.turns(session, requests, opened):
+        by_workspace[turn.request.workspace_id].append(turn)
     planned: list[plan.Planned] = []
     started: set[str] = set()
     nothing_to_do: list[SubjectRequest] = []
     for workspace_id, mine in by_workspace.items():
         workspace = await session.get_one(Workspace, workspace_id)
         destinations = await _destinations(session, workspace_id)
-        originals = _originals(mine, opened)
-        for request in sorted(mine, key=lambda each: each.received_at):
-            earlier = before.get(request.id, reversals.Before())
-            purposes = [each for each in request.purposes if each not in granted[request.id]]
-            concerned = _concerned(request, destinations, purposes)
-            known = opened[request.id]
+        originals = _originals([each.request for each in mine], opened)
+        for turn in mine:
+            request = turn.request
+            concerned = _concerned(turn, destinations)
             if request.kind == Kind.UNSUPPRESSION:
-                lift = await reversals.plan_lift(session, request, known, now)
-                concerned = [each for each in concerned if lift.frees(each)]
-                must_wait = bool(earlier.unplanned)
+                told = await reversals.lift(session, services, turn, concerned, now)
             else:
-                await _suppress(session, services, workspace, request, known, purposes, now)
-                # What is not planned yet will see what we have entered.
-                must_wait = bool(earlier.unplanned & started)
-            told = {each.id for each in concerned}
-            if must_wait or not await reversals.overtake(
-                session, services, earlier.planned, told, now
-            ):
+                await _suppress(session, services, workspace, turn, now)
+                told = await reversals.follow(session, services, turn, concerned, started, now)
+            if told is None:
                 request.next_step_at = reversals.next_look(request, now)
                 continue
-            if request.kind == Kind.UNSUPPRESSION:
-                await suppression.remove(session, [each.id for each in lift.going])
-            if reversals.is_grant(request):
-                told = await reversals.told(session, {each.request_id for each in lift.going})
-                concerned = [each for each in concerned if each.id in told]
             if original := originals.get(request.id):
                 _attach(session, request, original, now)
                 continue
-            deliveries = _deliveries(services, request, concerned, opened[request.id], now)
+            deliveries = _deliveries(services, request, told, turn.opened, now)
             planned += deliveries
             started.add(request.id)
             _start(session, request, deliveries, now)
@@ -403,13 +389,12 @@ def _attach(
     note(session, request.id, "joined", "service", now, duplicate_of=original.id)
 
 
-def _concerned(
-    request: SubjectRequest, destinations: Sequence[Destination], purposes: Sequence[str]
-) -> list[Destination]:
-    """Those it names, or those set to take its like; for ``purposes``, of which all may have been
-    granted again meanwhile. Consent given again concerns whatever the withdrawal did.
+def _concerned(turn: Turn, destinations: Sequence[Destination]) -> list[Destination]:
+    """Those it names, or those set to take its like. Consent given again concerns whatever the
+    withdrawal did.
     """
-    if request.purposes and not purposes:
+    request, purposes = turn.request, turn.purposes
+    if turn.is_settled:
         return []
     if reversals.is_grant(request):
         return [
@@ -473,21 +458,21 @@ async def _suppress(
     session: AsyncSession,
     services: Services,
     workspace: Workspace,
-    request: SubjectRequest,
-    opened: Sequence[Opened],
-    purposes: Sequence[str],
+    turn: Turn,
     now: dt.datetime,
 ) -> None:
     """Erasure, opt-out and suppression enter the person in our own list."""
-    if request.kind == Kind.ERASURE and not workspace.suppress_after_erasure:
-        return
-    if request.purposes and not purposes:
+    request = turn.request
+    is_unwanted = request.kind == Kind.ERASURE and not workspace.suppress_after_erasure
+    if is_unwanted or turn.is_settled:
         return
     await suppression.add(
         session,
         workspace_id=workspace.id,
-        subjects=[(each.subject_ref, each.kind) for each in opened if each.subject_ref is not None],
-        scopes=[f"purpose:{each}" for each in purposes] or ["all"],
+        subjects=[
+            (each.subject_ref, each.kind) for each in turn.opened if each.subject_ref is not None
+        ],
+        scopes=[f"purpose:{each}" for each in turn.purposes] or ["all"],
         request_id=request.id,
         channel=request.channel,
         now=now,

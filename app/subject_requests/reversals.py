@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -58,28 +58,50 @@ def next_look(request: SubjectRequest, now: dt.datetime) -> dt.datetime:
     return now + min(max(now - asked, SHORTEST_WAIT), LONGEST_WAIT)
 
 
-@dataclass(slots=True)
-class Before:
-    """What came before a request and does the opposite for the same person: ids of requests whose
-    deliveries are out, and of those that have yet to be planned.
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A request at its place in the order. ``planned`` and ``unplanned``: ids of earlier requests
+    under way that do the opposite for the same person, by whether their deliveries are out.
+    ``purposes``: the request's, without those that were settled the other way meanwhile.
     """
 
-    planned: set[str] = field(default_factory=set)
-    unplanned: set[str] = field(default_factory=set)
+    request: SubjectRequest
+    opened: Sequence[Opened]
+    purposes: Sequence[str]
+    planned: frozenset[str]
+    unplanned: frozenset[str]
+
+    @property
+    def is_settled(self) -> bool:
+        """All of its purposes were granted again while an operator held it."""
+        return bool(self.request.purposes) and not self.purposes
 
 
-async def before(session: AsyncSession, requests: Sequence[SubjectRequest]) -> dict[str, Before]:
-    """By request id; what is found is locked."""
-    found: dict[str, Before] = defaultdict(Before)
+async def turns(
+    session: AsyncSession,
+    requests: Sequence[SubjectRequest],
+    opened: Mapping[str, Sequence[Opened]],
+) -> list[Turn]:
+    """The requests in the order they were asked; the earlier ones they meet are locked."""
+    planned: dict[str, set[str]] = defaultdict(set)
+    unplanned: dict[str, set[str]] = defaultdict(set)
     lifting = [each.id for each in requests if each.kind == Kind.UNSUPPRESSION]
     suppressing = [each.id for each in requests if each.kind in SUPPRESSING]
     for ids, kinds in ((lifting, SUPPRESSING), (suppressing, {Kind.UNSUPPRESSION})):
-        if not ids:
-            continue
-        for request_id, other_id, status in await _earlier(session, ids, kinds):
-            mine = found[request_id]
-            (mine.unplanned if status in _NOT_PLANNED else mine.planned).add(other_id)
-    return found
+        if ids:
+            for request_id, other_id, status in await _earlier(session, ids, kinds):
+                (unplanned if status in _NOT_PLANNED else planned)[request_id].add(other_id)
+    granted = await _granted_since(session, requests)
+    return [
+        Turn(
+            each,
+            opened.get(each.id, ()),
+            [purpose for purpose in each.purposes if purpose not in granted[each.id]],
+            frozenset(planned[each.id]),
+            frozenset(unplanned[each.id]),
+        )
+        for each in sorted(requests, key=lambda each: each.received_at)
+    ]
 
 
 async def _earlier(
@@ -120,7 +142,7 @@ def _of_same_person(this: Any, other: Any, *columns: Any) -> Any:
     )
 
 
-async def granted_since(
+async def _granted_since(
     session: AsyncSession, requests: Sequence[SubjectRequest]
 ) -> dict[str, set[str]]:
     """Withdrawals that an operator had held: request id -> the purposes that the person has granted
@@ -145,28 +167,67 @@ async def granted_since(
     return found
 
 
-async def overtake(
+async def follow(
     session: AsyncSession,
     services: Services,
-    request_ids: Collection[str],
-    destination_ids: Collection[str],
+    turn: Turn,
+    concerned: Sequence[Destination],
+    started: Collection[str],
+    now: dt.datetime,
+) -> Sequence[Destination] | None:
+    """A suppressing request takes its place behind what came before; None: it must wait, for a call
+    under way or for what has been ``started`` in this very plan. What is not planned yet will see
+    what this one has entered in our own list.
+    """
+    if not turn.unplanned.isdisjoint(started):
+        return None
+    return concerned if await _overtake(session, services, turn, concerned, now) else None
+
+
+async def lift(
+    session: AsyncSession,
+    services: Services,
+    turn: Turn,
+    concerned: Sequence[Destination],
+    now: dt.datetime,
+) -> Sequence[Destination] | None:
+    """Take the person off our own list; returns the destinations to tell: those that nothing keeps
+    the person from any more and, of a grant, that had been told to suppress. None: it must wait.
+    """
+    plan = await _plan_lift(session, turn.request, turn.opened, now)
+    freed = [each for each in concerned if plan.frees(each)]
+    if turn.unplanned or not await _overtake(session, services, turn, freed, now):
+        return None
+    await suppression.remove(session, [each.id for each in plan.going])
+    if not is_grant(turn.request):
+        return freed
+    told = await _told(session, {each.request_id for each in plan.going})
+    return [each for each in freed if each.id in told]
+
+
+async def _overtake(
+    session: AsyncSession,
+    services: Services,
+    turn: Turn,
+    destinations: Sequence[Destination],
     now: dt.datetime,
 ) -> bool:
-    """Take earlier requests out of these destinations' queues; False while a call of theirs is
+    """Take the earlier requests out of these destinations' queues; False while a call of theirs is
     under way, which nobody can recall.
     """
-    if not request_ids or not destination_ids:
+    ids = {each.id for each in destinations}
+    if not turn.planned or not ids:
         return True
     stopped = await deliveries.stop_all(
-        session, request_ids, "overtaken", now, reason="overtaken", destination_ids=destination_ids
+        session, turn.planned, "overtaken", now, reason="overtaken", destination_ids=ids
     )
     if stopped:
         await settle.on_settled(services, session, stopped, now)
-    return not await deliveries.in_call(session, request_ids, destination_ids)
+    return not await deliveries.in_call(session, turn.planned, ids)
 
 
 @dataclass(frozen=True, slots=True)
-class Lift:
+class _Lift:
     """Entries of our own list that a request takes away, and the scopes that keep the person
     suppressed all the same.
     """
@@ -176,12 +237,12 @@ class Lift:
 
     def frees(self, destination: Destination) -> bool:
         """Whether nothing keeps the person from this destination any more."""
-        return not any(covers(each, destination) for each in self.staying)
+        return not any(_covers(each, destination) for each in self.staying)
 
 
-async def plan_lift(
+async def _plan_lift(
     session: AsyncSession, request: SubjectRequest, opened: Sequence[Opened], now: dt.datetime
-) -> Lift:
+) -> _Lift:
     """What was asked for before ``request``, for its purposes or for all. Consent given again lifts
     only what consent withdrawn has suppressed: of the withdrawals that named this visitor or, where
     the visitor belongs to one account, this account, all of it and nothing else.
@@ -195,7 +256,7 @@ async def plan_lift(
             for each in opened
             if each.subject_ref is not None and each.origin == "given"
         }
-        named = set().union(*(await persons(session, given, now)).values(), given)
+        named = set().union(*(await _persons(session, given, now)).values(), given)
         found = await suppression.entries(session, request.workspace_id, named, now)
         asked_by = {each.request_id for each in found if each.channel == CONSENT}
         refs = named | await suppression.subjects(session, asked_by)
@@ -209,10 +270,10 @@ async def plan_lift(
         and (asked_by is None or each.request_id in asked_by)
     ]
     gone = {each.id for each in going}
-    return Lift(going, frozenset(each.scope for each in entries if each.id not in gone))
+    return _Lift(going, frozenset(each.scope for each in entries if each.id not in gone))
 
 
-async def persons(
+async def _persons(
     session: AsyncSession, refs: Collection[bytes], now: dt.datetime
 ) -> dict[bytes, set[bytes]]:
     """Of visitors, by their reference: it, and that of the one account they are linked to. Of a
@@ -231,7 +292,7 @@ async def persons(
     return found
 
 
-def covers(scope: str, destination: Destination) -> bool:
+def _covers(scope: str, destination: Destination) -> bool:
     """Whether an entry of our own list keeps the person from this destination."""
     what, _, name = scope.partition(":")
     if what == "purpose":
@@ -250,7 +311,7 @@ async def _received_after(
     return set(rows.scalars())
 
 
-async def told(session: AsyncSession, request_ids: Collection[str | None]) -> set[str]:
+async def _told(session: AsyncSession, request_ids: Collection[str | None]) -> set[str]:
     """Destinations where these requests may have suppressed somebody, as far as their history is
     kept.
     """
@@ -279,7 +340,7 @@ async def with_something_to_lift(
         each.id: ring.subject_ref(each.workspace_id, IdentifierKind.ANONYMOUS_ID, each.visitor_id)
         for each in grants
     }
-    known = await persons(session, set(refs.values()), now)
+    known = await _persons(session, set(refs.values()), now)
     everybody = set().union(*known.values())
     workspaces = {each.workspace_id for each in grants}
     listed = await session.execute(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tests.dashboard.conftest import Browser
+
 
 def form_fields(text: str) -> dict[str, Any]:
     """What a browser would send of the site's editor as it was shown."""
@@ -33,3 +35,10 @@ def form_fields(text: str) -> dict[str, Any]:
         chosen = re.search(r'value="([^"]*)" selected', options)
         add(name, chosen.group(1) if chosen else "")
     return fields
+
+
+async def publish(browser: Browser, site: str, asks_again: str = "") -> Any:
+    """Press the button of the publish page of the site at this path, as it is shown now."""
+    shown = re.search(r'name="draft" value="(\w+)"', (await browser.get(f"{site}/publish")).text)
+    assert shown
+    return await browser.post(f"{site}/publish", {"asks_again": asks_again, "draft": shown[1]})

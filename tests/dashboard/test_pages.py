@@ -33,7 +33,7 @@ from app.sites.config import SiteConfig
 from app.sites.models import NoticeVersion, Site
 from app.subject_requests.models import SubjectRequest
 from tests.dashboard.conftest import Stage
-from tests.dashboard.fields import form_fields
+from tests.dashboard.fields import form_fields, publish
 from tests.dashboard.seeds import BOB, HOSTILE, seed_person, seed_workspace
 from tests.identity.hosts import Host
 
@@ -438,9 +438,7 @@ async def test_a_site_is_edited_published_and_previewed(stage: Stage):
     assert "Unpublished changes" in (await browser.get(path)).text
     preview = await browser.get(f"{path}/preview?lang=en&region=DE")
     assert "frame-ancestors 'self'" in preview.headers["content-security-policy"]
-    draft = re.search(r'name="draft" value="(\w+)"', (await browser.get(f"{path}/publish")).text)
-    assert draft
-    assert (await browser.post(f"{path}/publish", {"draft": draft[1]})).status_code == 303
+    assert (await publish(browser, path)).status_code == 303
     async with stage.runtime.database.reading() as session:
         versions = await session.execute(
             sa.select(col(NoticeVersion.number)).where(col(NoticeVersion.site_id) == site.id)

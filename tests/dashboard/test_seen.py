@@ -9,7 +9,7 @@ import pytest
 
 from app.sites.models import Site
 from tests.dashboard.conftest import Browser, Stage
-from tests.dashboard.fields import form_fields
+from tests.dashboard.fields import form_fields, publish
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ async def test_an_empty_list_says_how_to_begin(stage: Stage, browser: Browser):
 
     await browser.post(path, form_fields(page) | {"modules": "report"})
     assert "Nobody looks yet" in card((await browser.get(path)).text)
-    await browser.post(f"{path}/publish", {"asks_again": ""})
+    await publish(browser, path)
     assert "?quittance-report" in card((await browser.get(path)).text)
 
 

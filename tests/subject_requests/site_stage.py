@@ -41,6 +41,10 @@ class Site:
         answer = await self.service.call("POST", "/v1/consent", body, None, origin=SHOP)
         assert answer.status_code == 201, answer.text
 
+    async def accept_and_withdraw(self, visitor_id: str) -> None:
+        await self.choose(visitor_id, "accept_all", True)
+        await self.choose(visitor_id, "withdrawal", False)
+
     async def link(self, visitor_id: str, **identifiers: str) -> None:
         named = [{"kind": kind, "value": value} for kind, value in identifiers.items()]
         body = {"site_key": self.site_key, "visitor_id": visitor_id, "identifiers": named}

@@ -41,8 +41,7 @@ async def test_a_grant_lifts_what_the_withdrawal_suppressed(
     site: Site, stats: Double, suppressed: Suppressed
 ) -> None:
     service, (visitor,) = site.service, visitors(1)
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.work()
     assert await suppressed(visitor, purpose="analytics")
 
@@ -79,8 +78,7 @@ async def test_only_the_purposes_granted_again_are_lifted(
     ads = await service.destination("ads", more={"purposes": ["advertising"]})
     both = await service.destination("both", more={"purposes": ["analytics", "advertising"]})
     (visitor,) = visitors(1)
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.work()
 
     await site.choose(visitor, "custom", False, analytics=True)
@@ -101,8 +99,7 @@ async def test_a_grant_lifts_no_opt_out_that_was_asked_for_otherwise(
     site: Site, service: Service, stats: Double, suppressed: Suppressed
 ) -> None:
     (visitor,) = visitors(1)
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.ask(kind="opt_out", identifiers=[{"kind": "anonymous_id", "value": visitor}])
     await service.work()
     assert sorted(methods(stats)) == ["suppress", "suppress"]
@@ -119,8 +116,7 @@ async def test_destinations_where_nothing_was_suppressed_are_not_told(
 ) -> None:
     (visitor,) = visitors(1)
     stats.default = absent()
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.work()
     newcomer = await service.destination("newcomer", more={"purposes": ["analytics"]})
 
@@ -137,8 +133,7 @@ async def test_a_grant_overtakes_a_withdrawal_that_is_stuck(
     shop = await service.destination("shop", more={"purposes": ["analytics"]})
     (visitor,) = visitors(1)
     stats.default = retry("down")
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.work()
     await site.choose(visitor, "accept_all", True)
     await service.work()
@@ -160,8 +155,7 @@ async def test_a_withdrawal_that_was_never_tried_is_only_taken_back(
     site: Site, service: Service, stats: Double, suppressed: Suppressed
 ) -> None:
     (visitor,) = visitors(1)
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.work()
     await site.choose(visitor, "accept_all", True)
     await service.work()
@@ -186,8 +180,7 @@ async def test_choices_made_in_a_moment_take_effect_in_their_order(
     await site.choose(visitor, "accept_all", True)
     for _ in range(2):
         await site.choose(visitor, "withdrawal", False)
-        await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+        await site.accept_and_withdraw(visitor)
     for _ in range(12):
         service.later(seconds=30)
         await service.work()
@@ -207,8 +200,7 @@ async def test_a_withdrawal_takes_a_grant_that_is_stuck_out_of_the_queue(
     site: Site, service: Service, stats: Double, suppressed: Suppressed
 ) -> None:
     (visitor,) = visitors(1)
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.work()
     stats.default = retry("down")
     await site.choose(visitor, "accept_all", True)
@@ -239,8 +231,7 @@ async def test_a_withdrawal_waits_for_a_call_that_nobody_can_recall(
     site: Site, service: Service, stats: Double, suppressed: Suppressed
 ) -> None:
     (visitor,) = visitors(1)
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.work()
     stats.gate.clear()
     await site.choose(visitor, "accept_all", True)
@@ -340,8 +331,7 @@ async def test_a_grant_lifts_whatever_law_and_kinds_the_destination_is_set_to(
     more = {"purposes": ["analytics"], "kinds": ["opt_out"], "regimes": ["gdpr"]}
     narrow = await service.destination("narrow", more=more)
     (visitor,) = visitors(1)
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await service.work()
     path = f"/v1/destinations/{service.destinations['narrow']}"
     assert (await service.call("PATCH", path, {"regimes": ["ccpa"]})).status_code == 200
@@ -373,8 +363,7 @@ async def test_a_withdrawal_released_after_a_new_grant_suppresses_only_what_is_s
     site: Site, service: Service, stats: Double, suppressed: Suppressed
 ) -> None:
     (visitor,) = visitors(1)
-    await site.choose(visitor, "accept_all", True)
-    await site.choose(visitor, "withdrawal", False)
+    await site.accept_and_withdraw(visitor)
     await take_withdrawals(service.runtime.services, utc_now())
     (held,) = (await service.get("/v1/requests"))["items"]
     await service.post(f"/v1/requests/{held['id']}/hold", {"reason": "A court asks."})

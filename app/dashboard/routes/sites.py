@@ -19,6 +19,7 @@ from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import HEADERS, page, redirect, template
 from app.dashboard.routes.destinations import as_problem
+from app.dashboard.views import publishing
 from app.dashboard.views import sites as views
 from app.security.models import Role
 from app.security.sessions import Operator
@@ -141,7 +142,7 @@ async def publish(site_id: str, request: Request, operator: SignedIn) -> Respons
     try:
         async with request.app.state.database.writing() as session:
             site = await views.find(session, operator.workspace_id, site_id)
-            if forms.text(form, "draft", limit=64) not in {"", views.draft_digest(site)}:
+            if forms.text(form, "draft", limit=64) != publishing.draft_digest(site):
                 raise Conflict("The draft has changed since; this is what it says now.")
             await service.publish_site(
                 session, site, actor=operator.actor, now=utc_now(), asks_again=asks_again
@@ -160,7 +161,7 @@ async def _publish_page(
     problem: Problem | None = None,
 ) -> Response:
     site = await views.find(session, operator.workspace_id, site_id)
-    view = await views.publishing(session, site)
+    view = await publishing.page_of(session, site)
     return page(request, "publish.html", view=view, problem=problem)
 
 
@@ -170,7 +171,7 @@ async def version_page(
 ) -> Response:
     """What a published version changed."""
     site = await views.find(session, operator.workspace_id, site_id)
-    view = await views.version_page(session, operator, site, number)
+    view = await publishing.version_page(session, operator, site, number)
     return page(request, "version.html", view=view)
 
 

@@ -1,0 +1,152 @@
+"""Publishing a site: what the draft changes, who is asked again, and what a version was."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.dashboard import present
+from app.dashboard.views.people import names_of
+from app.security.sessions import Operator
+from app.sites import service
+from app.sites.changes import changed_purposes, changes, material, sha256_of
+from app.sites.directory import notice_of
+from app.sites.languages import shipped
+from app.sites.models import NoticeVersion, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """``before`` or ``after`` is None where something is new or gone."""
+
+    what: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """``live_number`` is 0 while nothing is published; ``is_material``: publishing asks everybody
+    again unless the operator says otherwise. ``news``: the purposes they are told of.
+    """
+
+    id: str
+    name: str
+    number: int
+    live_number: int
+    changes: list[Change]
+    more: int
+    is_material: bool
+    news: list[str]
+    draft: str
+    """Digest of what is shown; something else is not published unseen."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    id: str
+    name: str
+    number: int
+    sha256: str
+    published_at: dt.datetime
+    published_by: str
+    is_live: bool
+    before_number: int
+    asked_again: str
+    changes: list[Change]
+
+
+_SHOWN_CHANGES = 100
+
+
+async def page_of(session: AsyncSession, site: Site) -> Publishing:
+    """What publishing the draft would change."""
+    content = service.content_of(site)
+    history = await service.version_history(session, site, 1)
+    live = await session.get(NoticeVersion, site.published_version_id or "")
+    found = _changes(live.content, content) if live else []
+    news = changed_purposes(live.content, content) if live else []
+    said = content["languages"][content["default_language"]]["purposes"]
+    return Publishing(
+        id=site.id,
+        name=site.name,
+        number=history[0].number + 1 if history else 1,
+        live_number=live.number if live else 0,
+        changes=found[:_SHOWN_CHANGES],
+        more=max(0, len(found) - _SHOWN_CHANGES),
+        is_material=live is not None and material(live.content) != material(content),
+        news=[said[each]["name"] for each in news],
+        draft=draft_digest(site),
+    )
+
+
+def draft_digest(site: Site) -> str:
+    return sha256_of(service.content_of(site))
+
+
+async def version_page(
+    session: AsyncSession, operator: Operator, site: Site, number: int
+) -> VersionPage:
+    """One published version beside the one before it."""
+    version = await service.version_of(session, site, number)
+    before = await service.version_of(session, site, number - 1) if number > 1 else None
+    names = await names_of(session, operator.workspace_id, {version.published_by})
+    asked_again = "Nobody: it was the first"
+    if before:
+        is_same = notice_of(before).material == notice_of(version).material
+        asked_again = "Nobody" if is_same else "Everybody who had chosen"
+    return VersionPage(
+        id=site.id,
+        name=site.name,
+        number=number,
+        sha256=version.sha256,
+        published_at=version.published_at,
+        published_by=names[version.published_by],
+        is_live=version.id == site.published_version_id,
+        before_number=before.number if before else 0,
+        asked_again=asked_again,
+        changes=_changes(before.content, version.content) if before else [],
+    )
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """What differs, languages last; what is the same change in several languages stands once."""
+    default = after["default_language"]
+    languages: dict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
+    found = []
+    for each in changes(before, after):
+        first, *rest = each["at"].split(".")
+        said = _said(each, "before"), _said(each, "after")
+        if first == "languages" and rest:
+            languages[_words(rest[1:]), *said].append(rest[0])
+        else:
+            where = _words(rest)
+            what = f"{present.words(first)}: {where}" if where else present.words(first)
+            found.append(Change(what, *said))
+    for (where, *texts), tags in languages.items():
+        tag = default if default in tags else tags[0]
+        others = len(tags) - 1
+        spoken = str(shipped().get(tag, {}).get("name", tag))
+        spoken += f" and {others} more" if others else ""
+        found.append(Change(f"{spoken}: {where or 'the whole language'}", *texts))
+    return found
+
+
+def _words(parts: Sequence[str]) -> str:
+    return ", ".join(present.words(each) for each in parts if each != "texts").lower()
+
+
+def _said(change: Mapping[str, Any], when: str) -> str | None:
+    if when not in change:
+        return None
+    value = change[when]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text or "(empty)"
