@@ -146,6 +146,15 @@ class Settings(BaseSettings):
             "How long request records, receipts and audit entries stay (11 CCR 7101: 24 months)."
         ),
     )
+    consent_record_days: int = Field(
+        1120,
+        ge=0,
+        description=(
+            "How long consent records and their receipts stay, and never less than the choice "
+            "holds: by default the longest validity there is (390 days) and two years in which the "
+            "proof may be asked for."
+        ),
+    )
     history_days: int | None = Field(
         None,
         ge=30,

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent import links
+from app.consent import links, retention
 from app.core.db import hint_after_commit
 from app.core.logging import get_logger
 from app.delivery import history, reports
@@ -54,9 +54,12 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
         postman.sweep(now - dt.timedelta(days=services.settings.forget_grace_days))
     gone = await _remove_history(services, now)
     removed = await _remove_old(services, oldest)
-    if orphans or gone or removed:
-        log.info("maintained", count=orphans + gone + removed)
-    return removed == BITE
+    async with services.database.writing() as session:
+        oldest = now - dt.timedelta(days=services.settings.consent_record_days)
+        consents = await retention.remove_old(session, oldest, now, BITE)
+    if orphans or gone or removed or consents:
+        log.info("maintained", count=orphans + gone + removed + consents)
+    return BITE in (removed, consents)
 
 
 async def _end_waiting(session: AsyncSession, services: Services, now: dt.datetime) -> None:

@@ -55,6 +55,12 @@ class Site:
         return (await self.service.client.get(path)).json()["choices"]
 
 
+async def open_site(service: Service) -> Site:
+    made = await service.post("/v1/sites", {"name": "Shop", "origins": [SHOP]}, 201)
+    version = await service.post(f"/v1/sites/{made['site_key']}/publish")
+    return Site(service, made["site_key"], version["notice_version"])
+
+
 def visitors(count: int) -> list[str]:
     return [str(uuid.uuid4()) for _ in range(count)]
 

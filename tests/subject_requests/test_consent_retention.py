@@ -1,0 +1,56 @@
+"""Consent records go when their time is over, and never while the choice holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.subject_requests import maintain
+from tests.running import Service, running
+from tests.subject_requests.site_stage import Site, open_site, visitors
+
+
+async def kept(service: Service, table: str = "consent_record") -> int:
+    return int((await service.rows(f"select count(*) from {table}"))[0][0])
+
+
+async def test_a_record_and_its_receipt_go_when_their_time_is_over(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintain, "BITE", 2)
+    service, people = site.service, visitors(5)
+    for visitor in people:
+        await site.choose(visitor, "accept_all", True)
+    ((consent_id,), *_) = await service.rows("select id from consent_record")
+    receipt = await service.client.get(f"/v1/receipts/{consent_id}")
+    assert receipt.status_code == 200, receipt.text
+
+    service.later(days=1119)
+    await service.maintain()
+    assert (await kept(service), await kept(service, "consent_receipt")) == (5, 1)
+
+    service.later(days=1)
+    await site.choose(people[0], "reject_all", False)
+    await service.maintain()
+    while await kept(service) > 1:
+        await service.maintain()
+
+    assert await kept(service, "consent_receipt") == 0
+    assert set((await site.choices(people[0])).values()) == {False}
+
+
+async def test_a_choice_that_holds_keeps_its_record_however_short_the_setting(
+    tmp_path: Path, sqlite_url: str, sqlite_keystore_url: str
+) -> None:
+    async with running(tmp_path, sqlite_url, sqlite_keystore_url, consent_record_days=0) as service:
+        site = await open_site(service)
+        await site.choose(*visitors(1), "accept_all", True)
+
+        service.later(days=179)
+        await service.maintain()
+        assert await kept(service) == 1
+
+        service.later(days=2)
+        await service.maintain()
+        assert await kept(service) == 0
