@@ -22,11 +22,13 @@ import sqlalchemy as sa
 import structlog
 import time_machine
 from fastapi import FastAPI
+from starlette.datastructures import State
 
 import app.main
 import app.tables
 from app.compose import Runtime
 from app.core.clock import utc_now
+from app.core.courtesy import Courtesy
 from app.core.ids import new_id
 from app.core.logging import drop_unknown
 from app.core.settings import Settings
@@ -430,6 +432,23 @@ def plain_logs() -> Iterator[None]:
         structlog.reset_defaults()
 
 
+_applications: list[FastAPI] = []
+"""Those that nobody uses now: making one takes longer than many a test."""
+
+
+@contextmanager
+def application_for(settings: Settings) -> Iterator[FastAPI]:
+    """The application as ``create_app`` makes it, with nothing attached."""
+    if _applications:
+        application: Any = _applications.pop()
+        application.state = State()
+        application.surround(settings, Courtesy())
+    else:
+        application = app.main.create_app(settings)
+    yield application
+    _applications.append(application)
+
+
 @asynccontextmanager
 async def running(
     directory: Path, database_url: str, keystore_url: str, **more: Any
@@ -445,9 +464,12 @@ async def running(
     (settings.data_dir / "shared").mkdir(parents=True, exist_ok=True)
     keyring.create(settings.key_file)
     connectors: dict[str, type[AnyConnector]] = {}
-    with plain_logs(), time_machine.travel(dt.datetime.now(dt.UTC), tick=True) as traveller:
+    with (
+        plain_logs(),
+        time_machine.travel(dt.datetime.now(dt.UTC), tick=True) as traveller,
+        application_for(settings) as application,
+    ):
         runtime = Runtime(settings, connectors)
-        application = app.main.create_app(settings)
         runtime.attach(application)
         application.state.checks = runtime.checks()
         transport = httpx.ASGITransport(

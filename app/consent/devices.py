@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,9 +27,11 @@ from connectors.contract import Kind
 Visitor = tuple[str, str]
 """Site id, visitor id."""
 
-
 Person = tuple[str, bytes]
 """Workspace id, subject reference of the one ``user_id``."""
+
+OnSite = tuple[str, Person]
+"""Site id and a person there."""
 
 _LINK, _VALUE, _RECORD = table_of(VisitorLink), table_of(PersonalValue), table_of(ConsentRecord)
 _other, _newer = sa.alias(_VALUE, "other"), sa.alias(_RECORD, "newer")
@@ -70,38 +72,38 @@ _CHOSEN = sa.select(ConsentRecord).where(
 )
 
 
-async def choices_of_people(
+async def people_of(
     session: AsyncSession, visitors: Collection[Visitor], now: dt.datetime
-) -> dict[Visitor, list[ConsentRecord]]:
-    """The newest explicit choice on each device of the person that a visitor is, its own included;
-    visitors that are linked to nobody, and people who have chosen nothing, are missing.
+) -> dict[Visitor, Person]:
+    """Who each visitor is; those that are linked to nobody are missing."""
+    found = await _linked(session, _WHO, now, **_named(visitors))
+    return {visitor: person for visitor, person in found if visitor in visitors}
+
+
+async def choices_of(
+    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
+) -> dict[OnSite, list[ConsentRecord]]:
+    """The newest explicit choice on each device that each of the people uses on the visitor's site,
+    devices in the order of their ids; people who have chosen nothing there are missing.
     """
-    people = {
-        visitor: person
-        for visitor, person in await _linked(session, _WHO, now, **_named(visitors))
-        if visitor in visitors
-    }
     if not people:
         return {}
     refs = {
         "workspaces": sorted({workspace_id for workspace_id, _ in people.values()}),
         "refs": sorted({ref for _, ref in people.values()}),
     }
-    devices: dict[tuple[str, Person], set[str]] = defaultdict(set)
-    for (site_id, visitor_id), person in await _linked(session, _WHERE_ELSE, now, **refs):
-        devices[site_id, person].add(visitor_id)
-    mine = {visitor: devices[visitor[0], person] for visitor, person in people.items()}
-    every = {(site_id, each) for (site_id, _), found in mine.items() for each in found}
-    records: dict[Visitor, list[ConsentRecord]] = defaultdict(list)
-    for record in (await session.execute(_CHOSEN, _named(every))).scalars():
-        records[record.site_id, record.visitor_id].append(record)
-    found = {
-        (site_id, visitor_id): [
-            record for each in sorted(others) for record in records[site_id, each]
-        ]
-        for (site_id, visitor_id), others in mine.items()
+    wanted = {(site_id, person) for (site_id, _), person in people.items()}
+    devices = {
+        (site_id, visitor_id): (site_id, person)
+        for (site_id, visitor_id), person in await _linked(session, _WHERE_ELSE, now, **refs)
+        if (site_id, person) in wanted
     }
-    return {visitor: chosen for visitor, chosen in found.items() if chosen}
+    chosen: dict[OnSite, list[ConsentRecord]] = defaultdict(list)
+    found = (await session.execute(_CHOSEN, _named(devices))).scalars()
+    for record in sorted(found, key=lambda each: each.visitor_id):
+        if on_site := devices.get((record.site_id, record.visitor_id)):
+            chosen[on_site].append(record)
+    return chosen
 
 
 def _named(visitors: Iterable[Visitor]) -> dict[str, list[str]]:
@@ -127,8 +129,9 @@ async def current_state(
     choice on any of their devices; else its own records alone.
     """
     own = await queries.current_state(session, site.id, visitor_id)
-    people = await choices_of_people(session, [(site.id, visitor_id)], now)
-    records = {each.id: each for each in people.get((site.id, visitor_id), ())}
+    people = await people_of(session, [(site.id, visitor_id)], now)
+    chosen = await choices_of(session, people, now)
+    records = {each.id: each for made in chosen.values() for each in made}
     published = await directory.notice(site.version_id)
     choices = []
     for each in records.values():

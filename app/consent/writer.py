@@ -8,10 +8,11 @@ else. The queue is bounded.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hashlib
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.devices import choices_of_people
+from app.consent.devices import OnSite, Person, choices_of, people_of
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
 from app.consent.state import BY_CHOICE, Decision, combine, granted_again, withdrawn
@@ -186,15 +187,16 @@ class ConsentWriter:
             first[event] for event in sorted(first)
         ]  # one order everywhere: no deadlocks between processes
         async with self._database.writing() as session:
-            await _lock_visitors(session, ordered)
+            await _take_turns(session, {each.visitor for each in ordered})
             states = await _current_states(session, {each.visitor for each in ordered})
             people = await _people(session, ordered)
+            chosen = await _chosen(session, people, ordered[0].row["recorded_at"])
             inserted = await bulk.insert_new(session, ConsentRecord, [each.row for each in ordered])
             stored: dict[tuple[str, str], Row] = {
                 each.event: each.row for each in ordered if each.row["id"] in inserted
             }
             new = [each for each in first.values() if each.event in stored]  # in order of arrival
-            if outbox := _reversals(states, people, new):
+            if outbox := _reversals(states, people, chosen, new):
                 await session.execute(sa.insert(_OUTBOX), outbox)
                 hint_after_commit(session, "withdrawals")
             stored |= await _earlier(session, first.keys() - stored.keys())
@@ -212,20 +214,20 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         waiting.answer.set_exception(error)
 
 
-async def _lock_visitors(session: AsyncSession, drafts: Sequence[Draft]) -> None:
-    """Two processes take turns at one visitor, so that each sees what the other's record
-    granted."""
-    if is_postgresql(session):
-        keys = sorted({_lock_key(each.visitor) for each in drafts})
-        await session.execute(_LOCK, {"keys": keys})
+async def _take_turns(session: AsyncSession, whose: Collection[Visitor | OnSite]) -> None:
+    """Two processes take turns at one visitor and at one person, so that each sees what the other's
+    record granted. Visitors come first everywhere, so that nobody waits in a circle.
+    """
+    if whose and is_postgresql(session):
+        await session.execute(_LOCK, {"keys": sorted(map(_lock_key, whose))})
 
 
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(key) FROM unnest(cast(:keys as bigint[])) AS key")
 
 
-def _lock_key(visitor: Visitor) -> int:
+def _lock_key(whose: Visitor | OnSite) -> int:
     return int.from_bytes(
-        hashlib.blake2b("|".join(visitor).encode(), digest_size=8).digest(), "big", signed=True
+        hashlib.blake2b(repr(whose).encode(), digest_size=8).digest(), "big", signed=True
     )
 
 
@@ -259,19 +261,25 @@ _LATEST = sa.select(
 )
 
 
-async def _people(session: AsyncSession, drafts: Sequence[Draft]) -> dict[Visitor, Decision]:
-    """What was chosen on all devices of the people who choose now: they may take back what they
+async def _people(session: AsyncSession, drafts: Sequence[Draft]) -> dict[Visitor, Person]:
+    """Who chooses now, of those that are known on several devices: they may take back what they
     granted elsewhere, or grant what they refused there.
     """
     deciding = {each.visitor for each in drafts if each.is_choice}
-    if not deciding:
-        return {}
-    records = await choices_of_people(session, deciding, drafts[0].row["recorded_at"])
+    return await people_of(session, deciding, drafts[0].row["recorded_at"]) if deciding else {}
+
+
+async def _chosen(
+    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
+) -> dict[OnSite, Decision]:
+    """What these people had chosen on all their devices before this batch."""
+    await _take_turns(session, {(site_id, person) for (site_id, _), person in people.items()})
+    records = await choices_of(session, people, now)
     found = {
-        visitor: combine(Decision(each.decided_at, each.choices) for each in made)
-        for visitor, made in records.items()
+        on_site: combine(Decision(each.decided_at, each.choices) for each in made)
+        for on_site, made in records.items()
     }
-    return {visitor: state for visitor, state in found.items() if state is not None}
+    return {on_site: state for on_site, state in found.items() if state is not None}
 
 
 async def _earlier(
@@ -292,7 +300,10 @@ async def _earlier(
 
 
 def _reversals(
-    states: dict[Visitor, Decision], people: dict[Visitor, Decision], drafts: Iterable[Draft]
+    states: dict[Visitor, Decision],
+    people: Mapping[Visitor, Person],
+    chosen: dict[OnSite, Decision],
+    drafts: Iterable[Draft],
 ) -> list[dict[str, Any]]:
     """Outbox rows for what these records, one after the other, take back or grant again: of what
     held for the visitor, and of what the person had chosen on any device.
@@ -304,9 +315,11 @@ def _reversals(
         states[draft.visitor] = after
         taken_back = set(withdrawn(before, after, draft.granted_by_default))
         granted = set(granted_again(before, after)) if draft.is_choice else set()
-        if draft.is_choice and (elsewhere := people.get(draft.visitor)):
-            now = combine((elsewhere, draft.decision)) or elsewhere
-            people[draft.visitor] = now
+        if draft.is_choice and (person := people.get(draft.visitor)):
+            on_site = draft.visitor[0], person
+            elsewhere = chosen.get(on_site)
+            now = combine(filter(None, (elsewhere, draft.decision))) or draft.decision
+            chosen[on_site] = now
             taken_back |= set(withdrawn(elsewhere, now))
             granted |= set(granted_again(elsewhere, now))
             # What was chosen later elsewhere holds here too, whichever record came in first.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.consent import links
+from app.consent.writer import ConsentWriter
 from app.core.clock import rfc3339, utc_now
+from app.core.db import Database
 from app.identity.models import PersonalValue
 from tests.consent.conftest import Shop, open_shop
 from tests.consent.people import Browser, believe
@@ -365,6 +370,57 @@ async def test_in_one_batch_each_persons_refusal_takes_back_their_own_grants(
     assert sorted(await shop.outbox()) == sorted(
         [(laptop.visitor_id, ["analytics"]), (watch.visitor_id, ["functional"])]
     )
+
+
+async def test_in_one_batch_a_refusal_takes_back_what_another_device_grants_in_it(
+    shop: Shop, phone: Browser, laptop: Browser
+) -> None:
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    await asyncio.gather(
+        phone.choose(decided_at=ago(seconds=2)), laptop.choose(**REJECTS, decided_at=ago(seconds=1))
+    )
+
+    assert await shop.outbox() == [(laptop.visitor_id, ["advertising", "analytics", "functional"])]
+
+
+class Pausing(Database):
+    """Holds a transaction just before its commit."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.has_written, self.may_commit = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        async with super().writing() as session:
+            yield session
+            self.has_written.set()
+            await self.may_commit.wait()
+
+
+async def test_two_processes_take_turns_at_a_person(
+    shop: Shop, phone: Browser, laptop: Browser
+) -> None:
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    other = Pausing(shop.service.database.url)
+    state = shop.service.app.state
+    state.consents, usual = ConsentWriter(other), state.consents
+    state.consents.start()
+    granting = asyncio.create_task(phone.choose(decided_at=ago(seconds=2)))
+    await other.has_written.wait()
+    state.consents, other_writer = usual, state.consents
+    refusing = asyncio.create_task(laptop.choose(**REJECTS))
+    await asyncio.sleep(0.3)
+    waits = not refusing.done()
+    other.may_commit.set()
+    await asyncio.gather(granting, refusing)
+    await other_writer.stop()
+    await other.close()
+
+    assert waits
+    assert await shop.outbox() == [(laptop.visitor_id, ["advertising", "analytics", "functional"])]
 
 
 async def test_a_refusal_of_one_person_takes_nothing_back_for_another(

@@ -39,13 +39,17 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Instanc
         return
     new_database: NewDatabase = request.getfixturevalue("new_postgres_database")
     environment = {
-        "QUITTANCE_DATABASE_URL": new_database(None),
-        "QUITTANCE_KEYSTORE_URL": new_database(None),
+        "QUITTANCE_DATABASE_URL": new_database(request.getfixturevalue("postgres_template")),
+        "QUITTANCE_KEYSTORE_URL": new_database(
+            request.getfixturevalue("postgres_keystore_template")
+        ),
         "QUITTANCE_BROKER_URL": request.getfixturevalue(f"{request.param}_url"),
         "QUITTANCE_PORT": str(free_port()),
         "QUITTANCE_WORKER_METRICS_PORT": str(free_port()),
     }
-    yield from _running(Distributed(tmp_path / "data", environment))
+    made = Distributed(tmp_path / "data", environment)
+    made.is_migrated = True
+    yield from _running(made)
 
 
 def _running(instance: Instance) -> Iterator[Instance]:

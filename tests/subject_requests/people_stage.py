@@ -23,11 +23,11 @@ from app.compose import Runtime
 from app.core.clock import utc_now
 from app.core.settings import Settings
 from app.crypto import keyring
-from app.main import create_app
 from app.notifications.postmen import FilePostman
 from app.security import api_keys
 from app.security.models import Workspace
 from app.subject_requests.models import SubjectRequest
+from tests.running import application_for
 
 BASE = "https://privacy.example"
 SHOP = "https://shop.example"
@@ -175,19 +175,22 @@ async def stage(
     structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
     (directory / "shared").mkdir(exist_ok=True)
     keyring.create(settings.key_file)
-    app, runtime = create_app(settings), Runtime(settings)
-    runtime.attach(app)
-    await runtime.start(with_pumps=False, with_worker=False)
-    runtime.engine.start()
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("203.0.113.9", 4711))
-    try:
-        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
-            workspace_id, key = await _workspace(runtime)
-            made = Stage(client, app, runtime, directory, workspace_id, key)
-            made.site_key = await made.add_site()
-            yield made
-    finally:
-        await runtime.stop()
+    with application_for(settings) as app:
+        runtime = Runtime(settings)
+        runtime.attach(app)
+        await runtime.start(with_pumps=False, with_worker=False)
+        runtime.engine.start()
+        transport = httpx.ASGITransport(
+            app, raise_app_exceptions=False, client=("203.0.113.9", 4711)
+        )
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+                workspace_id, key = await _workspace(runtime)
+                made = Stage(client, app, runtime, directory, workspace_id, key)
+                made.site_key = await made.add_site()
+                yield made
+        finally:
+            await runtime.stop()
 
 
 async def _workspace(runtime: Runtime) -> tuple[str, str]:
