@@ -53,6 +53,12 @@ def given(variable: str) -> str:
     pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def patient_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test machine that stands still for some seconds has no outage."""
+    monkeypatch.setattr("app.sites.directory._PATIENCE_SECONDS", 60)
+
+
 @pytest.fixture(scope="session")
 def chromium_path() -> Path:
     """The browser for Playwright's ``executable_path``."""

@@ -92,10 +92,10 @@ class Directory:
             ):
                 found = await _load_site(session, site_key)
         except OUTAGES as error:
-            log.warning("database_away", task="directory", error=type(error).__name__)
+            away = _away(error)
             if known:
                 return known[1]
-            raise _away() from None
+            raise away from None
         if found is None:
             self._sites.pop(site_key, None)
             raise UnknownSite
@@ -111,8 +111,8 @@ class Directory:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS), self._database.reading() as session:
                 version = await session.get(NoticeVersion, version_id)
-        except OUTAGES:
-            raise _away() from None
+        except OUTAGES as error:
+            raise _away(error) from None
         if version is None:
             return None
         self._notices[version_id] = notice = notice_of(version)
@@ -131,7 +131,8 @@ class Directory:
         self._sites.pop(site_key, None)
 
 
-def _away() -> Unavailable:
+def _away(error: Exception) -> Unavailable:
+    log.warning("database_away", task="directory", error=type(error).__name__)
     return Unavailable(
         "The database cannot be reached; try again later.", headers={"Retry-After": "5"}
     )
