@@ -24,6 +24,13 @@ WIDGET = Path(__file__).parents[2] / "consent_widget" / "dist" / "widget.js"
 _UNSAFE = str.maketrans({each: f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"})
 
 
+_AT_ONCE = "//# allFunctionsCalledOnLoad\n"
+"""Has Chromium compile all of it while it arrives, on another thread, instead of one function after
+the other on the thread that the visitor waits for (v8.dev/blog/explicit-compile-hints, 2025-04-29).
+Counts only in the first line.
+"""
+
+
 def script(config: dict[str, Any], modules: Sequence[str], widget: Path) -> tuple[bytes, str]:
     """The script and its entity tag; 503 while the widget is not built.
 
@@ -32,7 +39,8 @@ def script(config: dict[str, Any], modules: Sequence[str], widget: Path) -> tupl
     parts = [_read(widget), *(_read(widget.with_name(f"{each}.js")) for each in modules)]
     starters = ",".join(f"quittance_{each}" for each in modules)
     start = f"quittanceWidget.start({safe_json(config)},[{starters}])"
-    body = "\n;".join(("(()=>{" + parts[0], *parts[1:], start + "})()\n")).encode()
+    lines = "\n;".join(("(()=>{" + parts[0], *parts[1:], start + "})()\n"))
+    body = (_AT_ONCE + lines).encode()
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 

@@ -4,7 +4,7 @@
  */
 import type { Config, Purpose } from "./config";
 import css from "./dialog.css?inline";
-import { button, dayOf, h, inLanguage, style } from "./dom";
+import { button, dayOf, h, inLanguage, sheet } from "./dom";
 import { type Choices, granted, honoursGpc, type State } from "./state";
 import { policyLink, rejectLabel } from "./view";
 
@@ -59,7 +59,7 @@ export function openDialog(
   left: readonly string[] = [],
 ): void {
   if (root.querySelector("dialog[open]")) return;
-  if (!styled.has(root)) style(root, css);
+  if (!styled.has(root)) root.adoptedStyleSheets = [...root.adoptedStyleSheets, sheet(css)];
   styled.add(root);
   const { texts } = config;
   const boxes = new Map<string, HTMLInputElement>();

@@ -7,22 +7,23 @@ import type { Config } from "./config";
 const getter = <T>(name: "cookie" | "body" | "currentScript" | "documentElement"): (() => T) =>
   Object.getOwnPropertyDescriptor(Document.prototype, name)?.get?.bind(document) as () => T;
 
-const readCookies = (): string => getter<string>("cookie")();
-
-/** Name and value of every cookie the page may see; a sandboxed page may see none. */
-export function cookies(): [name: string, value: string][] {
+/** Every cookie the page may see; a sandboxed page may see none. */
+export function readCookies(): string {
   try {
-    return readCookies()
-      .split("; ")
-      .filter(Boolean)
-      .map((pair) => {
-        const [name = "", ...value] = pair.split("=");
-        return [name, value.join("=")];
-      });
+    return getter<string>("cookie")();
   } catch {
-    return [];
+    return "";
   }
 }
+
+export const cookies = (jar = readCookies()): [name: string, value: string][] =>
+  jar
+    .split("; ")
+    .filter(Boolean)
+    .map((pair) => {
+      const [name = "", ...value] = pair.split("=");
+      return [name, value.join("=")];
+    });
 
 /** A sandboxed page may set none: then the choice holds for this page and in the mirror. */
 export function writeCookie(value: string): void {
@@ -73,18 +74,15 @@ export const button = (action: string, label: string, run: () => void): HTMLButt
 };
 
 /** Constructable sheets are not inline styles, so they hold under any style policy. */
-export function style(root: ShadowRoot, ...css: string[]): void {
-  const sheets = css.map((text) => {
-    const sheet = new CSSStyleSheet();
-    sheet.replaceSync(text);
-    return sheet;
-  });
-  root.adoptedStyleSheets = [...root.adoptedStyleSheets, ...sheets];
+export function sheet(css: string): CSSStyleSheet {
+  const made = new CSSStyleSheet();
+  made.replaceSync(css);
+  return made;
 }
 
-export function shadow(host: HTMLElement, ...css: string[]): ShadowRoot {
+export function shadow(host: HTMLElement, css: string): ShadowRoot {
   const root = host.attachShadow({ mode: "open" });
-  style(root, ...css);
+  root.adoptedStyleSheets = [sheet(css)];
   return root;
 }
 

@@ -230,7 +230,7 @@ export function createGate({ allows, purposeOf, placeholder, nonce }: GateOption
       if (element instanceof HTMLScriptElement && (allowed || runsAnyway(element))) {
         openScript(element);
       } else if (!allowed) {
-        if (element instanceof HTMLIFrameElement) hold(element, purposes);
+        if (element.localName === "iframe") hold(element as HTMLIFrameElement, purposes);
       } else {
         openInPlace(element);
         opened.add(element);

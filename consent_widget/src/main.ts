@@ -16,7 +16,7 @@ import {
   type State,
   sameChoices,
 } from "./state";
-import { forget, isAfresh, keyOf, load, save } from "./storage";
+import { forget, isAfresh, keyOf, load, type Stores, save } from "./storage";
 import { type Swept, sweep } from "./sweep";
 import { createView } from "./view";
 import { underZone } from "./zone";
@@ -123,21 +123,21 @@ function running(): Quittance | null {
   return typeof own?.withdraw === "function" ? own : null;
 }
 
-/** After the banner is on the screen; Safari has no idle callbacks. */
-const whenIdle = (run: () => void): void =>
-  void (window.requestIdleCallback ?? setTimeout)(run as () => void);
+/** After the banner is on the screen. */
+const later = (run: () => void): void => void setTimeout(run, 400);
 
 export function start(
   served: Config,
   modules: readonly Module[] = [],
   importDialog: () => Promise<Dialog> = () => import(served.dialog),
+  stores?: Stores,
 ): Quittance {
   const earlier = running();
   if (earlier) return earlier;
 
   const config = underZone(served);
   const now = Date.now();
-  const stored = load(config.site_key);
+  const stored = load(config.site_key, stores);
   const gpc = hasGpc(config, navigator);
   let state = adopted(begin(config, { stored, gpc, now, newVisitorId: uuid() }));
   const listeners = new Map<string, Set<(detail: never) => void>>();
@@ -328,6 +328,7 @@ export function start(
     });
     // Scripts that still run after a withdrawal may have set their cookies again.
     window.addEventListener("pagehide", () => void clear());
+    catchUp();
   }
 
   const quittance: Quittance = {
@@ -379,8 +380,8 @@ export function start(
   } else {
     // Heals whichever of cookie and mirror is missing, and sends what an earlier page could not.
     if (state.decision) save(config, state.decision);
-    whenIdle(() => void outbox.flush());
+    later(() => void outbox.flush());
   }
-  whenIdle(listen);
+  later(listen);
   return quittance;
 }

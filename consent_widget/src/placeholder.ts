@@ -25,7 +25,7 @@ export function createPlaceholder(
   const height = Number.parseInt(frame.getAttribute("height") ?? "", 10);
   const size = width > 0 && height > 0 ? `:host{max-width:${width}px;min-height:${height}px}` : "";
   const { texts } = config;
-  shadow(host, base, config.theme.sheet, css, size).append(
+  shadow(host, base + css + size + config.theme.sheet).append(
     h(
       "div",
       {

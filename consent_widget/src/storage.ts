@@ -8,7 +8,7 @@
  * when it sets the cookie itself. Lines of format 1, which ended before `|material`, are still read.
  */
 import { type Config, METHODS, type Method, type Mode } from "./config";
-import { cookies, writeCookie } from "./dom";
+import { cookies, readCookies, writeCookie } from "./dom";
 import type { Decision } from "./state";
 
 const FORMAT = "2";
@@ -93,13 +93,18 @@ export function forget({ site_key, first_party }: Pick<Config, "site_key" | "fir
 /** Has somebody else's decision been forgotten here, and none been made since? */
 export const isAfresh = (siteKey: string): boolean => local.get(keyOf(siteKey)) === AFRESH;
 
+/** What cookies and mirror say of a site. */
+export type Stores = readonly [cookies: string, mirror: string | null];
+
+export const readStores = (siteKey: string): Stores => [readCookies(), local.get(keyOf(siteKey))];
+
 /** The newest decision any store still has. */
-export function load(siteKey: string): Decision | null {
+export function load(siteKey: string, [jar, mirror] = readStores(siteKey)): Decision | null {
   const key = keyOf(siteKey);
   let newest: Decision | null = null;
   // A parent domain may hold a cookie of the same name, so there can be several.
-  const ours = cookies().filter(([name]) => name === key);
-  for (const line of [...ours.map(([, value]) => value), local.get(key)]) {
+  const ours = cookies(jar).filter(([name]) => name === key);
+  for (const line of [...ours.map(([, value]) => value), mirror]) {
     const decision = decode(line);
     if (decision && (!newest || decision.decidedAt > newest.decidedAt)) newest = decision;
   }

@@ -116,7 +116,7 @@ function banner(
 /** `isHeadless`: without a banner; the dialog comes all the same. */
 export function createView(config: Config, actions: BannerActions, isHeadless: boolean): View {
   const host = create("quittance-banner");
-  const root = shadow(host, base, config.theme.sheet, css);
+  const root = shadow(host, base + css + config.theme.sheet);
   if (config.theme.position === "center") host.dataset.position = "center";
   let shown: HTMLElement | null = null;
   let current: State["prompt"] = null;

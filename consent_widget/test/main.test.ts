@@ -23,7 +23,11 @@ const leave = () => {
   for (const step of undo.splice(0)) step();
 };
 
-function visit(config: Config = site(), modules: readonly Module[] = []): void {
+function visit(
+  config: Config = site(),
+  modules: readonly Module[] = [],
+  meanwhile = () => {},
+): void {
   leave();
   const { observe } = MutationObserver.prototype;
   vi.spyOn(MutationObserver.prototype, "observe").mockImplementation(function (
@@ -40,13 +44,16 @@ function visit(config: Config = site(), modules: readonly Module[] = []): void {
       listen.call(window, type, listener);
     },
   );
-  window.requestIdleCallback = (run) => {
-    run({ didTimeout: false, timeRemaining: () => 1 });
-    return 0;
-  };
+  const waiting: (() => void)[] = [];
+  vi.spyOn(globalThis, "setTimeout").mockImplementation((run) => {
+    waiting.push(run as () => void);
+    return 0 as never;
+  });
   Reflect.deleteProperty(window, "quittance");
   document.body.replaceChildren(document.createElement("main"));
   quittance = start(config, modules, importDialog);
+  meanwhile();
+  for (const run of waiting) run();
   vi.restoreAllMocks();
 }
 
@@ -450,11 +457,13 @@ describe("a person who signs in", () => {
   });
 });
 
-it("follows a choice made in another tab without recording it twice", () => {
-  visit();
-  const stored = decision({ decidedAt: Date.now() });
-  localStorage.setItem("qt_shop", encode(stored));
-  window.dispatchEvent(new StorageEvent("storage", { key: "qt_shop" }));
+it.each(["before it listens", "later"])("follows a choice made in another tab %s", (when) => {
+  const choose = () => {
+    localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() })));
+    window.dispatchEvent(new StorageEvent("storage", { key: "qt_shop" }));
+  };
+  visit(site(), [], when === "later" ? undefined : choose);
+  if (when === "later") choose();
   expect(quittance.has("analytics")).toBe(true);
   expect(banner()).toBeNull();
   expect(network).not.toHaveBeenCalled();
