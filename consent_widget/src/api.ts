@@ -24,6 +24,8 @@ export interface Recorded {
 }
 
 const KEPT = 20;
+/** Milliseconds in which what a choice has opened begins to load, before its record is posted. */
+const GOES_FIRST = 250;
 const FIRST_WAIT = 2_000;
 const LONGEST_WAIT = 300_000;
 const TIMEOUT = 15_000;
@@ -81,6 +83,7 @@ export function judge(status: number, retryAfter: string | null): "done" | "drop
 }
 
 export interface Outbox {
+  /** Soon; until then the body is safe in localStorage, and without one it goes at once. */
   send(body: ConsentBody): void;
   /** Try what waits, now. */
   flush(): Promise<void>;
@@ -191,7 +194,9 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
   return {
     send(body) {
       change((bodies) => [...bodies, body]);
-      void flush();
+      clearTimeout(timer);
+      if (unsaved.size > 0) void flush();
+      else timer = setTimeout(flush, GOES_FIRST);
     },
     flush,
   };

@@ -160,6 +160,7 @@ export function start(
   const hosts = trackers.filter(({ kind }) => kind === "host");
   let left: readonly string[] = [];
   let isVisible = false;
+  let isListening = false;
   let settle: (choices: Choices) => void = () => {};
   const settled = new Promise<Choices>((resolve) => {
     settle = resolve;
@@ -227,6 +228,7 @@ export function start(
   }
 
   function post(): void {
+    listen();
     if (state.decision) outbox.send(bodyOf(config, state.decision, gpc));
   }
 
@@ -319,7 +321,10 @@ export function start(
     return link(config, { id: () => state.visitorId, keep, renew }, token);
   };
 
+  /** From the first choice on, or when there is time. */
   function listen(): void {
+    if (isListening) return;
+    isListening = true;
     window.addEventListener("storage", ({ key }) => {
       if (key === keyOf(config.site_key)) catchUp();
     });
@@ -327,7 +332,10 @@ export function start(
       if (persisted) catchUp();
     });
     // Scripts that still run after a withdrawal may have set their cookies again.
-    window.addEventListener("pagehide", () => void clear());
+    window.addEventListener("pagehide", () => {
+      clear();
+      void outbox.flush();
+    });
     catchUp();
   }
 

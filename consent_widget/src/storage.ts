@@ -137,10 +137,13 @@ export function save(
   const ends = decision.decidedAt + expiry_days * 86_400_000;
   const seconds = Math.max(0, Math.round((ends - Date.now()) / 1000));
   const holds = (): boolean => cookies().some(([name, value]) => name === key && value === line);
+  // Before its record has an id nobody else can have stored it; each look waits for another process.
+  let isThere = decision.consentId !== null && holds();
   // Browsers refuse a domain that is nobody's own, such as `co.uk`: then this host has to do.
   for (const domain of shared ? [`; Domain=${shared}`, ""] : [""]) {
-    if (holds()) break;
+    if (isThere) break;
     writeCookie(`${key}=${line}; Path=/; Max-Age=${seconds}; SameSite=Lax${secure}${domain}`);
+    isThere = domain !== "" && holds();
   }
   local.set(key, line);
 }

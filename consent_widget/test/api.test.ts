@@ -10,7 +10,7 @@ const status = (code: number, headers = {}) => new Response("", { status: code, 
 
 let network: ReturnType<typeof vi.fn<typeof fetch>>;
 const sent = (call: number) => JSON.parse(String(network.mock.calls[call]?.[1]?.body));
-const settle = () => vi.advanceTimersByTimeAsync(0);
+const settle = () => vi.advanceTimersByTimeAsync(250);
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -84,6 +84,16 @@ describe("the outbox", () => {
     expect(localStorage.getItem(QUEUE)).toBeNull();
   });
 
+  it("lets what the choice has opened go first, with the body safe", async () => {
+    network.mockResolvedValue(created());
+    createOutbox(site(), vi.fn()).send(body());
+    await vi.advanceTimersByTimeAsync(249);
+    expect(network).not.toHaveBeenCalled();
+    expect(localStorage.getItem(QUEUE)).toContain("event_id");
+    await vi.advanceTimersByTimeAsync(1);
+    expect(network).toHaveBeenCalledOnce();
+  });
+
   it("sends the same event again after a failure", async () => {
     network.mockRejectedValueOnce(new TypeError("offline")).mockResolvedValueOnce(status(500));
     network.mockResolvedValueOnce(created());
@@ -122,6 +132,7 @@ describe("the outbox", () => {
       .mockResolvedValueOnce(status(429, { "Retry-After": "60" }))
       .mockResolvedValue(created());
     createOutbox(site(), vi.fn()).send(body());
+    await settle();
     await vi.advanceTimersByTimeAsync(59_000);
     expect(network).toHaveBeenCalledOnce();
     await vi.advanceTimersByTimeAsync(1000);
@@ -171,6 +182,7 @@ describe("the outbox", () => {
     vi.spyOn(Storage.prototype, "setItem").mockImplementation(blocked);
     network.mockRejectedValueOnce(new TypeError("offline")).mockResolvedValue(created());
     createOutbox(site(), vi.fn()).send(body());
+    expect(network).toHaveBeenCalledOnce();
     await settle();
     await vi.advanceTimersByTimeAsync(2000);
     expect(network).toHaveBeenCalledTimes(2);

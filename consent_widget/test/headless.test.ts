@@ -5,7 +5,12 @@ import type { Quittance } from "../src/main";
 import { site, usSite } from "./fixtures";
 
 const network = vi.fn<typeof fetch>();
-const posted = () => network.mock.calls.map(([, init]) => JSON.parse(String(init?.body)));
+/** What was sent once nothing goes first any more; the scripts of earlier visits send it, too. */
+const posted = () => {
+  window.dispatchEvent(new Event("online"));
+  const bodies = network.mock.calls.map(([, init]) => JSON.parse(String(init?.body)));
+  return [...new Map(bodies.map((body) => [body.event_id, body])).values()];
+};
 const inside = (selector: string) =>
   document.querySelector("quittance-banner")?.shadowRoot?.querySelector(selector) ?? null;
 

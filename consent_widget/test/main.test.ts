@@ -6,7 +6,11 @@ import { encode } from "../src/storage";
 import { decision, site, usSite } from "./fixtures";
 
 let network: ReturnType<typeof vi.fn<typeof fetch>>;
-const posted = () => network.mock.calls.map(([, init]) => JSON.parse(String(init?.body)));
+/** What was sent once nothing goes first any more. */
+const posted = () => {
+  window.dispatchEvent(new Event("online"));
+  return network.mock.calls.map(([, init]) => JSON.parse(String(init?.body)));
+};
 const mutations = () => new Promise((resolve) => setTimeout(resolve));
 const host = () => document.querySelector("quittance-banner");
 const inside = (selector: string) => host()?.shadowRoot?.querySelector<HTMLElement>(selector);
@@ -217,6 +221,7 @@ describe("the page's object", () => {
     visit();
     quittance.accept();
     expect(quittance.consentId).toBeNull();
+    posted();
     await mutations();
     expect(quittance.consentId).toBe("con_77");
     visit();
