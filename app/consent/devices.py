@@ -8,20 +8,23 @@ alone: its choices stay its own.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from app.consent import queries
 from app.consent.models import ConsentRecord, VisitorLink
-from app.consent.state import BY_CHOICE, Choice, merge
+from app.consent.state import BY_CHOICE, Choice, Decision, denials, merge, standing
 from app.core import bulk
-from app.core.db import Moment, table_of
+from app.core.db import Moment, is_postgresql, table_of
 from app.identity.models import PersonalValue
-from app.sites.directory import Directory, Notice, PublishedSite
+from app.sites.directory import Directory, Notice, PublishedSite, notice_of
+from app.sites.models import NoticeVersion
 from connectors.contract import Kind
 
 Visitor = tuple[str, str]
@@ -59,17 +62,25 @@ _WHERE_ELSE = _LINKED.where(
     bulk.among(_VALUE.c.workspace_id, bulk.named("workspaces")),
     _VALUE.c.subject_ref.in_(sa.bindparam("refs", expanding=True)),
 )
-_CHOSEN = sa.select(ConsentRecord).where(
-    bulk.among(_RECORD.c.site_id, bulk.named("sites")),
-    bulk.among(_RECORD.c.visitor_id, bulk.named("visitors")),
-    _RECORD.c.method.in_(sorted(BY_CHOICE)),
-    ~sa.exists().where(
-        _newer.c.site_id == _RECORD.c.site_id,
-        _newer.c.visitor_id == _RECORD.c.visitor_id,
-        _newer.c.method.in_(sorted(BY_CHOICE)),
-        _newer.c.decided_at > _RECORD.c.decided_at,
-    ),
-)
+
+
+def _newest(is_one: Callable[[Any], sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """The newest record of each visitor among those of one kind."""
+    return sa.select(ConsentRecord).where(
+        bulk.among(_RECORD.c.site_id, bulk.named("sites")),
+        bulk.among(_RECORD.c.visitor_id, bulk.named("visitors")),
+        is_one(_RECORD.c),
+        ~sa.exists().where(
+            _newer.c.site_id == _RECORD.c.site_id,
+            _newer.c.visitor_id == _RECORD.c.visitor_id,
+            is_one(_newer.c),
+            _newer.c.decided_at > _RECORD.c.decided_at,
+        ),
+    )
+
+
+_CHOSEN = _newest(lambda row: row.method.in_(sorted(BY_CHOICE)))
+_SIGNALLED = _newest(lambda row: sa.and_(row.is_gpc_applied, row.method.not_in(sorted(BY_CHOICE))))
 
 
 async def people_of(
@@ -80,11 +91,82 @@ async def people_of(
     return {visitor: person for visitor, person in found if visitor in visitors}
 
 
+async def standing_of(
+    session: AsyncSession,
+    people: Mapping[Visitor, Person],
+    now: dt.datetime,
+    but: Collection[Visitor] = (),
+) -> dict[OnSite, Decision]:
+    """What holds at destinations for each of the people on the visitor's site, as all their devices
+    but those named say. Whoever writes by it takes turns at these people.
+    """
+    await take_turns(session, {(site_id, person) for (site_id, _), person in people.items()})
+    choices = await choices_of(session, people, now)
+    signals = await choices_of(session, people, now, _SIGNALLED)
+    denied = await _denied_by_gpc(session, signals)
+    found = {
+        on_site: standing(
+            [
+                Decision(each.decided_at, each.choices)
+                for each in choices.get(on_site, ())
+                if (each.site_id, each.visitor_id) not in but
+            ],
+            [
+                signal_of(each, denied[each.notice_version_id])
+                for each in signals.get(on_site, ())
+                if (each.site_id, each.visitor_id) not in but
+            ],
+        )
+        for on_site in {*choices, *signals}
+    }
+    return {on_site: state for on_site, state in found.items() if state is not None}
+
+
+def signal_of(record: ConsentRecord, denied_by_gpc: frozenset[str]) -> Decision:
+    """What the signal denied in a record that was made because of it."""
+    denied = denied_by_gpc & denials(record.choices).keys()
+    return Decision(record.decided_at, dict.fromkeys(sorted(denied), False))
+
+
+async def _denied_by_gpc(
+    session: AsyncSession, signals: Mapping[OnSite, Sequence[ConsentRecord]]
+) -> dict[str, frozenset[str]]:
+    """Of each notice version that the records name."""
+    ids = {each.notice_version_id for records in signals.values() for each in records}
+    if not ids:
+        return {}
+    rows = await session.execute(
+        sa.select(NoticeVersion).where(col(NoticeVersion.id).in_(sorted(ids)))
+    )
+    return {each.id: notice_of(each).denied_by_gpc for each in rows.scalars()}
+
+
+async def take_turns(session: AsyncSession, whose: Collection[Visitor | OnSite]) -> None:
+    """Two processes take turns at one visitor and at one person, so that each sees what the other's
+    record granted. Visitors come first everywhere, so that nobody waits in a circle.
+    """
+    if whose and is_postgresql(session):
+        await session.execute(_LOCK, {"keys": sorted(map(_lock_key, whose))})
+
+
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(key) FROM unnest(cast(:keys as bigint[])) AS key")
+
+
+def _lock_key(whose: Visitor | OnSite) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(repr(whose).encode(), digest_size=8).digest(), "big", signed=True
+    )
+
+
 async def choices_of(
-    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
+    session: AsyncSession,
+    people: Mapping[Visitor, Person],
+    now: dt.datetime,
+    newest: sa.Select[Any] | None = None,
 ) -> dict[OnSite, list[ConsentRecord]]:
-    """The newest explicit choice on each device that each of the people uses on the visitor's site,
-    devices in the order of their ids; people who have chosen nothing there are missing.
+    """The newest explicit choice (or ``newest`` record of another kind) on each device that each of
+    the people uses on the visitor's site, devices in the order of their ids; people who have none
+    there are missing.
     """
     if not people:
         return {}
@@ -99,7 +181,8 @@ async def choices_of(
         if (site_id, person) in wanted
     }
     chosen: dict[OnSite, list[ConsentRecord]] = defaultdict(list)
-    found = (await session.execute(_CHOSEN, _named(devices))).scalars()
+    query = _CHOSEN if newest is None else newest
+    found = (await session.execute(query, _named(devices))).scalars()
     for record in sorted(found, key=lambda each: each.visitor_id):
         if on_site := devices.get((record.site_id, record.visitor_id)):
             chosen[on_site].append(record)

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.consent import devices, links, queries
 from app.consent.errors import OriginNotAllowed
+from app.consent.models import ConsentOutbox
 from app.consent.schemas import LinkIn
-from app.consent.state import denials
+from app.consent.state import denials, granted_again, refused_by, withdrawn
+from app.consent.writer import outbox_rows
 from app.core import errors
 from app.core.clock import rfc3339, utc_now
-from app.core.db import Database
+from app.core.db import Database, hint_after_commit
 from app.core.http import StrictRoute, client_address
 from app.core.ids import new_id
 from app.core.logging import get_logger
@@ -29,7 +32,7 @@ from app.identity.normalise import normalise
 from app.security.access import Caller, needs
 from app.security.idempotency import Work, once
 from app.security.limits import RateLimits
-from app.sites import cors
+from app.sites import cors, regimes
 from app.sites.directory import Notice, PublishedSite, directory_of
 from app.sites.errors import UnknownSite
 from connectors.contract import Identifier
@@ -186,6 +189,8 @@ class _Linking:
             expires_at=self.now + dt.timedelta(days=self.notice.content["expiry_days"]),
             is_one_account=self.token is not None,
         )
+        if made["added"]:
+            await self._carry(session)
         directory = directory_of(self.request.app.state.database)
         state = await devices.current_state(
             session, directory, self.site, self.visitor_id, self.now
@@ -195,6 +200,31 @@ class _Linking:
         answered = await directory.notice(state.record.notice_version_id)
         is_stale = state.is_stale(answered, self.notice, self.now)
         return 201, made | {"state": self._described(state, is_stale=is_stale)}
+
+    async def _carry(self, session: AsyncSession) -> None:
+        """What was chosen here before we knew who it was is the person's from now on: destinations
+        hear of what it takes back or grants again.
+        """
+        mine = self.site.id, self.visitor_id
+        await devices.take_turns(session, {mine})
+        people = await devices.people_of(session, [mine], self.now)
+        own = await queries.current_state(session, *mine)
+        if not people or own is None:
+            return
+        on_site = self.site.id, people[mine]
+        before = (await devices.standing_of(session, people, self.now, but=[mine])).get(on_site)
+        after = (await devices.standing_of(session, people, self.now)).get(on_site)
+        if after is None:
+            return
+        taken_back = set(withdrawn(before, after))
+        if regimes.get(own.record.regime).mode != "opt_in":  # what was not denied may have run
+            taken_back |= set(refused_by(after, before))
+        rows = outbox_rows(
+            own.record.model_dump(), taken_back, granted_again(before, after), self.now
+        )
+        if rows:
+            await session.execute(sa.insert(ConsentOutbox), rows)
+            hint_after_commit(session, "withdrawals")
 
     def _described(self, state: queries.CurrentState, *, is_stale: bool) -> dict[str, Any]:
         """What a page may act on: of a stale state only the denials."""

@@ -69,7 +69,8 @@ def draft(
         "recorded_at": now,
         "expires_at": decided_at + dt.timedelta(days=notice.content["expiry_days"]),
     }
-    return Draft(row, _granted_by_default(notice, regime, body.method, gpc=gpc))
+    by_default = _granted_by_default(notice, regime, body.method, gpc=gpc)
+    return Draft(row, by_default, notice.denied_by_gpc if is_gpc_applied else frozenset())
 
 
 def _asked(notice: Notice, regime: Regime, body: ConsentIn) -> dict[str, bool]:

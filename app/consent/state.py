@@ -37,6 +37,26 @@ def combine(decisions: Iterable[Decision]) -> Decision | None:
     return current
 
 
+def standing(choices: Iterable[Decision], signals: Iterable[Decision]) -> Decision | None:
+    """What a person's records add up to for destinations: the newest explicit choice on any device,
+    and what an opt-out signal has denied on any since (11 CCR 7025(c)(1): it counts for the browser
+    and, where the consumer is known, for the consumer). ``signals`` have nothing but denials.
+    """
+    state = combine(choices)
+    for each in sorted(signals, key=lambda signal: signal.decided_at):
+        state = heed(state, each)
+    return state
+
+
+def heed(state: Decision | None, signal: Decision) -> Decision:
+    """The signal's denials on top of what held, unless somebody chose explicitly after it."""
+    if state is None:
+        return signal
+    if state.decided_at > signal.decided_at:
+        return state
+    return Decision(signal.decided_at, {**state.choices, **signal.choices})
+
+
 @dataclass(frozen=True, slots=True)
 class Choice(Decision):
     """An explicit choice on one of a person's devices. ``may_grant``: made under the notice that is
@@ -113,3 +133,14 @@ def granted_again(before: Decision | None, after: Decision) -> list[str]:
     """Purposes that were denied and are granted now."""
     denied = denials(before.choices) if before else ()
     return sorted(purpose for purpose in denied if after.choices.get(purpose))
+
+
+def refused_by(signal: Decision, before: Decision | None) -> list[str]:
+    """Purposes that a signal denies and nobody had denied yet; under an opt-out law what was never
+    denied may have run.
+    """
+    return sorted(
+        purpose
+        for purpose in denials(signal.choices)
+        if before is None or before.choices.get(purpose) is not False
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import hashlib
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,12 +19,20 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.devices import OnSite, Person, choices_of, people_of
+from app.consent.devices import OnSite, Person, people_of, standing_of, take_turns
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
-from app.consent.state import BY_CHOICE, Decision, combine, granted_again, withdrawn
+from app.consent.state import (
+    BY_CHOICE,
+    Decision,
+    combine,
+    granted_again,
+    heed,
+    refused_by,
+    withdrawn,
+)
 from app.core import bulk
-from app.core.db import OUTAGES, Database, hint_after_commit, is_postgresql, table_of
+from app.core.db import OUTAGES, Database, hint_after_commit, table_of
 from app.core.ids import new_id
 from app.core.logging import get_logger
 
@@ -45,10 +52,11 @@ _RECORD, _OUTBOX = table_of(ConsentRecord), table_of(ConsentOutbox)
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A record to be appended. ``granted_by_default``: purposes that ran before the visitor's first
-    choice."""
+    choice; ``denied_by_signal``: what GPC denies."""
 
     row: dict[str, Any]
     granted_by_default: frozenset[str] = frozenset()
+    denied_by_signal: frozenset[str] = frozenset()
 
     @property
     def visitor(self) -> Visitor:
@@ -66,6 +74,13 @@ class Draft:
     def is_choice(self) -> bool:
         """A person's own, which counts on all their devices."""
         return self.row["method"] in BY_CHOICE
+
+    @property
+    def signal(self) -> Decision | None:
+        """What the browser's opt-out signal denies, where the record was made because of it."""
+        if not self.denied_by_signal or self.is_choice:
+            return None
+        return Decision(self.row["decided_at"], dict.fromkeys(self.denied_by_signal, False))
 
 
 @dataclass(slots=True)
@@ -187,10 +202,10 @@ class ConsentWriter:
             first[event] for event in sorted(first)
         ]  # one order everywhere: no deadlocks between processes
         async with self._database.writing() as session:
-            await _take_turns(session, {each.visitor for each in ordered})
+            await take_turns(session, {each.visitor for each in ordered})
             states = await _current_states(session, {each.visitor for each in ordered})
             people = await _people(session, ordered)
-            chosen = await _chosen(session, people, ordered[0].row["recorded_at"])
+            chosen = await standing_of(session, people, ordered[0].row["recorded_at"])
             inserted = await bulk.insert_new(session, ConsentRecord, [each.row for each in ordered])
             stored: dict[tuple[str, str], Row] = {
                 each.event: each.row for each in ordered if each.row["id"] in inserted
@@ -212,23 +227,6 @@ def _answer(waiting: Iterable[_Waiting], stored: Mapping[tuple[str, str], Row]) 
 def _fail(waiting: _Waiting, error: Exception) -> None:
     if not waiting.answer.done():
         waiting.answer.set_exception(error)
-
-
-async def _take_turns(session: AsyncSession, whose: Collection[Visitor | OnSite]) -> None:
-    """Two processes take turns at one visitor and at one person, so that each sees what the other's
-    record granted. Visitors come first everywhere, so that nobody waits in a circle.
-    """
-    if whose and is_postgresql(session):
-        await session.execute(_LOCK, {"keys": sorted(map(_lock_key, whose))})
-
-
-_LOCK = sa.text("SELECT pg_advisory_xact_lock(key) FROM unnest(cast(:keys as bigint[])) AS key")
-
-
-def _lock_key(whose: Visitor | OnSite) -> int:
-    return int.from_bytes(
-        hashlib.blake2b(repr(whose).encode(), digest_size=8).digest(), "big", signed=True
-    )
 
 
 async def _current_states(session: AsyncSession, visitors: set[Visitor]) -> dict[Visitor, Decision]:
@@ -262,24 +260,11 @@ _LATEST = sa.select(
 
 
 async def _people(session: AsyncSession, drafts: Sequence[Draft]) -> dict[Visitor, Person]:
-    """Who chooses now, of those that are known on several devices: they may take back what they
+    """Who decides now, of those that are known on several devices: they may take back what they
     granted elsewhere, or grant what they refused there.
     """
-    deciding = {each.visitor for each in drafts if each.is_choice}
+    deciding = {each.visitor for each in drafts if each.is_choice or each.signal}
     return await people_of(session, deciding, drafts[0].row["recorded_at"]) if deciding else {}
-
-
-async def _chosen(
-    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
-) -> dict[OnSite, Decision]:
-    """What these people had chosen on all their devices before this batch."""
-    await _take_turns(session, {(site_id, person) for (site_id, _), person in people.items()})
-    records = await choices_of(session, people, now)
-    found = {
-        on_site: combine(Decision(each.decided_at, each.choices) for each in made)
-        for on_site, made in records.items()
-    }
-    return {on_site: state for on_site, state in found.items() if state is not None}
 
 
 async def _earlier(
@@ -315,29 +300,41 @@ def _reversals(
         states[draft.visitor] = after
         taken_back = set(withdrawn(before, after, draft.granted_by_default))
         granted = set(granted_again(before, after)) if draft.is_choice else set()
-        if draft.is_choice and (person := people.get(draft.visitor)):
+        signal = draft.signal
+        if (draft.is_choice or signal) and (person := people.get(draft.visitor)):
             on_site = draft.visitor[0], person
             elsewhere = chosen.get(on_site)
-            now = combine(filter(None, (elsewhere, draft.decision))) or draft.decision
+            if signal:
+                now = heed(elsewhere, signal)
+                taken_back |= set(refused_by(signal, elsewhere))
+            else:
+                now = combine(filter(None, (elsewhere, draft.decision))) or draft.decision
+                taken_back |= set(withdrawn(elsewhere, now))
+                granted |= set(granted_again(elsewhere, now))
             chosen[on_site] = now
-            taken_back |= set(withdrawn(elsewhere, now))
-            granted |= set(granted_again(elsewhere, now))
             # What was chosen later elsewhere holds here too, whichever record came in first.
             taken_back = {each for each in taken_back if not now.choices.get(each)}
             granted = {each for each in granted if now.choices.get(each)}
-        found += [
-            {
-                "id": new_id("out"),
-                "workspace_id": draft.row["workspace_id"],
-                "site_id": draft.row["site_id"],
-                "visitor_id": draft.row["visitor_id"],
-                "consent_id": draft.row["id"],
-                "regime": draft.row["regime"],
-                "purposes": sorted(purposes),
-                "is_grant": is_grant,
-                "created_at": draft.row["recorded_at"],
-            }
-            for purposes, is_grant in ((taken_back, False), (granted, True))
-            if purposes
-        ]
+        found += outbox_rows(draft.row, taken_back, granted, draft.row["recorded_at"])
     return found
+
+
+def outbox_rows(
+    record: Row, taken_back: Collection[str], granted: Collection[str], now: dt.datetime
+) -> list[dict[str, Any]]:
+    """Rows of ``ConsentOutbox`` for the purposes that a record takes back and grants again."""
+    return [
+        {
+            "id": new_id("out"),
+            "workspace_id": record["workspace_id"],
+            "site_id": record["site_id"],
+            "visitor_id": record["visitor_id"],
+            "consent_id": record["id"],
+            "regime": record["regime"],
+            "purposes": sorted(purposes),
+            "is_grant": is_grant,
+            "created_at": now,
+        }
+        for purposes, is_grant in ((taken_back, False), (granted, True))
+        if purposes
+    ]

@@ -24,6 +24,7 @@ from app.delivery.models import (
 from app.delivery.order import BOOSTED
 from app.delivery.plan import enqueue
 from app.delivery.states import SETTLED, Assurance, State
+from app.destinations import human_tasks
 from app.identity.models import PersonalValue
 
 REPLAY_BITE = 500
@@ -328,6 +329,7 @@ async def stop_all(
         .where(col(Ready.delivery_id).in_(stopped))
         .execution_options(synchronize_session=False)
     )
+    await human_tasks.take_back(session, stopped)
     await session.flush()
     return [
         Settled(each, deliveries[each].request_id, deliveries[each].workspace_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal, cast
 
 import sqlalchemy as sa
@@ -66,21 +66,6 @@ class HumanTasks:
         return cast(State, task.state)
 
 
-async def open_tasks(
-    session: AsyncSession, workspace_id: str, *, limit: int = 50, after: str | None = None
-) -> list[HumanTask]:
-    """What waits for a human, oldest first; ``after``: the last id of the page before."""
-    query = (
-        sa.select(HumanTask)
-        .where(col(HumanTask.workspace_id) == workspace_id, col(HumanTask.state) == "open")
-        .order_by(col(HumanTask.id))
-        .limit(limit)
-    )
-    if after is not None:
-        query = query.where(col(HumanTask.id) > after)
-    return list((await session.execute(query)).scalars())
-
-
 async def close(
     session: AsyncSession, *, workspace_id: str, task_id: str, answer: Answer, actor: str,
     now: dt.datetime, note: str | None = None,
@@ -98,3 +83,21 @@ async def close(
     )  # fmt: skip
     await session.flush()
     return task
+
+
+async def take_back(session: AsyncSession, delivery_ids: Collection[str]) -> None:
+    """Nobody needs the answer any more: what still waits for a human is deleted."""
+    await session.execute(
+        sa.delete(HumanTask)
+        .where(col(HumanTask.delivery_id).in_(delivery_ids), col(HumanTask.state) == "open")
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def forget(session: AsyncSession, delivery_ids: Collection[str]) -> None:
+    """Delete the tasks of people who are forgotten, with what operators wrote down in them."""
+    await session.execute(
+        sa.delete(HumanTask)
+        .where(col(HumanTask.delivery_id).in_(delivery_ids))
+        .execution_options(synchronize_session=False)
+    )

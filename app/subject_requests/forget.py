@@ -20,6 +20,7 @@ from app.core.db import hint_after_commit
 from app.core.failpoints import failpoint
 from app.delivery import service as deliveries
 from app.delivery.models import Archived
+from app.destinations import human_tasks
 from app.identity import vault
 from app.identity.models import PersonalValue
 from app.notifications.models import OutgoingMail
@@ -125,6 +126,8 @@ async def forget(services: Services, request_ids: Sequence[str], now: dt.datetim
     async with services.database.writing() as session:
         await links.forget(session, visitors)
         await vault.forget(session, request_ids)
+        known = await deliveries.of_requests(session, request_ids)
+        await human_tasks.forget(session, [each.id for each in known])
         for owned, holder in (
             (OutgoingMail, OutgoingMail.holder_id),
             (ConfirmationLink, ConfirmationLink.request_id),

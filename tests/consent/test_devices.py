@@ -339,7 +339,13 @@ async def test_a_refusal_takes_back_what_was_granted_on_another_device(
     [
         {"choices": NONE, "method": "reject_all", "decided_at": ago(minutes=5)},
         {"choices": NONE, "method": "dismissed"},
-        {"choices": NONE, "method": "gpc", "gpc": True, "region": "US-CA"},
+        {
+            "choices": NONE,
+            "method": "gpc",
+            "gpc": True,
+            "region": "US-CA",
+            "decided_at": ago(minutes=5),
+        },
     ],
 )
 async def test_an_older_choice_or_none_takes_nothing_back(
@@ -351,6 +357,64 @@ async def test_an_older_choice_or_none_takes_nothing_back(
     await laptop.choose(**record)
 
     assert await phone.shop.outbox() == []
+
+
+SIGNAL: dict[str, Any] = {
+    "choices": ALL | {"advertising": False}, "method": "gpc", "gpc": True, "region": "US-CA",
+}  # fmt: skip
+
+
+async def test_a_signal_in_one_browser_opts_the_known_consumer_out_until_they_choose_otherwise(
+    phone: Browser, laptop: Browser
+) -> None:
+    """11 CCR 7025(c)(1)."""
+    await phone.choose(region="US-CA", decided_at=ago(minutes=2))
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    await laptop.choose(**SIGNAL, decided_at=ago(minutes=1))
+    await laptop.choose(**SIGNAL)
+    assert await phone.shop.outbox() == [(laptop.visitor_id, ["advertising"])]
+
+    await phone.choose(region="US-CA")
+    assert await phone.shop.outbox(is_grant=True) == [(phone.visitor_id, ["advertising"])]
+
+
+@pytest.mark.parametrize(
+    ("record", "carried"),
+    [
+        (SIGNAL, ["advertising"]),
+        (REJECTS | {"region": "US-CA"}, ["advertising", "analytics", "functional"]),
+        (REJECTS, []),  # under a law that asks first, nothing has run
+    ],
+)
+async def test_what_was_refused_before_anybody_signed_in_is_carried_once_we_know_who_it_was(
+    laptop: Browser, record: dict[str, Any], carried: list[str]
+) -> None:
+    await laptop.choose(**record)
+    at_once = await laptop.shop.outbox()
+    for _ in range(2):
+        await laptop.state(HOST.token())
+
+    told = [(laptop.visitor_id, carried)] if carried else []
+    assert await laptop.shop.outbox() == at_once + told
+
+
+async def test_signing_in_settles_what_other_devices_had_said(
+    phone: Browser, laptop: Browser
+) -> None:
+    await phone.choose(
+        choices=ALL | {"functional": False}, decided_at=ago(minutes=2), method="custom"
+    )
+    await phone.state(HOST.token())
+    await laptop.choose(
+        choices=NONE | {"functional": True}, decided_at=ago(minutes=1), method="custom"
+    )
+    assert await laptop.shop.outbox() == []
+
+    await laptop.state(HOST.token())
+
+    assert await laptop.shop.outbox() == [(laptop.visitor_id, ["advertising", "analytics"])]
+    assert await laptop.shop.outbox(is_grant=True) == [(laptop.visitor_id, ["functional"])]
 
 
 async def test_in_one_batch_each_persons_refusal_takes_back_their_own_grants(

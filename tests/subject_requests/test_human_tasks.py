@@ -1,0 +1,63 @@
+"""What waits for a human goes when nobody needs it any more, and with the person it is about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.core.clock import utc_now
+from app.delivery import queues
+from app.destinations import human_tasks
+from tests.running import Service
+
+
+@pytest.fixture
+async def paper(service: Service) -> str:
+    """A destination that people carry out."""
+    body = {"name": "paper", "connector": "manual", "settings": {"instructions": "Shred the card"}}
+    made = await service.post("/v1/destinations", body, 201)
+    service.destinations["paper"] = made["id"]
+    return str(made["id"])
+
+
+async def tasks(service: Service) -> list[Any]:
+    return [tuple(row) for row in await service.rows("select state, note from human_task")]
+
+
+async def tick_off(service: Service, note: str) -> None:
+    ((task_id, workspace_id),) = await service.rows("select id, workspace_id from human_task")
+    async with service.runtime.database.writing() as session:
+        closed = await human_tasks.close(
+            session, workspace_id=workspace_id, task_id=task_id, answer="done", actor="admin:ann",
+            now=utc_now(), note=note,
+        )  # fmt: skip
+        await queues.wake_job(session, [closed.delivery_id], utc_now())
+
+
+async def test_what_was_noted_is_forgotten_with_the_person(service: Service, paper: str) -> None:
+    made = await service.ask(external_id="ticket-1")
+    await service.work()
+    await tick_off(service, "Mrs Subject's card, second drawer")
+    await service.work()
+    assert (await service.request(made["id"]))["status"] == "completed"
+    assert await tasks(service) == [("done", "Mrs Subject's card, second drawer")]
+
+    service.later(days=14, seconds=1)
+    await service.work()
+    service.later(days=30, seconds=1)
+    await service.work()
+
+    assert (await service.request(made["id"]))["forgotten_at"] is not None
+    assert await tasks(service) == []
+
+
+async def test_a_cancelled_request_leaves_nothing_to_do(service: Service, paper: str) -> None:
+    made = await service.ask()
+    await service.work()
+    assert await tasks(service) == [("open", None)]
+
+    await service.post(f"/v1/requests/{made['id']}/cancel")
+    await service.work()
+
+    assert await tasks(service) == []
