@@ -45,7 +45,7 @@ async def test_a_choice_that_holds_keeps_its_record_however_short_the_setting(
 ) -> None:
     async with running(tmp_path, sqlite_url, sqlite_keystore_url, consent_record_days=0) as service:
         site = await open_site(service)
-        await site.choose(*visitors(1), "accept_all", True)
+        await site.choose(visitors(1)[0], "accept_all", True)
 
         service.later(days=179)
         await service.maintain()
