@@ -5,7 +5,6 @@ JSON-like rows.
 from __future__ import annotations
 
 import datetime as dt
-import html
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -116,12 +115,11 @@ class Administration:
             site, notice, lang=lang, region=region, base_url=self._public_url,
             widget=script.WIDGET,
         )  # fmt: skip
-        integrity = script.integrity(body)
         return body, {
             "notice_version": notice.id,
             "regime": regime,
-            "integrity": integrity,
-            "tag": f'<script src="{html.escape(name)}" integrity="{integrity}" async></script>',
+            "integrity": script.integrity(body),
+            "tag": script.tag(name, body),
         }
 
     async def create_destination(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,11 @@ def pinned(
     )
     body, _ = script(config, notice.content.get("modules", ()), widget)
     return body, config["regime"]
+
+
+def tag(src: str, body: bytes) -> str:
+    """The element for a copy of ``body`` at ``src``; the browser runs nothing but these bytes."""
+    return f'<script src="{html.escape(src)}" integrity="{integrity(body)}" async></script>'
 
 
 def integrity(body: bytes) -> str:

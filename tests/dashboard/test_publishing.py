@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from html import unescape
 from typing import Any
 
 import pytest
 
+from app.sites import script
+from app.sites.directory import directory_of, notice_of
 from app.sites.models import NoticeVersion, Site
 from tests.dashboard.conftest import Browser, Stage
 from tests.dashboard.fields import form_fields, publish
@@ -134,6 +139,34 @@ async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):
     assert "It was the first." in first
     for none in (99, 0, -1, 10**30):
         assert (await browser.get(f"{path}/versions/{none}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "lang", "region"),
+    [
+        ("", "en", "DE"),
+        ("?lang=de&region=US-CA", "de", "US-CA"),
+        ("?lang=tlh&region=XX", "en", "DE"),
+    ],
+)
+async def test_a_version_offers_its_script_to_be_hosted_elsewhere(
+    stage: Stage, browser: Browser, query: str, lang: str, region: str
+):
+    async with stage.runtime.database.reading() as session:
+        site = await session.get_one(Site, stage.seeded.site_id)
+    version = await live(stage)
+    page = (await browser.get(f"/dashboard/sites/{site.id}/versions/{version.number}{query}")).text
+
+    (address,) = re.findall(r'href="([^"]+)" download="consent.js"', page)
+    assert unescape(address).endswith(
+        f"/b/{site.site_key}/{version.id}.js?lang={lang}&region={region}"
+    )
+    body, _ = script.pinned(
+        await directory_of(stage.runtime.database).site(site.site_key), notice_of(version),
+        lang=lang, region=region, base_url=stage.runtime.settings.public_url, widget=script.WIDGET,
+    )  # fmt: skip
+    digest = base64.b64encode(hashlib.sha384(body).digest()).decode()
+    assert f'integrity="sha384-{digest}"' in unescape(page)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service
 from app.sites.config import SiteConfig
+from app.sites.directory import directory_of
 from app.sites.host_identity import check_reachable, set_host_identity
 from app.sites.models import Site
 
@@ -169,10 +170,16 @@ async def _publish_page(
 async def version_page(
     site_id: str, number: int, request: Request, operator: SignedIn, session: Reading
 ) -> Response:
-    """What a published version changed."""
+    """What a published version changed, and its script for who hosts that."""
     site = await views.find(session, operator.workspace_id, site_id)
     view = await publishing.version_page(session, operator, site, number)
-    return page(request, "version.html", view=view)
+    state = request.app.state
+    copy = publishing.copy_of(
+        await directory_of(state.database).site(site.site_key),
+        await service.version_of(session, site, number), request.query_params,
+        state.settings.public_url, script.widget_of(state),
+    )  # fmt: skip
+    return page(request, "version.html", view=view, copy=copy)
 
 
 @router.get("/sites/{site_id}/preview")

@@ -7,16 +7,20 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.dashboard import present
 from app.dashboard.views.people import names_of
+from app.dashboard.views.requests import Option, options
+from app.dashboard.views.sites import REGIONS
 from app.security.sessions import Operator
-from app.sites import service
+from app.sites import script, service
 from app.sites.changes import changed_purposes, changes, material, sha256_of
-from app.sites.directory import notice_of
+from app.sites.directory import PublishedSite, notice_of
 from app.sites.languages import shipped
 from app.sites.models import NoticeVersion, Site
 
@@ -60,6 +64,16 @@ class VersionPage:
     before_number: int
     asked_again: str
     changes: list[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A version's script as a site may host it itself: for one language and one region."""
+
+    languages: list[Option]
+    regions: list[Option]
+    address: str
+    tag: str
 
 
 _SHOWN_CHANGES = 100
@@ -112,6 +126,30 @@ async def version_page(
         before_number=before.number if before else 0,
         asked_again=asked_again,
         changes=_changes(before.content, version.content) if before else [],
+    )
+
+
+def copy_of(
+    site: PublishedSite, version: NoticeVersion, asked: Mapping[str, str], public_url: str,
+    widget: Path,
+) -> Copy:  # fmt: skip
+    """``asked``: ``lang`` and ``region``; what is not offered counts as not said."""
+    notice = notice_of(version)
+    spoken = {
+        each: str(shipped().get(each, {}).get("name", each)) for each in notice.content["languages"]
+    }
+    language, region = asked.get("lang", ""), asked.get("region", "DE")
+    language = language if language in spoken else notice.content["default_language"]
+    region = region if region in REGIONS else "DE"
+    body, _ = script.pinned(
+        site, notice, lang=language, region=region, base_url=public_url, widget=widget
+    )
+    query = urlencode({"lang": language, "region": region})
+    return Copy(
+        languages=options(spoken, language),
+        regions=options(REGIONS, region),
+        address=f"{public_url}/b/{site.site_key}/{version.id}.js?{query}",
+        tag=script.tag("/consent.js", body),
     )
 
 
