@@ -47,9 +47,7 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Instanc
         "QUITTANCE_PORT": str(free_port()),
         "QUITTANCE_WORKER_METRICS_PORT": str(free_port()),
     }
-    made = Distributed(tmp_path / "data", environment)
-    made.is_migrated = True
-    yield from _running(made)
+    yield from _running(Distributed(tmp_path / "data", environment))
 
 
 def _running(instance: Instance) -> Iterator[Instance]:

@@ -167,14 +167,10 @@ class Embedded(Instance):
 class Distributed(Instance):
     """Web, worker and scheduler processes on PostgreSQL and a real broker."""
 
-    is_migrated = False
-    """The databases have their tables."""
-
     def start(self, **more: str) -> None:
         self.base_url = f"http://127.0.0.1:{self.environment['QUITTANCE_PORT']}"
         if not self.key:
-            if not self.is_migrated:
-                self.quittance("migrate")
+            self.quittance("migrate")
             self.quittance("workspace", "create", "--name", "Journey")
             self.key = json.loads(
                 self.quittance("key", "create", "--name", "test", "--scope", "all", "--json").stdout
