@@ -56,8 +56,12 @@ async function bundle(source, shape) {
 }
 
 /** As an object for the lines that the service puts behind it, all within one function. */
-const named = (bytes) =>
-  bytes.toString().replace(/export\{(\w+) as start\};\s*$/, "var quittanceWidget={start:$1};");
+function named(bytes) {
+  const text = bytes.toString();
+  const [ending, name] = /export\{([\w$]+) as start\};\s*$/.exec(text) ?? [];
+  if (!name) throw new Error("embed.ts does not export start alone");
+  return `${text.slice(0, -ending.length)}var quittanceWidget={start:${name}};`;
+}
 
 const modules = (await readdir(here("src/modules")).catch(() => []))
   .filter((file) => file.endsWith(".ts"))

@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ from sqlmodel import col
 
 from app.consent import queries
 from app.consent.models import ConsentRecord, VisitorLink
-from app.consent.state import BY_CHOICE, Choice, Decision, denials, merge, standing
+from app.consent.state import BY_CHOICE, Choice, Decision, Standing, denials, merge
 from app.core import bulk
 from app.core.db import Moment, is_postgresql, table_of
 from app.identity.models import PersonalValue
@@ -91,41 +92,45 @@ async def people_of(
     return {visitor: person for visitor, person in found if visitor in visitors}
 
 
-async def standing_of(
-    session: AsyncSession,
-    people: Mapping[Visitor, Person],
-    now: dt.datetime,
-    but: Collection[Visitor] = (),
-) -> dict[OnSite, Decision]:
-    """What holds at destinations for each of the people on the visitor's site, as all their devices
-    but those named say. Whoever writes by it takes turns at these people.
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A record that counts at destinations: an explicit choice, or with ``signal`` what the opt-out
+    signal denied.
+    """
+
+    record: ConsentRecord
+    signal: Decision | None = None
+
+
+def standing_by(said: Iterable[Said]) -> Standing:
+    found = Standing()
+    for each in said:
+        found = (
+            found.with_signal(each.signal)
+            if each.signal
+            else found.with_choice(Decision(each.record.decided_at, each.record.choices))
+        )
+    return found
+
+
+async def said_by(
+    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
+) -> dict[OnSite, list[Said]]:
+    """The newest explicit choice and the newest signal on each device of each of the people on the
+    visitor's site. Whoever calls it takes turns with others at these people.
     """
     await take_turns(session, {(site_id, person) for (site_id, _), person in people.items()})
-    choices = await choices_of(session, people, now)
-    signals = await choices_of(session, people, now, _SIGNALLED)
-    denied = await _denied_by_gpc(session, signals)
-    found = {
-        on_site: standing(
-            [
-                Decision(each.decided_at, each.choices)
-                for each in choices.get(on_site, ())
-                if (each.site_id, each.visitor_id) not in but
-            ],
-            [
-                signal_of(each, denied[each.notice_version_id])
-                for each in signals.get(on_site, ())
-                if (each.site_id, each.visitor_id) not in but
-            ],
-        )
-        for on_site in {*choices, *signals}
-    }
-    return {on_site: state for on_site, state in found.items() if state is not None}
-
-
-def signal_of(record: ConsentRecord, denied_by_gpc: frozenset[str]) -> Decision:
-    """What the signal denied in a record that was made because of it."""
-    denied = denied_by_gpc & denials(record.choices).keys()
-    return Decision(record.decided_at, dict.fromkeys(sorted(denied), False))
+    chosen, signalled = await _records(session, people, now, _CHOSEN, _SIGNALLED)
+    denied = await _denied_by_gpc(session, signalled)
+    said: dict[OnSite, list[Said]] = defaultdict(list)
+    for on_site, records in chosen.items():
+        said[on_site] += map(Said, records)
+    for on_site, records in signalled.items():
+        for each in records:
+            refused = denied[each.notice_version_id] & denials(each.choices).keys()
+            signal = Decision(each.decided_at, dict.fromkeys(sorted(refused), False))
+            said[on_site].append(Said(each, signal))
+    return said
 
 
 async def _denied_by_gpc(
@@ -158,18 +163,15 @@ def _lock_key(whose: Visitor | OnSite) -> int:
     )
 
 
-async def choices_of(
-    session: AsyncSession,
-    people: Mapping[Visitor, Person],
-    now: dt.datetime,
-    newest: sa.Select[Any] | None = None,
-) -> dict[OnSite, list[ConsentRecord]]:
-    """The newest explicit choice (or ``newest`` record of another kind) on each device that each of
-    the people uses on the visitor's site, devices in the order of their ids; people who have none
-    there are missing.
+async def _records(
+    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime,
+    *queries: sa.Select[Any],
+) -> list[dict[OnSite, list[ConsentRecord]]]:  # fmt: skip
+    """What each query finds on the devices that each of the people uses on the visitor's site,
+    devices in the order of their ids; people of whom there is nothing are missing.
     """
     if not people:
-        return {}
+        return [{} for _ in queries]
     refs = {
         "workspaces": sorted({workspace_id for workspace_id, _ in people.values()}),
         "refs": sorted({ref for _, ref in people.values()}),
@@ -180,13 +182,15 @@ async def choices_of(
         for (site_id, visitor_id), person in await _linked(session, _WHERE_ELSE, now, **refs)
         if (site_id, person) in wanted
     }
-    chosen: dict[OnSite, list[ConsentRecord]] = defaultdict(list)
-    query = _CHOSEN if newest is None else newest
-    found = (await session.execute(query, _named(devices))).scalars()
-    for record in sorted(found, key=lambda each: each.visitor_id):
-        if on_site := devices.get((record.site_id, record.visitor_id)):
-            chosen[on_site].append(record)
-    return chosen
+    answers = []
+    for query in queries:
+        found: dict[OnSite, list[ConsentRecord]] = defaultdict(list)
+        records = (await session.execute(query, _named(devices))).scalars()
+        for record in sorted(records, key=lambda each: each.visitor_id):
+            if on_site := devices.get((record.site_id, record.visitor_id)):
+                found[on_site].append(record)
+        answers.append(found)
+    return answers
 
 
 def _named(visitors: Iterable[Visitor]) -> dict[str, list[str]]:
@@ -213,7 +217,7 @@ async def current_state(
     """
     own = await queries.current_state(session, site.id, visitor_id)
     people = await people_of(session, [(site.id, visitor_id)], now)
-    chosen = await choices_of(session, people, now)
+    (chosen,) = await _records(session, people, now, _CHOSEN)
     records = {each.id: each for made in chosen.values() for each in made}
     published = await directory.notice(site.version_id)
     choices = []

@@ -17,7 +17,7 @@ from app.consent import devices, links, queries
 from app.consent.errors import OriginNotAllowed
 from app.consent.models import ConsentOutbox
 from app.consent.schemas import LinkIn
-from app.consent.state import denials, granted_again, refused_by, withdrawn
+from app.consent.state import changed, denials
 from app.consent.writer import outbox_rows
 from app.core import errors
 from app.core.clock import rfc3339, utc_now
@@ -153,6 +153,10 @@ class _Linking:
     now: dt.datetime
     token: HostToken | None = None
 
+    @property
+    def _visitor(self) -> devices.Visitor:
+        return self.site.id, self.visitor_id
+
     async def run(self, carry_out: Callable[[Work], Awaitable[JSONResponse]]) -> JSONResponse:
         keys: KeyStore = self.request.app.state.key_store
         for _ in range(3):
@@ -175,6 +179,8 @@ class _Linking:
     async def _work(
         self, holder_id: str, key: HolderKey, session: AsyncSession
     ) -> tuple[int, dict[str, Any]]:
+        await devices.take_turns(session, {self._visitor})
+        before = await devices.people_of(session, [self._visitor], self.now)
         if self.token:
             await host_tokens.use(session, self.site.workspace_id, self.token)
         made = await links.link(
@@ -189,8 +195,9 @@ class _Linking:
             expires_at=self.now + dt.timedelta(days=self.notice.content["expiry_days"]),
             is_one_account=self.token is not None,
         )
-        if made["added"]:
-            await self._carry(session)
+        after = await devices.people_of(session, [self._visitor], self.now)
+        if after and after != before:
+            await self._carry(session, after[self._visitor])
         directory = directory_of(self.request.app.state.database)
         state = await devices.current_state(
             session, directory, self.site, self.visitor_id, self.now
@@ -201,28 +208,23 @@ class _Linking:
         is_stale = state.is_stale(answered, self.notice, self.now)
         return 201, made | {"state": self._described(state, is_stale=is_stale)}
 
-    async def _carry(self, session: AsyncSession) -> None:
+    async def _carry(self, session: AsyncSession, person: devices.Person) -> None:
         """What was chosen here before we knew who it was is the person's from now on: destinations
         hear of what it takes back or grants again.
         """
-        mine = self.site.id, self.visitor_id
-        await devices.take_turns(session, {mine})
-        people = await devices.people_of(session, [mine], self.now)
-        own = await queries.current_state(session, *mine)
-        if not people or own is None:
+        said = (await devices.said_by(session, {self._visitor: person}, self.now)).values()
+        everywhere = [each for found in said for each in found]
+        here = [each for each in everywhere if each.record.visitor_id == self.visitor_id]
+        if not here:
             return
-        on_site = self.site.id, people[mine]
-        before = (await devices.standing_of(session, people, self.now, but=[mine])).get(on_site)
-        after = (await devices.standing_of(session, people, self.now)).get(on_site)
-        if after is None:
-            return
-        taken_back = set(withdrawn(before, after))
-        if regimes.get(own.record.regime).mode != "opt_in":  # what was not denied may have run
-            taken_back |= set(refused_by(after, before))
-        rows = outbox_rows(
-            own.record.model_dump(), taken_back, granted_again(before, after), self.now
+        elsewhere = [each for each in everywhere if each.record.visitor_id != self.visitor_id]
+        record = max((each.record for each in here), key=lambda each: each.decided_at)
+        taken_back, granted = changed(
+            devices.standing_by(elsewhere),
+            devices.standing_by(everywhere),
+            asks_first=regimes.get(record.regime).mode == "opt_in",
         )
-        if rows:
+        if rows := outbox_rows(record.model_dump(), taken_back, granted, self.now):
             await session.execute(sa.insert(ConsentOutbox), rows)
             hint_after_commit(session, "withdrawals")
 

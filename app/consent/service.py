@@ -70,7 +70,8 @@ def draft(
         "expires_at": decided_at + dt.timedelta(days=notice.content["expiry_days"]),
     }
     by_default = _granted_by_default(notice, regime, body.method, gpc=gpc)
-    return Draft(row, by_default, notice.denied_by_gpc if is_gpc_applied else frozenset())
+    denied = notice.denied_by_gpc if is_gpc_applied else frozenset()
+    return Draft(row, by_default, denied, asks_first=regime.mode == "opt_in")
 
 
 def _asked(notice: Notice, regime: Regime, body: ConsentIn) -> dict[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from app.consent.schemas import Method
@@ -14,7 +14,8 @@ BY_CHOICE = frozenset(
     {Method.ACCEPT_ALL, Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.API}
 )
 """Records of a person's own explicit choice, which count on all their devices. A signal (gpc), a
-closed banner (dismissed) and what another tool had stored (migrated) hold where they were made."""
+closed banner (dismissed) and what another tool had stored (migrated) hold where they were made; at
+destinations a signal counts for the person, see ``Standing``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +38,34 @@ def combine(decisions: Iterable[Decision]) -> Decision | None:
     return current
 
 
-def standing(choices: Iterable[Decision], signals: Iterable[Decision]) -> Decision | None:
-    """What a person's records add up to for destinations: the newest explicit choice on any device,
-    and what an opt-out signal has denied on any since (11 CCR 7025(c)(1): it counts for the browser
-    and, where the consumer is known, for the consumer). ``signals`` have nothing but denials.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What destinations are to know of a person: the newest explicit choice on any device, and what
+    an opt-out signal has denied on any since (11 CCR 7025(c)(1): it counts for the browser and,
+    where the consumer is known, for the consumer). ``signals`` have nothing but denials.
+
+    Kept apart, so that it does not matter in which order records come in.
     """
-    state = combine(choices)
-    for each in sorted(signals, key=lambda signal: signal.decided_at):
-        state = heed(state, each)
-    return state
 
+    choice: Decision | None = None
+    signals: tuple[Decision, ...] = ()
 
-def heed(state: Decision | None, signal: Decision) -> Decision:
-    """The signal's denials on top of what held, unless somebody chose explicitly after it."""
-    if state is None:
-        return signal
-    if state.decided_at > signal.decided_at:
+    def with_choice(self, made: Decision) -> Standing:
+        return replace(self, choice=combine(filter(None, (self.choice, made))))
+
+    def with_signal(self, signal: Decision) -> Standing:
+        return replace(self, signals=(*self.signals, signal))
+
+    @property
+    def decision(self) -> Decision | None:
+        """What it adds up to."""
+        state = self.choice
+        for each in sorted(self.signals, key=lambda signal: signal.decided_at):
+            if state is None:
+                state = each
+            elif state.decided_at <= each.decided_at:
+                state = Decision(each.decided_at, {**state.choices, **each.choices})
         return state
-    return Decision(signal.decided_at, {**state.choices, **signal.choices})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +146,14 @@ def granted_again(before: Decision | None, after: Decision) -> list[str]:
     return sorted(purpose for purpose in denied if after.choices.get(purpose))
 
 
-def refused_by(signal: Decision, before: Decision | None) -> list[str]:
-    """Purposes that a signal denies and nobody had denied yet; under an opt-out law what was never
-    denied may have run.
+def changed(before: Standing, after: Standing, *, asks_first: bool) -> tuple[set[str], set[str]]:
+    """Purposes that a person takes back, and those granted after a refusal. Under a law that does
+    not ask first (``asks_first``), whatever was not denied before may have run.
     """
-    return sorted(
-        purpose
-        for purpose in denials(signal.choices)
-        if before is None or before.choices.get(purpose) is not False
-    )
+    was, now = before.decision, after.decision
+    if now is None:
+        return set(), set()
+    taken_back = set(withdrawn(was, now))
+    if not asks_first:
+        taken_back |= denials(now.choices).keys() - (denials(was.choices).keys() if was else set())
+    return taken_back, set(granted_again(was, now))

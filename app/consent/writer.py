@@ -19,16 +19,16 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.devices import OnSite, Person, people_of, standing_of, take_turns
+from app.consent.devices import OnSite, Person, people_of, said_by, standing_by, take_turns
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
 from app.consent.state import (
     BY_CHOICE,
     Decision,
+    Standing,
+    changed,
     combine,
     granted_again,
-    heed,
-    refused_by,
     withdrawn,
 )
 from app.core import bulk
@@ -52,11 +52,13 @@ _RECORD, _OUTBOX = table_of(ConsentRecord), table_of(ConsentOutbox)
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A record to be appended. ``granted_by_default``: purposes that ran before the visitor's first
-    choice; ``denied_by_signal``: what GPC denies."""
+    choice; ``denied_by_signal``: what GPC denies; ``asks_first``: the law lets nothing run before.
+    """
 
     row: dict[str, Any]
     granted_by_default: frozenset[str] = frozenset()
     denied_by_signal: frozenset[str] = frozenset()
+    asks_first: bool = True
 
     @property
     def visitor(self) -> Visitor:
@@ -205,13 +207,14 @@ class ConsentWriter:
             await take_turns(session, {each.visitor for each in ordered})
             states = await _current_states(session, {each.visitor for each in ordered})
             people = await _people(session, ordered)
-            chosen = await standing_of(session, people, ordered[0].row["recorded_at"])
+            said = await said_by(session, people, ordered[0].row["recorded_at"])
+            standings = {on_site: standing_by(each) for on_site, each in said.items()}
             inserted = await bulk.insert_new(session, ConsentRecord, [each.row for each in ordered])
             stored: dict[tuple[str, str], Row] = {
                 each.event: each.row for each in ordered if each.row["id"] in inserted
             }
             new = [each for each in first.values() if each.event in stored]  # in order of arrival
-            if outbox := _reversals(states, people, chosen, new):
+            if outbox := _reversals(states, people, standings, new):
                 await session.execute(sa.insert(_OUTBOX), outbox)
                 hint_after_commit(session, "withdrawals")
             stored |= await _earlier(session, first.keys() - stored.keys())
@@ -260,8 +263,8 @@ _LATEST = sa.select(
 
 
 async def _people(session: AsyncSession, drafts: Sequence[Draft]) -> dict[Visitor, Person]:
-    """Who decides now, of those that are known on several devices: they may take back what they
-    granted elsewhere, or grant what they refused there.
+    """Who decides now, of those that are somebody we know: they may take back what they granted on
+    another device, or grant what they refused there.
     """
     deciding = {each.visitor for each in drafts if each.is_choice or each.signal}
     return await people_of(session, deciding, drafts[0].row["recorded_at"]) if deciding else {}
@@ -287,7 +290,7 @@ async def _earlier(
 def _reversals(
     states: dict[Visitor, Decision],
     people: Mapping[Visitor, Person],
-    chosen: dict[OnSite, Decision],
+    standings: dict[OnSite, Standing],
     drafts: Iterable[Draft],
 ) -> list[dict[str, Any]]:
     """Outbox rows for what these records, one after the other, take back or grant again: of what
@@ -295,26 +298,22 @@ def _reversals(
     """
     found = []
     for draft in drafts:
-        before = states.get(draft.visitor)
-        after = draft.decision if before is None else combine((before, draft.decision)) or before
-        states[draft.visitor] = after
-        taken_back = set(withdrawn(before, after, draft.granted_by_default))
-        granted = set(granted_again(before, after)) if draft.is_choice else set()
+        was = states.get(draft.visitor)
+        here = draft.decision if was is None else combine((was, draft.decision)) or was
+        states[draft.visitor] = here
+        taken_back = set(withdrawn(was, here, draft.granted_by_default))
+        granted = set(granted_again(was, here)) if draft.is_choice else set()
         signal = draft.signal
         if (draft.is_choice or signal) and (person := people.get(draft.visitor)):
             on_site = draft.visitor[0], person
-            elsewhere = chosen.get(on_site)
-            if signal:
-                now = heed(elsewhere, signal)
-                taken_back |= set(refused_by(signal, elsewhere))
-            else:
-                now = combine(filter(None, (elsewhere, draft.decision))) or draft.decision
-                taken_back |= set(withdrawn(elsewhere, now))
-                granted |= set(granted_again(elsewhere, now))
-            chosen[on_site] = now
+            before = standings.get(on_site, Standing())
+            after = before.with_signal(signal) if signal else before.with_choice(draft.decision)
+            standings[on_site] = after
+            more, again = changed(before, after, asks_first=draft.asks_first)
             # What was chosen later elsewhere holds here too, whichever record came in first.
-            taken_back = {each for each in taken_back if not now.choices.get(each)}
-            granted = {each for each in granted if now.choices.get(each)}
+            now = after.decision.choices if after.decision else {}
+            taken_back = {each for each in taken_back | more if not now.get(each)}
+            granted = {each for each in granted | again if now.get(each)}
         found += outbox_rows(draft.row, taken_back, granted, draft.row["recorded_at"])
     return found
 

@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     )
     consent_record_days: int = Field(
         1120,
-        ge=0,
+        ge=390,
         description=(
             "How long consent records and their receipts stay, and never less than the choice "
             "holds: by default the longest validity there is (390 days) and two years in which the "
@@ -381,6 +381,12 @@ class Settings(BaseSettings):
             found.append(
                 "QUITTANCE_HISTORY_DAYS is more than QUITTANCE_REQUEST_RECORD_DAYS: the history of "
                 "a request would outlive its record. Lower the one or raise the other."
+            )
+        if self.consent_record_days < self.suppression_months * 30:
+            found.append(
+                "QUITTANCE_CONSENT_RECORD_DAYS is less than QUITTANCE_SUPPRESSION_MONTHS: a new "
+                "permission could not lift what a forgotten refusal has suppressed. Raise the one "
+                "or lower the other."
             )
         if unusable := storage_problem(self.archive_place):
             found.append(f"QUITTANCE_ARCHIVE_URL cannot be used: {unusable}.")

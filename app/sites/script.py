@@ -40,7 +40,7 @@ def script(config: dict[str, Any], modules: Sequence[str], widget: Path) -> tupl
     parts = [_read(widget), *(_read(widget.with_name(f"{each}.js")) for each in modules)]
     starters = ",".join(f"quittance_{each}" for each in modules)
     start = f"quittanceWidget.start({safe_json(config)},[{starters}])"
-    lines = "\n;".join(("(()=>{" + parts[0], *parts[1:], start + "})()\n"))
+    lines = "\n;".join(('(()=>{"use strict";' + parts[0], *parts[1:], start + "})()\n"))
     body = (_AT_ONCE + lines).encode()
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 

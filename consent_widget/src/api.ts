@@ -194,6 +194,7 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
   return {
     send(body) {
       change((bodies) => [...bodies, body]);
+      if (flushing) return; // it takes this one too
       clearTimeout(timer);
       if (unsaved.size > 0) void flush();
       else timer = setTimeout(flush, GOES_FIRST);

@@ -315,7 +315,7 @@ export function start(
   const identify = async (token: string): Promise<boolean> => {
     const { identify: link } = await loadDialog();
     const keep = (decision: Decision): void => {
-      save(config, decision);
+      if (decision.decidedAt >= (state.decision?.decidedAt ?? 0)) save(config, decision);
       catchUp();
     };
     return link(config, { id: () => state.visitorId, keep, renew }, token);

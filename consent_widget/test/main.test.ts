@@ -471,8 +471,16 @@ it.each(["before it listens", "later"])("follows a choice made in another tab %s
   if (when === "later") choose();
   expect(quittance.has("analytics")).toBe(true);
   expect(banner()).toBeNull();
-  expect(network).not.toHaveBeenCalled();
+  expect(posted()).toEqual([]);
   expect(changes).toHaveLength(1);
+});
+
+it("posts what waits when the page ends", () => {
+  visit();
+  quittance.reject();
+  expect(network).not.toHaveBeenCalled();
+  window.dispatchEvent(new Event("pagehide"));
+  expect(network).toHaveBeenCalledOnce();
 });
 
 it("gives a held back frame two ways in", async () => {
@@ -487,5 +495,5 @@ it("gives a held back frame two ways in", async () => {
   placeholder?.querySelector<HTMLElement>("[data-action=once]")?.click();
   expect(frame.getAttribute("src")).toBe("/video");
   expect(quittance.has("advertising")).toBe(false);
-  expect(network).not.toHaveBeenCalled();
+  expect(posted()).toEqual([]);
 });

@@ -380,6 +380,36 @@ async def test_a_signal_in_one_browser_opts_the_known_consumer_out_until_they_ch
 
 
 @pytest.mark.parametrize(
+    "late", [REJECTS, {"choices": ALL | {"functional": False}, "method": "custom"}]
+)
+async def test_a_choice_that_comes_in_after_a_later_signal_is_carried_all_the_same(
+    phone: Browser, laptop: Browser, late: dict[str, Any]
+) -> None:
+    await phone.choose(region="US-CA", decided_at=ago(minutes=3))
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+    await laptop.choose(**SIGNAL, decided_at=ago(minutes=1))
+    await phone.choose(**late, region="US-CA", decided_at=ago(minutes=2))
+
+    refused = sorted(purpose for purpose, granted in late["choices"].items() if not granted)
+    assert await phone.shop.outbox() == [
+        (laptop.visitor_id, ["advertising"]),
+        (phone.visitor_id, refused),
+    ]
+
+
+async def test_a_person_we_know_who_refuses_under_the_signal_is_opted_out_of_all_of_it(
+    laptop: Browser,
+) -> None:
+    await laptop.state(HOST.token())
+    await laptop.choose(**REJECTS, gpc=True, region="US-CA")
+
+    assert await laptop.shop.outbox() == [
+        (laptop.visitor_id, ["advertising", "analytics", "functional"])
+    ]
+
+
+@pytest.mark.parametrize(
     ("record", "carried"),
     [
         (SIGNAL, ["advertising"]),

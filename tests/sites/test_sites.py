@@ -556,7 +556,9 @@ async def test_the_script_carries_its_configuration(service: Stage) -> None:
     )
     config = inlined(answer.text)
 
-    assert answer.text.startswith("//# allFunctionsCalledOnLoad\n(()=>{var quittanceWidget")
+    assert answer.text.startswith(
+        '//# allFunctionsCalledOnLoad\n(()=>{"use strict";var quittanceWidget'
+    )
     assert config.keys() >= BANNER_KEYS - {"version_hash", "languages", "shown"}
     assert (config["api"], config["gpc"], config["region"]) == (
         "https://consent.example",

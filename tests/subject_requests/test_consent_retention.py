@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from app.core.settings import Settings
 from app.subject_requests import maintain
-from tests.running import Service, running
-from tests.subject_requests.site_stage import Site, open_site, visitors
+from tests.running import Service
+from tests.subject_requests.site_stage import Site, visitors
 
 
 async def kept(service: Service, table: str = "consent_record") -> int:
@@ -40,17 +41,7 @@ async def test_a_record_and_its_receipt_go_when_their_time_is_over(
     assert set((await site.choices(people[0])).values()) == {False}
 
 
-async def test_a_choice_that_holds_keeps_its_record_however_short_the_setting(
-    tmp_path: Path, sqlite_url: str, sqlite_keystore_url: str
-) -> None:
-    async with running(tmp_path, sqlite_url, sqlite_keystore_url, consent_record_days=0) as service:
-        site = await open_site(service)
-        await site.choose(visitors(1)[0], "accept_all", True)
-
-        service.later(days=179)
-        await service.maintain()
-        assert await kept(service) == 1
-
-        service.later(days=2)
-        await service.maintain()
-        assert await kept(service) == 0
+def test_records_outlive_what_they_have_suppressed(tmp_path: Path) -> None:
+    found = Settings(data_dir=tmp_path, consent_record_days=1120, suppression_months=60).problems()
+    assert [each.partition(" ")[0] for each in found] == ["QUITTANCE_CONSENT_RECORD_DAYS"]
+    assert not Settings(data_dir=tmp_path).problems()
