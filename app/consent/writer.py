@@ -19,7 +19,15 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.devices import OnSite, Person, people_of, said_by, standing_by, take_turns
+from app.consent.devices import (
+    OnSite,
+    Person,
+    Visitor,
+    people_of,
+    said_by,
+    standing_by,
+    take_turns,
+)
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
 from app.consent.state import (
@@ -43,8 +51,6 @@ AT_ONCE = 2
 _PAUSE = 0.001
 """Seconds without a new choice after which those that came are written."""
 Row = Mapping[str, Any]
-Visitor = tuple[str, str]
-"""Site id, visitor id."""
 
 _RECORD, _OUTBOX = table_of(ConsentRecord), table_of(ConsentOutbox)
 

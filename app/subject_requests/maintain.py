@@ -55,8 +55,8 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
     gone = await _remove_history(services, now)
     removed = await _remove_old(services, oldest)
     async with services.database.writing() as session:
-        oldest = now - dt.timedelta(days=services.settings.consent_record_days)
-        consents = await retention.remove_old(session, oldest, now, BITE)
+        kept = dt.timedelta(days=services.settings.consent_record_days)
+        consents = await retention.remove_old(session, now - kept, now, BITE)
     if orphans or gone or removed or consents:
         log.info("maintained", count=orphans + gone + removed + consents)
     return BITE in (removed, consents)

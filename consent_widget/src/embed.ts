@@ -5,9 +5,8 @@ import { readStores, type Stores } from "./storage";
 
 /**
  * Runs before any other script does: microtasks come as soon as this one is done, which is when
- * `window.quittance` is there. Chromium looks
- * up each function under way in the source when cookies are read, and parses it anew for that; so
- * they are read with hardly one under way.
+ * `window.quittance` is there. Chromium looks up each function under way in the source when cookies
+ * are read, and parses it anew for that; so they are read with hardly one under way.
  */
 export function start(config: Config, modules: readonly Module[]): void {
   let stores: Stores | undefined;
