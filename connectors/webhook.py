@@ -44,6 +44,7 @@ _AGAIN = frozenset({408, 409, 425, 429})
 """409: the first call with this Idempotency-Key is still under way."""
 _ERROR_WORDS = frozenset({"error", "errors", "failed", "failure", "fail"})
 _JOB = re.compile(r"[!-~]{1,2000}")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Webhook(PeopleConnector):
@@ -112,7 +113,7 @@ class Webhook(PeopleConnector):
         return outcomes(response, ids, self.settings.url, self.tools.now())
 
     async def _post(self, body: Mapping[str, Any]) -> httpx.Response:
-        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        content = _ENCODER.encode(body).encode()
         headers = {
             "content-type": "application/json",
             "idempotency-key": self.tools.call.id,

@@ -117,7 +117,10 @@ class Breaker:
         good = counted.good + 1
         is_recovered = good >= FEWEST_CALLS and counted.bad * 4 < good
         troubled_since = None if is_recovered else self.troubled_since
-        return replace(counted, in_a_row=0, good=good, troubled_since=troubled_since)
+        # Made anew, not replaced: almost every call comes this way.
+        return Breaker(
+            bad=counted.bad, good=good, since=counted.since, troubled_since=troubled_since
+        )
 
     def _failed(self, now: dt.datetime, jitter: float) -> Breaker:
         if self.until is not None and not self.probing:
