@@ -87,6 +87,8 @@ export interface Outbox {
   send(body: ConsentBody): void;
   /** Try what waits, now. */
   flush(): Promise<void>;
+  /** The page goes: send all side by side; what stays unanswered, the next page sends again. */
+  leave(): void;
 }
 
 export function createOutbox(config: Config, onRecorded: (answer: Recorded) => void): Outbox {
@@ -200,5 +202,10 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
       else timer = setTimeout(flush, GOES_FIRST);
     },
     flush,
+    leave() {
+      const [, ...rest] = waiting();
+      void flush();
+      if (failures === 0) for (const body of rest) void post(body);
+    },
   };
 }

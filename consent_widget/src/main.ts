@@ -334,7 +334,7 @@ export function start(
     // Scripts that still run after a withdrawal may have set their cookies again.
     window.addEventListener("pagehide", () => {
       clear();
-      void outbox.flush();
+      outbox.leave();
     });
     catchUp();
   }

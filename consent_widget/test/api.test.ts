@@ -150,6 +150,30 @@ describe("the outbox", () => {
     expect(localStorage.getItem(QUEUE)).toBeNull();
   });
 
+  it("sends all that waits when the page goes, also beside one that is under way", async () => {
+    for (const isUnderWay of [false, true]) {
+      network.mockReset().mockReturnValue(new Promise(() => {}));
+      localStorage.clear();
+      const outbox = createOutbox(site(), vi.fn());
+      for (let n = 0; n < 3; n++) outbox.send(body(NOW + n));
+      if (isUnderWay) await settle();
+      outbox.leave();
+      const moments = [0, 1, 2].map((call) => Date.parse(sent(call).decided_at) - NOW);
+      expect(moments).toEqual([0, 1, 2]);
+      expect(network).toHaveBeenCalledTimes(3);
+      expect(JSON.parse(localStorage.getItem(QUEUE) ?? "[]")).toHaveLength(3);
+    }
+  });
+
+  it("asks a service in trouble just once when the page goes", async () => {
+    network.mockResolvedValue(status(503));
+    const outbox = createOutbox(site(), vi.fn());
+    for (let n = 0; n < 3; n++) outbox.send(body(NOW + n));
+    await settle();
+    outbox.leave();
+    expect(network).toHaveBeenCalledTimes(2);
+  });
+
   it("takes a success without a record id for somebody else's page", async () => {
     network.mockResolvedValue(new Response("<html>", { status: 200 }));
     createOutbox(site(), vi.fn()).send(body());

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -70,6 +71,15 @@ def test_a_shipped_language_says_everything(tag: str) -> None:
     assert all(language["texts"].values())
     assert set(language["purposes"]) == {"necessary", "functional", "analytics", "advertising"}
     assert all(said["name"] and said["description"] for said in language["purposes"].values())
+
+
+@pytest.mark.parametrize("told_by", ["sites", "subject_requests"])
+def test_no_line_of_french_begins_with_a_mark(told_by: str) -> None:
+    """French sets a space before ``: ; ? !`` and inside guillemets, where no line may break."""
+    told = (Path("app") / told_by / "texts" / "fr.json").read_text(encoding="utf-8")
+
+    assert "\u00a0:" in told
+    assert not re.findall(r"\w [:;?!»]|« ", told)
 
 
 @pytest.mark.parametrize(
