@@ -5,6 +5,7 @@ have signed in there.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,4 +103,4 @@ def test_a_choice_follows_a_person_from_browser_to_browser(instance: Instance) -
     assert laptop.choices() == ALL
     laptop.choose("custom", ALL | {"advertising": False}, moment)
     assert phone.choices() == laptop.choices() == ALL | {"advertising": False}
-    assert "bob" not in instance.logs()
+    assert not re.search(r"\bbob\b", instance.logs())  # ids may hold anything

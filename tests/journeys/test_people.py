@@ -93,7 +93,7 @@ def test_a_person_asks_confirms_thinks_again_and_cancels(instance: Instance) -> 
 
     sent = send_form(instance, site_key, "erasure", "bob@example.com")
     assert sent.status_code == 303
-    assert "bob" not in sent.headers["location"]
+    assert not re.search(r"\bbob\b", sent.headers["location"])
     mail = mail_to(instance, "bob@example.com")
     assert instance.api.get("/v1/requests").json()["items"][0]["status"] == "awaiting_verification"
     status_link = confirm(instance, link_in(mail, "/privacy/confirm/"))

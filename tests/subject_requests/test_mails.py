@@ -129,7 +129,8 @@ async def test_no_subject_line_and_no_body_names_anybody(service: Stage, languag
     for template in ("accepted", "opt_out_received", "receipt"):
         letter = await letter_of(service, language, template)
         assert letter is not None
-        assert "bob" not in (letter.subject + letter.text + letter.html).lower()
+        told = letter.subject + letter.text + letter.html
+        assert not re.search(r"\bbob\b", told, re.IGNORECASE)  # a link's token may hold anything
         assert "Shop" in letter.subject
         assert letter.links[0].startswith(f"{BASE}/privacy/status/")
         assert "http" not in re.sub(re.escape(BASE), "", letter.html)  # nothing remote
