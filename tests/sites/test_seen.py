@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +101,7 @@ async def test_nothing_of_a_visitor_is_stored(site: Reporting) -> None:
 
     assert await site.names() == [("cookie", "uid_*", 1), ("host", "*.cdn.example", 1)]
     stored = str(await site.service.rows("select * from tracker_seen"))
-    assert "bob" not in stored.lower()
+    assert not re.search(r"\bbob\b", stored, re.IGNORECASE)  # ids may hold anything
     assert "5f0c1d5e" not in stored
 
 
