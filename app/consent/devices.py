@@ -20,17 +20,7 @@ from sqlmodel import col
 
 from app.consent import queries
 from app.consent.models import ConsentRecord, VisitorLink
-from app.consent.state import (
-    BY_CHOICE,
-    Choice,
-    Decision,
-    Merged,
-    Signal,
-    Standing,
-    denials,
-    merge,
-    under,
-)
+from app.consent.state import BY_CHOICE, Choice, Decision, Standing, denials, merge
 from app.core import bulk
 from app.core.db import Moment, is_postgresql, table_of
 from app.identity.models import PersonalValue
@@ -137,14 +127,10 @@ async def said_by(
         said[on_site] += map(Said, records)
     for on_site, records in signalled.items():
         for each in records:
-            said[on_site].append(Said(each, _denied(each, denied[each.notice_version_id])))
+            refused = denied[each.notice_version_id] & denials(each.choices).keys()
+            signal = Decision(each.decided_at, dict.fromkeys(sorted(refused), False))
+            said[on_site].append(Said(each, signal))
     return said
-
-
-def _denied(signalled: ConsentRecord, by_gpc: Collection[str]) -> Decision:
-    """What the signal in a record denied, of the purposes that it is about."""
-    refused = denials(signalled.choices).keys() & set(by_gpc)
-    return Decision(signalled.decided_at, dict.fromkeys(sorted(refused), False))
 
 
 async def _denied_by_gpc(
@@ -226,40 +212,23 @@ async def current_state(
     visitor_id: str,
     now: dt.datetime,
 ) -> queries.CurrentState | None:
-    """What holds for a visitor: for one that is linked to a person, see ``merge``; else, and while
-    the person has chosen nothing anywhere and no signal says otherwise, its own records alone.
+    """What holds for a visitor: for one that is linked to a person who has chosen, the newest
+    choice on any of their devices; else its own records alone.
     """
     own = await queries.current_state(session, site.id, visitor_id)
     people = await people_of(session, [(site.id, visitor_id)], now)
-    found = await _records(session, people, now, _CHOSEN, _SIGNALLED)
-    chosen, signalled = ([each for made in kind.values() for each in made] for kind in found)
+    (chosen,) = await _records(session, people, now, _CHOSEN)
+    records = {each.id: each for made in chosen.values() for each in made}
     published = await directory.notice(site.version_id)
-
-    async def is_stale(state: queries.CurrentState) -> bool:
-        answered = await directory.notice(state.record.notice_version_id)
-        return state.is_stale(answered, published, now)
-
     choices = []
-    for each in chosen:
-        may_grant = not await is_stale(queries.CurrentState(each, each.choices))
-        choices.append(Choice(each.decided_at, each.choices, each.id, may_grant))
-    signals = []
-    for each in signalled:
-        if answered := await directory.notice(each.notice_version_id):
-            denied = _denied(each, answered.denied_by_gpc)
-            signals.append(Signal(denied.decided_at, denied.choices, each.id))
-    if choices:
-        merged = merge(choices, signals, denied_here=_denied_by_signal(own, published))
-    elif own is None:
-        merged = under(None, signals)
-    else:
-        is_open = await is_stale(own)
-        held = denials(own.choices) if is_open else own.choices
-        merged = under(Merged(own.record.id, held, is_open), signals)
-    records = {each.id: each for each in (*chosen, *signalled)}
-    if merged is None or merged.consent_id not in records:
+    for each in records.values():
+        answered = await directory.notice(each.notice_version_id)
+        is_stale = queries.CurrentState(each, each.choices).is_stale(answered, published, now)
+        choices.append(Choice(each.decided_at, each.choices, each.id, may_grant=not is_stale))
+    merged = merge(choices, denied_here=_denied_by_signal(own, published))
+    if merged is None:
         return own
-    return queries.CurrentState(records[merged.consent_id], merged.choices, merged.is_open)
+    return queries.CurrentState(records[merged.consent_id], merged.choices)
 
 
 def _denied_by_signal(own: queries.CurrentState | None, notice: Notice | None) -> Collection[str]:

@@ -48,17 +48,15 @@ class DayCount:
 @dataclass(frozen=True, slots=True)
 class CurrentState:
     """What holds for a visitor: the newest record, with the denials of any other of the same
-    moment. ``is_open``: some purposes have no answer that counts, so the visitor is asked again.
-    """
+    moment."""
 
     record: ConsentRecord
     choices: dict[str, bool]
-    is_open: bool = False
 
     def is_stale(self, answered: Notice | None, published: Notice | None, now: dt.datetime) -> bool:
         """Whether the visitor should be asked again. ``answered``: the notice that was shown."""
         asked = [each and each.material for each in (answered, published)]
-        return self.is_open or asked[0] != asked[1] or self.record.expires_at <= now
+        return asked[0] != asked[1] or self.record.expires_at <= now
 
 
 async def current_state(

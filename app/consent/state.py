@@ -14,8 +14,8 @@ BY_CHOICE = frozenset(
     {Method.ACCEPT_ALL, Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.API}
 )
 """Records of a person's own explicit choice, which count on all their devices. A signal (gpc), a
-closed banner (dismissed) and what another tool had stored (migrated) hold where they were made; but
-what a signal denies counts for the person, see ``Standing`` and ``merge``."""
+closed banner (dismissed) and what another tool had stored (migrated) hold where they were made; at
+destinations a signal counts for the person, see ``Standing``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +79,20 @@ class Choice(Decision):
 
 
 @dataclass(frozen=True, slots=True)
-class Signal(Decision):
-    """What an opt-out signal (GPC) denied on one of a person's devices; its choices are denials."""
-
-    consent_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class Merged:
     """What holds for a person on one device, and the record that says so. A purpose that is missing
-    from ``choices`` is open: its grant has lapsed, or it was never asked for (``is_open``).
+    from ``choices`` is open: its grant has lapsed.
     """
 
     consent_id: str
     choices: dict[str, bool]
-    is_open: bool = False
 
 
-def merge(
-    choices: Iterable[Choice], signals: Iterable[Signal] = (), denied_here: Collection[str] = ()
-) -> Merged | None:
+def merge(choices: Iterable[Choice], denied_here: Collection[str] = ()) -> Merged | None:
     """The newest explicit choice on any of the person's devices holds on each; of those made at the
     same moment, a denial of any wins. A grant that may no longer grant is none; a denial stays one.
-    What a signal on any device has denied since is denied on each (11 CCR 7025(c)(1)).
 
-    ``denied_here``: what this device's own signal denies, made since the last choice on it.
+    ``denied_here``: what this device's own signal (GPC) denies, made since the last choice on it.
     """
     found = list(choices)
     if not found:
@@ -112,21 +101,7 @@ def merge(
     newest = [each for each in found if each.decided_at == moment]
     holding = reduce(deny_wins, (_holding(each) for each in newest))
     holding |= {purpose: False for purpose in denied_here if purpose in holding}
-    is_open = not all(each.may_grant for each in newest)
-    merged = Merged(max(newest, key=_weight).consent_id, holding, is_open)
-    return under(merged, [each for each in signals if each.decided_at >= moment])
-
-
-def under(merged: Merged | None, signals: Iterable[Signal]) -> Merged | None:
-    """With what signals deny; the newest of those that change something speaks for it."""
-    before = merged.choices if merged else {}
-    telling = [each for each in signals if any(before.get(name, True) for name in each.choices)]
-    if not telling:
-        return merged
-    newest = max(telling, key=lambda each: (each.decided_at, each.consent_id))
-    denied = {purpose: False for each in telling for purpose in each.choices}
-    holding = dict(sorted((before | denied).items()))
-    return Merged(newest.consent_id, holding, merged is None or merged.is_open)
+    return Merged(max(newest, key=_weight).consent_id, holding)
 
 
 def _holding(choice: Choice) -> dict[str, bool]:

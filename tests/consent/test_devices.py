@@ -132,6 +132,7 @@ async def test_who_shares_no_account_shares_nothing_by_address(
     ("record", "reason"),
     [
         ({"method": "dismissed", "choices": NONE}, "a closed banner"),
+        ({"method": "gpc", "gpc": True, "region": "US-CA", "choices": NONE}, "a signal"),
         ({"method": "migrated"}, "what another tool had stored"),
     ],
 )
@@ -143,48 +144,22 @@ async def test_only_an_explicit_choice_travels(
     for each in (phone, laptop):
         await each.state(HOST.token())
 
-    for each in (phone, laptop):
-        assert (await each.current())["choices"] == ALL, reason
+    assert (await phone.current())["choices"] == ALL, reason
+    if record["method"] != "gpc":
+        assert (await laptop.current())["choices"] == ALL
 
 
-async def test_a_signal_that_comes_after_a_choice_denies_on_the_other_devices_too(
+async def test_a_signal_that_comes_after_a_choice_stays_in_its_browser_too(
     phone: Browser, laptop: Browser
 ) -> None:
-    """11 CCR 7025(c)(1); only an explicit grant made later ends it."""
     california: dict[str, Any] = {"region": "US-CA", "gpc": True}
     await phone.choose(method="custom", decided_at=ago(minutes=2))
-    signal = await phone.choose(**california, method="gpc", decided_at=ago(minutes=1))
-    await phone.state(HOST.token())
-    state = await laptop.state(HOST.token())
-
-    assert state is not None
-    assert (state["consent_id"], state["source"]) == (signal, "other_device")
-    assert state["stale"] is False
+    await phone.choose(**california, method="gpc", decided_at=ago(minutes=1))
     for each in (phone, laptop):
-        assert (await each.current())["choices"] == ALL | {"advertising": False}
+        await each.state(HOST.token())
 
-    await laptop.choose()
     assert (await laptop.current())["choices"] == ALL
     assert (await phone.current())["choices"] == ALL | {"advertising": False}
-
-
-@pytest.mark.parametrize("closes_the_banner", [False, True])
-async def test_of_who_has_chosen_nothing_a_signal_denies_what_it_means_on_all_devices(
-    phone: Browser, laptop: Browser, closes_the_banner: bool
-) -> None:
-    if closes_the_banner:
-        await laptop.choose(method="dismissed", region="US-CA")
-    signal = await phone.choose(**SIGNAL)
-    await phone.state(HOST.token())
-
-    state = await laptop.state(HOST.token())
-
-    assert state is not None
-    assert (state["consent_id"], state["source"]) == (signal, "other_device")
-    if closes_the_banner:
-        assert (state["choices"], state["stale"]) == (ALL | {"advertising": False}, False)
-    else:
-        assert (state["choices"], state["stale"]) == ({"advertising": False}, True)
 
 
 async def test_who_has_chosen_nothing_anywhere_keeps_what_this_browser_has(

@@ -14,12 +14,10 @@ from app.consent.state import (
     Choice,
     Decision,
     Merged,
-    Signal,
     combine,
     denials,
     granted_again,
     merge,
-    under,
     withdrawn,
 )
 
@@ -79,26 +77,22 @@ def choice(minute: int, name: str, *, may_grant: bool = True, **choices: bool) -
         (
             [choice(1, "old", a=True), choice(2, "lapsed", a=True, b=False, may_grant=False)],
             (),
-            Merged("lapsed", {"b": False}, is_open=True),
+            Merged("lapsed", {"b": False}),
         ),
         (
             [choice(1, "x", a=True, b=True), choice(1, "lapsed", a=False, b=True, may_grant=False)],
             (),
-            Merged("lapsed", {"a": False, "b": True}, is_open=True),
+            Merged("lapsed", {"a": False, "b": True}),
         ),
-        ([choice(1, "lapsed", a=True, may_grant=False)], (), Merged("lapsed", {}, is_open=True)),
+        ([choice(1, "lapsed", a=True, may_grant=False)], (), Merged("lapsed", {})),
         ([choice(1, "x", a=True, b=True)], ("a", "c"), Merged("x", {"a": False, "b": True})),
-        (
-            [choice(1, "lapsed", a=True, may_grant=False)],
-            ("a",),
-            Merged("lapsed", {}, is_open=True),
-        ),
+        ([choice(1, "lapsed", a=True, may_grant=False)], ("a",), Merged("lapsed", {})),
     ],
 )
 def test_a_persons_newest_explicit_choice_holds_on_each_device(
     made: list[Choice], denied_here: tuple[str, ...], merged: Merged | None
 ) -> None:
-    assert merge(made, denied_here=denied_here) == merged
+    assert merge(made, denied_here) == merged
 
 
 made_anywhere = st.builds(
@@ -119,10 +113,8 @@ made_anywhere = st.builds(
 def test_merging_knows_no_order_and_no_device(
     pair: tuple[list[Choice], list[Choice]], denied_here: set[str]
 ) -> None:
-    assert merge(pair[0], denied_here=denied_here) == merge(pair[1], denied_here=denied_here)
-    assert merge([*pair[0], *pair[0]], denied_here=denied_here) == merge(
-        pair[0], denied_here=denied_here
-    )
+    assert merge(pair[0], denied_here) == merge(pair[1], denied_here)
+    assert merge([*pair[0], *pair[0]], denied_here) == merge(pair[0], denied_here)
 
 
 @given(
@@ -132,7 +124,7 @@ def test_merging_knows_no_order_and_no_device(
 def test_nothing_is_granted_but_by_the_newest_choice_and_nothing_denied_is_lost(
     made: list[Choice], denied_here: set[str]
 ) -> None:
-    merged = merge(made, denied_here=denied_here)
+    merged = merge(made, denied_here)
     moment = max(each.decided_at for each in made)
     newest = [each for each in made if each.decided_at == moment]
 
@@ -156,48 +148,7 @@ def test_a_later_denial_anywhere_is_the_end_of_every_grant(
         NOON + dt.timedelta(hours=1), dict.fromkeys(last.choices, False), "refusal", last.may_grant
     )
 
-    assert merge([*made, refusal]) == Merged(
-        "refusal", denials(refusal.choices), is_open=not last.may_grant
-    )
-
-
-def signal(minute: int, consent_id: str, *denied: str) -> Signal:
-    return Signal(NOON + dt.timedelta(minutes=minute), dict.fromkeys(denied, False), consent_id)
-
-
-@pytest.mark.parametrize(
-    ("made", "signals", "merged"),
-    [
-        (
-            [choice(1, "x", a=True, b=True)],
-            [signal(2, "s", "a")],
-            Merged("s", {"a": False, "b": True}),
-        ),
-        ([choice(1, "x", a=True)], [signal(1, "s", "a")], Merged("s", {"a": False})),
-        ([choice(2, "x", a=True)], [signal(1, "s", "a")], Merged("x", {"a": True})),
-        ([choice(1, "x", a=False)], [signal(2, "s", "a")], Merged("x", {"a": False})),
-        (
-            [choice(1, "x", a=True, b=True)],
-            [signal(3, "s", "b"), signal(2, "r", "a")],
-            Merged("s", {"a": False, "b": False}),
-        ),
-        (
-            [choice(1, "x", a=True, b=True, may_grant=False)],
-            [signal(2, "s", "a")],
-            Merged("s", {"a": False}, is_open=True),
-        ),
-        ([], [signal(1, "s", "a")], None),
-    ],
-)
-def test_what_a_signal_denied_since_the_newest_choice_is_denied_on_each_device(
-    made: list[Choice], signals: list[Signal], merged: Merged | None
-) -> None:
-    assert merge(made, signals) == merged
-
-
-def test_of_who_has_chosen_nothing_a_signal_says_only_what_it_denies() -> None:
-    assert under(None, [signal(1, "s", "a")]) == Merged("s", {"a": False}, is_open=True)
-    assert under(None, []) is None
+    assert merge([*made, refusal]) == Merged("refusal", denials(refusal.choices))
 
 
 @pytest.mark.parametrize(
