@@ -465,10 +465,7 @@ class Outbound:
         )
         session = aiohttp.ClientSession(
             connector=connector,
-            headers={
-                hdrs.ACCEPT: "*/*",
-                hdrs.USER_AGENT: f"Quittance/{metadata.version('quittance')}",
-            },
+            headers={hdrs.USER_AGENT: f"Quittance/{metadata.version('quittance')}"},
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,

@@ -101,7 +101,9 @@ async def test_nothing_of_a_visitor_is_stored(site: Reporting) -> None:
 
     assert await site.names() == [("cookie", "uid_*", 1), ("host", "*.cdn.example", 1)]
     stored = str(await site.service.rows("select * from tracker_seen"))
-    assert not re.search(r"\bbob\b", stored, re.IGNORECASE)  # ids may hold anything
+    assert not re.search(
+        r"(?<![a-z0-9])bob(?![a-z0-9])", stored, re.IGNORECASE
+    )  # ids may hold anything
     assert "5f0c1d5e" not in stored
 
 
