@@ -114,7 +114,7 @@ def worker() -> None:
 @app.command()
 def scheduler() -> None:
     """Start the clock of the distributed form."""
-    from app.worker import run_scheduler  # noqa: PLC0415 (start-up time)
+    from app.scheduler import run_scheduler  # noqa: PLC0415 (start-up time)
 
     run_scheduler(load_settings())
 

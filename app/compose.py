@@ -22,7 +22,7 @@ from app.core.db import Database
 from app.core.http import Cursors
 from app.core.ops import Check
 from app.core.outbound import Outbound
-from app.core.pump import Pump, Pumps
+from app.core.pump import PUMPS, Pump, Pumps
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.crypto import keyring
@@ -61,19 +61,6 @@ from app.subject_requests import (
 from app.subject_requests.people import StatusLinks
 from app.subject_requests.services import Services
 from connectors.contract import AnyConnector, Call
-
-PUMPS = (
-    "dispatch",
-    "advance",
-    "sign",
-    "mail",
-    "withdrawals",
-    "sweep",
-    "archive",
-    "watch",
-    "alerts",
-    "maintain",
-)
 
 
 class Runtime:

@@ -1,11 +1,8 @@
-"""The distributed form's background processes: workers that run the pumps, and the scheduler that
-repeats hints.
-"""
+"""The distributed form's workers: processes that run the pumps."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import threading
 
@@ -13,10 +10,8 @@ import uvicorn
 import uvloop
 from fastapi import Depends, FastAPI
 
-from app.compose import PUMPS, Runtime
+from app.compose import Runtime
 from app.core import ops
-from app.core.broker import Hints, make_celery
-from app.core.failpoints import failpoint
 from app.core.http import install_problem_handlers
 from app.core.logging import get_logger
 from app.core.pump import spare_the_collector
@@ -24,9 +19,6 @@ from app.core.settings import Settings
 from app.security.access import may_look_inside
 
 log = get_logger(__name__)
-
-SWEEP_EVERY = 5.0
-MAINTAIN_EVERY = 3600.0
 
 
 def run_worker(settings: Settings) -> None:
@@ -112,20 +104,3 @@ def _open_port(runtime: Runtime) -> None:
         await task
 
     runtime.closers.append(close)
-
-
-def run_scheduler(settings: Settings) -> None:
-    """Repeat hints on a clock; several schedulers do no harm."""
-    hints = Hints(make_celery(settings, PUMPS, lambda _: None))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    log.info("scheduler_started")
-    ticks = 0
-    while not stop.wait(SWEEP_EVERY):
-        failpoint("scheduler.before_publish")
-        hints.publish(["sweep", "dispatch", "advance"])
-        if ticks * SWEEP_EVERY % MAINTAIN_EVERY == 0:
-            hints.publish(["maintain"])
-        ticks += 1
-    hints.close()

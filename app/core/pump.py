@@ -22,6 +22,19 @@ Step = Callable[[], Awaitable[bool]]
 """Does a bounded piece of work; True when there may be more at once."""
 Publish = Callable[[Iterable[str]], None]
 
+PUMPS = (
+    "dispatch",
+    "advance",
+    "sign",
+    "mail",
+    "withdrawals",
+    "sweep",
+    "archive",
+    "watch",
+    "alerts",
+    "maintain",
+)
+
 
 @dataclass(slots=True)
 class Pump:

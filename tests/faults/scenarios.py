@@ -14,8 +14,8 @@ from queue import Empty
 from celery import Celery
 from kombu.connection import Connection
 
-from app.compose import PUMPS
 from app.core.failpoints import FAILPOINTS
+from app.core.pump import PUMPS
 from tests.faults import destination as meets
 from tests.faults.destination import Behaviour
 from tests.faults.network import Wire
