@@ -364,7 +364,7 @@ def limits_page() -> str:
         """
         What is refused with 429 says in `Retry-After` when to come back, and names the budget
         in `RateLimit-Policy`. Budgets are counted in Redis when the broker is Redis, else in
-        each process.
+        each process. Of IPv6, a network of 64 bits counts as one address.
         """,
         "## Rates",
         _table(("budget", "counts", "at most", "in", "setting"), rates),

@@ -22,7 +22,7 @@ from app.consent.writer import outbox_rows
 from app.core import errors
 from app.core.clock import rfc3339, utc_now
 from app.core.db import Database, hint_after_commit
-from app.core.http import StrictRoute, client_address
+from app.core.http import StrictRoute, client_network
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.crypto.keystore import HolderKey, KeyStore
@@ -92,7 +92,7 @@ async def _link_by_host_token(request: Request, body: LinkIn) -> JSONResponse:
     database: Database = request.app.state.database
     limits: RateLimits = request.app.state.limits
     try:
-        await limits.spend("consent", client_address(request))
+        await limits.spend("consent", client_network(request))
         site, notice = await directory_of(database).published(body.site_key)
     except errors.Problem as problem:
         problem.headers |= cors.of_refusal(request)

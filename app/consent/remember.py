@@ -26,7 +26,7 @@ from app.consent.models import ConsentRecord
 from app.core import errors
 from app.core.clock import utc_now
 from app.core.db import Database
-from app.core.http import Schema, StrictRoute, client_address, json_body
+from app.core.http import Schema, StrictRoute, client_network, json_body
 from app.crypto.keyring import KeyRing
 from app.security.limits import RateLimits
 from app.sites import cors
@@ -108,7 +108,7 @@ async def _site(request: Request, site_key: str) -> PublishedSite:
 async def _cookies(request: Request, site: PublishedSite) -> list[str]:
     """``Set-Cookie`` values: ours first, then what is taken away."""
     limits: RateLimits = request.app.state.limits
-    await limits.spend("consent", client_address(request))
+    await limits.spend("consent", client_network(request))
     origin = request.headers.get("origin")
     if origin is None or not cors.allows(site, origin):
         raise OriginNotAllowed

@@ -26,7 +26,7 @@ from app.core.http import (
     Cursors,
     Reading,
     StrictRoute,
-    client_address,
+    client_network,
     strict_json,
 )
 from app.crypto.keyring import KeyRing
@@ -60,7 +60,7 @@ async def post_consent(request: Request) -> Response:
     """
     limits: RateLimits = request.app.state.limits
     try:
-        await limits.spend("consent", client_address(request))
+        await limits.spend("consent", client_network(request))
         body = await _read(request)
         site = await directory_of(request.app.state.database).site(_site_key(body))
     except errors.Problem as problem:

@@ -373,6 +373,22 @@ def client_address(request: Request) -> str:
     return address
 
 
+def client_network(request: Request) -> str:
+    """Whom a rate limit counts as one: an address, or the /64 that a subscriber of IPv6 has to
+    choose from (RFC 6177).
+    """
+    address = client_address(request)
+    try:
+        parsed = ipaddress.ip_address(address) if ":" in address else None
+    except ValueError:
+        return address
+    if not isinstance(parsed, ipaddress.IPv6Address):
+        return address
+    if parsed.ipv4_mapped:  # of a socket that takes both kinds
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
 def is_from_trusted_proxy(request: Request) -> bool:
     return bool(request.client) and _is_trusted(request.client.host, request.app.state.settings)  # type: ignore[union-attr]
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from app.core.clock import utc_now
 from app.core.db import Database
 from app.core.errors import Invalid, Problem, TooLarge
-from app.core.http import StrictRoute, client_address
+from app.core.http import StrictRoute, client_network
 from app.core.logging import get_logger
 from app.core.settings import Settings
 from app.delivery import reports
@@ -48,7 +48,7 @@ async def take_callback(request: Request, destination_id: str) -> Response:
     whether or not there is such a job; 401 for everything that is not signed by a destination.
     """
     limits: RateLimits = request.app.state.limits
-    await limits.spend("callback", client_address(request))
+    await limits.spend("callback", client_network(request))
     body = await request.body()
     if len(body) > MAX_BODY:
         raise TooLarge(f"Send at most {MAX_BODY} bytes.")

@@ -8,25 +8,25 @@ import time
 from typing import Any
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 
 from app.core.errors import TooMany
 from app.core.settings import Settings
+from app.security.windows import Windows
 
 
 class RateLimits:
     """``await limits.spend("form", address)`` raises 429 with Retry-After and RateLimit fields."""
 
     def __init__(self, settings: Settings) -> None:
-        storage: Any = MemoryStorage()
+        self._shared: SlidingWindowCounterRateLimiter | None = None
         if settings.broker_url.startswith(("redis://", "rediss://")):
-            storage = RedisStorage(
+            storage: Any = RedisStorage(
                 f"async+{settings.broker_url}", implementation="redispy", wrap_exceptions=True
             )
-        self._limiter = SlidingWindowCounterRateLimiter(storage)
-        self._fallback = SlidingWindowCounterRateLimiter(MemoryStorage())
+            self._shared = SlidingWindowCounterRateLimiter(storage)
         self.budgets: dict[str, RateLimitItem] = {
             "api": RateLimitItemPerMinute(settings.api_per_minute),
             "beacon": RateLimitItemPerMinute(settings.beacon_per_minute),
@@ -39,26 +39,26 @@ class RateLimits:
             "mail_day": RateLimitItemPerDay(settings.mail_per_day),
             "mail_total": RateLimitItemPerHour(settings.mail_total_per_hour),
         }
+        self._own = {
+            name: Windows(item.amount, item.get_expiry()) for name, item in self.budgets.items()
+        }
 
     async def allows(self, budget: str, who: str, cost: int = 1) -> bool:
         """Spend, and say whether it was still within the budget. Without Redis it stays limited,
         per process.
         """
-        item = self.budgets[budget]
-        try:
-            return bool(await self._limiter.hit(item, budget, who, cost=cost))
-        except StorageError:
-            return bool(await self._fallback.hit(item, budget, who, cost=cost))
+        if self._shared is not None:
+            try:
+                return bool(await self._shared.hit(self.budgets[budget], budget, who, cost=cost))
+            except StorageError:
+                pass
+        return self._own[budget].spend(who, cost)
 
     async def spend(self, budget: str, who: str, cost: int = 1) -> None:
         if await self.allows(budget, who, cost):
             return
         item = self.budgets[budget]
-        try:
-            stats = await self._limiter.get_window_stats(item, budget, who)
-            wait = max(1, int(stats.reset_time - time.time()) + 1)
-        except StorageError:
-            wait = item.get_expiry()
+        wait = max(1, int(await self._wait(budget, who)) + 1)
         raise TooMany(
             f"The limit is {item.amount} in {item.get_expiry()} s; try again in {wait} s.",
             headers={
@@ -67,3 +67,14 @@ class RateLimits:
                 "RateLimit": f'"{budget}";r=0;t={wait}',
             },
         )
+
+    async def _wait(self, budget: str, who: str) -> float:
+        """Seconds until it is worth another try."""
+        if self._shared is None:
+            return self._own[budget].wait(who)
+        item = self.budgets[budget]
+        try:
+            stats = await self._shared.get_window_stats(item, budget, who)
+        except StorageError:
+            return item.get_expiry()
+        return stats.reset_time - time.time()

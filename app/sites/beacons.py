@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 
 from app.core import errors
-from app.core.http import Schema, client_address, json_body
+from app.core.http import Schema, client_network, json_body
 from app.security.limits import RateLimits
 from app.sites import cors
 from app.sites.directory import PublishedSite, directory_of
@@ -33,7 +33,7 @@ async def take(
     headers = cors.headers(site, request)
     try:
         limits: RateLimits = request.app.state.limits
-        await limits.spend("beacon", client_address(request))
+        await limits.spend("beacon", client_network(request))
         if not cors.allows(site, request.headers.get("origin")):
             raise OriginNotListed
         if module not in notice.content.get("modules", ()):

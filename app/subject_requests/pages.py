@@ -24,7 +24,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from app.core.clock import utc_now
 from app.core.errors import Forbidden, Gone, Invalid, NotFound, Problem, TooLarge, WrongType
-from app.core.http import client_address
+from app.core.http import client_network
 from app.core.ids import new_id
 from app.core.logging import get_logger
 from app.crypto.keyring import KeyRing
@@ -330,7 +330,7 @@ async def _own_form(request: Request) -> Mapping[str, str]:
 
 async def _spend(request: Request, budget: str) -> None:
     limits: RateLimits = request.app.state.limits
-    await limits.spend(budget, client_address(request))
+    await limits.spend(budget, client_network(request))
 
 
 async def _spend_link(request: Request) -> None:

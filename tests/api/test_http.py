@@ -14,7 +14,7 @@ import httpx
 import pytest
 import uvicorn
 
-from app.core.http import client_address
+from app.core.http import client_address, client_network
 from app.core.settings import Settings
 from app.crypto import keyring
 from app.main import create_app
@@ -173,6 +173,28 @@ def test_http_019_only_listed_proxies_are_believed(
         "headers": [(b"x-forwarded-for", forwarded.encode())] if forwarded else [],
     }  # fmt: skip
     assert client_address(Request(scope)) == expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::9", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("not:an:address", "not:an:address"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_whoever_has_a_network_of_addresses_is_one_caller(peer: str, expected: str) -> None:
+    from fastapi import FastAPI, Request  # noqa: PLC0415 - only this test builds one by hand
+
+    application = FastAPI()
+    application.state.settings = Settings()
+    scope = {"type": "http", "app": application, "client": (peer, 1), "headers": []}
+    assert client_network(Request(scope)) == expected
 
 
 async def test_http_021_a_method_override_is_ignored(embedded: Service) -> None:

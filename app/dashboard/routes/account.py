@@ -15,7 +15,7 @@ from starlette.datastructures import FormData
 from app.core.clock import utc_now
 from app.core.db import Database
 from app.core.errors import Invalid, Problem
-from app.core.http import Reading, client_address
+from app.core.http import Reading, client_network
 from app.core.settings import Settings
 from app.crypto.keyring import KeyRing, sha256
 from app.dashboard import forms
@@ -114,7 +114,7 @@ async def accept_invite(token: str, request: Request) -> Response:
     ring: KeyRing = state.ring
     form = await forms.read(request)
     sessions.check_form_token(ring, _form_cookie(request), secret_text(form, "form_token"))
-    await state.limits.spend("login", client_address(request))
+    await state.limits.spend("login", client_network(request))
     code = forms.secret(form, "code")
     sealed = secret_text(form, "enrolment", 2000)
     try:
@@ -221,7 +221,7 @@ async def _spend(request: Request, account: str) -> None:
     for good.
     """
     limits: RateLimits = request.app.state.limits
-    await limits.spend("login", client_address(request))
+    await limits.spend("login", client_network(request))
     await limits.spend("login", f"account:{sha256(account.casefold()).hex()}")
 
 
