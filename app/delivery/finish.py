@@ -30,6 +30,7 @@ from app.delivery.health import Sign
 from app.delivery.limits import Budget
 from app.delivery.models import Delivery, DeliveryTransition, OpenCall, Ready, VirtualQueue
 from app.delivery.states import Assurance, Situation, State, Step, judge
+from app.destinations import human_tasks
 from connectors.contract import Outcome, Verdict
 
 BOOSTED_AT = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -81,6 +82,8 @@ class _Rows:
     closed: list[dict[str, Any]] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
     expired: list[expiry.Expired] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    """Deliveries whose request was stopped while they were called."""
 
 
 async def record(
@@ -110,6 +113,8 @@ async def record(
     await bulk.update(session, OpenCall, ("queue_id", "call_id"), rows.held_back)
     await _hurry_siblings(session, [each for each in answered if each.outcomes], now)
     await expiry.archive(session, rows.expired, now)
+    if rows.cancelled:
+        await human_tasks.take_back(session, rows.cancelled)
     if rows.settled:
         await on_settled(session, rows.settled, now)
     has_more = await _release(
@@ -213,6 +218,8 @@ def _rows(
             rows.moved.append(_moved(member, step, now))
         if step.is_settled:
             rows.settled.append(Settled(member.delivery_id, member.request_id, member.workspace_id))
+        if step.detail == "cancelled":
+            rows.cancelled.append(member.delivery_id)
         if step.state is State.ARCHIVING:
             rows.expired.append(
                 expiry.Expired(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -58,6 +59,30 @@ async def test_a_cancelled_request_leaves_nothing_to_do(service: Service, paper:
     assert await tasks(service) == [("open", None)]
 
     await service.post(f"/v1/requests/{made['id']}/cancel")
+    await service.work()
+
+    assert await tasks(service) == []
+
+
+async def test_a_task_whose_request_is_cancelled_while_it_is_opened_is_taken_back(
+    service: Service, paper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, may_return = asyncio.Event(), asyncio.Event()
+    open_it = human_tasks.HumanTasks.open
+
+    async def open_slowly(*given: Any) -> str:
+        task_id = await open_it(*given)
+        opened.set()
+        await may_return.wait()
+        return task_id
+
+    monkeypatch.setattr(human_tasks.HumanTasks, "open", open_slowly)
+    made = await service.ask()
+    await service.work(opened.is_set)
+    await service.post(f"/v1/requests/{made['id']}/cancel")
+    assert await tasks(service) == [("open", None)]
+
+    may_return.set()
     await service.work()
 
     assert await tasks(service) == []
