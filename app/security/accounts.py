@@ -14,6 +14,7 @@ import hmac
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import pyotp
 import sqlalchemy as sa
@@ -38,7 +39,6 @@ TOTP_STEP = 30
 # At least m=19 MiB, t=2, p=1 (OWASP Password Storage Cheat Sheet); one lane, because two hash at
 # once at most.
 _HASHER = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=32_768, parallelism=1),))
-_DUMMY_HASH = _HASHER.hash(secrets.token_urlsafe(16))
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passwords")
 
 
@@ -93,10 +93,20 @@ async def hash_password(password: str) -> str:
     return await asyncio.get_running_loop().run_in_executor(_threads, _HASHER.hash, password)
 
 
-async def _verify(password: str, stored: str) -> tuple[bool, str | None]:
-    return await asyncio.get_running_loop().run_in_executor(
-        _threads, _HASHER.verify_and_update, password[: PASSWORD_MAX + 1], stored
-    )
+async def _verify(password: str, stored: str | None) -> tuple[bool, str | None]:
+    """None: nobody's password; looking at it takes as long."""
+
+    def look() -> tuple[bool, str | None]:
+        # Made by whoever comes first: the time it takes must not tell who is known.
+        nobodys = _nobodys_hash()
+        return _HASHER.verify_and_update(password[: PASSWORD_MAX + 1], stored or nobodys)
+
+    return await asyncio.get_running_loop().run_in_executor(_threads, look)
+
+
+@cache
+def _nobodys_hash() -> str:
+    return _HASHER.hash(secrets.token_urlsafe(16))
 
 
 def new_totp_secret() -> str:
@@ -293,7 +303,7 @@ async def authenticate(
     """
     async with database.reading() as session:
         admin = await _by_email(session, email.strip().casefold()[:320])
-    is_right, rehashed = await _verify(password, admin.password_hash if admin else _DUMMY_HASH)
+    is_right, rehashed = await _verify(password, admin.password_hash if admin else None)
     secret = _totp_secret(ring, admin) if admin else None
     step = matching_step(secret or _DUMMY_TOTP, code, now)
     if admin is None or not is_right or admin.disabled_at is not None:
@@ -316,7 +326,7 @@ _DUMMY_TOTP = new_totp_secret()
 async def is_password_of(database: Database, admin_id: str, password: str) -> bool:
     async with database.reading() as session:
         admin = await session.get(Admin, admin_id)
-    is_right, _ = await _verify(password, admin.password_hash if admin else _DUMMY_HASH)
+    is_right, _ = await _verify(password, admin.password_hash if admin else None)
     return is_right and admin is not None and admin.disabled_at is None
 
 
