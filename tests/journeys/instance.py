@@ -170,15 +170,18 @@ class Distributed(Instance):
     def start(self, **more: str) -> None:
         self.base_url = f"http://127.0.0.1:{self.environment['QUITTANCE_PORT']}"
         if not self.key:
-            self.quittance("migrate")
-            self.quittance("workspace", "create", "--name", "Journey")
-            self.key = json.loads(
-                self.quittance("key", "create", "--name", "test", "--scope", "all", "--json").stdout
-            )["key"]
+            self.key = self.set_up()
         self._connect()
         for role in ("serve", "worker", "scheduler"):
             self.launch(role, **more)
         wait_for(self._is_ready, "the web process to be ready")
+
+    def set_up(self) -> str:
+        """Make databases, key file and a workspace as an operator does; returns a key."""
+        self.quittance("migrate")
+        self.quittance("workspace", "create", "--name", "Journey")
+        made = self.quittance("key", "create", "--name", "test", "--scope", "all", "--json")
+        return str(json.loads(made.stdout)["key"])
 
     def _is_ready(self) -> bool:
         try:
