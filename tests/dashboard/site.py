@@ -20,8 +20,7 @@ def make_runtime(directory: Path, main_url: str, keys_url: str, **settings: Any)
         data_dir=directory,
         database_url=main_url,
         keystore_url=keys_url,
-        login_per_minute=1000,
-        **settings,
+        **{"login_per_minute": 1000, **settings},
     )
     if not chosen.key_file.exists():
         keyring.create(chosen.key_file)

@@ -122,8 +122,7 @@ async def test_dash_013_after_signing_out_the_session_is_dead_everywhere(stage: 
 
 
 async def test_guessing_is_slowed_by_account_and_by_address(new_stage: StageMaker):
-    stage = await new_stage(trusted_proxies="127.0.0.1/32")
-    stage.runtime.limits.budgets["login"] = type(stage.runtime.limits.budgets["login"])(3)
+    stage = await new_stage(trusted_proxies="127.0.0.1/32", login_per_minute=3)
 
     async def try_from(address: str, email: str) -> int:
         browser = stage.new_browser()
