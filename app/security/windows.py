@@ -26,7 +26,7 @@ class Windows:
     def spend(self, who: str, cost: int = 1) -> bool:
         """Spend, if that is still within the limit; a refusal costs nothing."""
         passed = self._turn()
-        if int(self._last[who] * (1 - passed)) + self._now[who] + cost > self._most:
+        if round(self._last[who] * (1 - passed)) + self._now[who] + cost > self._most:
             return False
         self._now[who] += cost
         return True
@@ -42,7 +42,7 @@ class Windows:
     @staticmethod
     def _fits_at(past: int, room: int) -> float:
         """The share of a window after which fewer than ``room`` of the calls before it count."""
-        return max(0.0, 1 - room / past) if past else 0.0
+        return max(0.0, 1 - (room - 0.5) / past) if past else 0.0
 
     def _turn(self) -> float:
         """Go on to the present window; returns the share of it that has passed."""

@@ -71,3 +71,13 @@ def test_the_wait_is_long_enough_and_not_longer(most: int, steps: list[tuple[flo
             clock.shift(0.01)
         clock.shift(0.01)
         assert windows.spend("ann")
+
+
+def test_a_burst_that_the_border_cuts_anywhere_is_one_burst(clock) -> None:
+    for before in range(4):
+        windows = Windows(3, 60)
+        clock.move_to(START + dt.timedelta(seconds=59))
+        assert [windows.spend("ann") for _ in range(before)] == [True] * before
+        clock.move_to(START + dt.timedelta(seconds=61))
+        after = [windows.spend("ann") for _ in range(5 - before)]
+        assert after == [True] * (3 - before) + [False] * 2
