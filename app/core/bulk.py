@@ -175,6 +175,16 @@ def _given(table: sa.Table, names: Sequence[str]) -> str:
     return f"json_to_recordset(CAST(:rows AS json)) AS given({columns})"
 
 
+def given_rows(table: sa.Table, names: Sequence[str], *, on_postgresql: bool) -> str:
+    """For the FROM of a statement in text: ``document(rows)`` as a table ``given`` with columns of
+    a real one.
+    """
+    if on_postgresql:
+        return _given(table, names)
+    columns = ", ".join(f"""json_extract(value, '$.{name}') AS "{name}\"""" for name in names)
+    return f"(SELECT {columns} FROM json_each(:rows)) AS given"  # noqa: S608 (see above)
+
+
 def _is_binary(column: sa.Column[Any]) -> bool:
     return isinstance(column.type, sa.LargeBinary)
 

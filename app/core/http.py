@@ -368,14 +368,21 @@ def client_address(request: Request) -> str:
     if not settings.trusted_proxies or not _is_trusted(address, settings):
         return address
     for hop in reversed(request.headers.get("x-forwarded-for", "").split(",")):
-        if hop.strip() and not _is_trusted(hop.strip(), settings):
-            return hop.strip()[:64]
+        if (named := _without_port(hop.strip())) and not _is_trusted(named, settings):
+            return named[:64]
     return address
 
 
+def _without_port(hop: str) -> str:
+    """Some proxies write ``192.0.2.1:51000`` or ``[2001:db8::1]:443``."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
 def client_network(request: Request) -> str:
-    """Whom a rate limit counts as one: an address, or the /64 that a subscriber of IPv6 has to
-    choose from (RFC 6177).
+    """Whom a rate limit counts as one: an address, or of IPv6 the /64 that a single host has to
+    choose from (RFC 4291, section 2.5.1).
     """
     address = client_address(request)
     try:

@@ -47,6 +47,13 @@ class Alert(Main, table=True):
             sqlite_where=sa.text("resolved_at IS NULL"),
         ),
         sa.Index("ix_alert_list", "workspace_id", "id"),
+        sa.Index(
+            "ix_alert_open",
+            "workspace_id",
+            "id",
+            postgresql_where=sa.text("resolved_at IS NULL"),
+            sqlite_where=sa.text("resolved_at IS NULL"),
+        ),
         sa.Index("ix_alert_resolved", "workspace_id", "resolved_at"),
         sa.Index(
             "ix_alert_tell_at",

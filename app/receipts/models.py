@@ -25,6 +25,12 @@ class Receipt(Main, table=True):
             postgresql_where=sa.text("is_final"),
             sqlite_where=sa.text("is_final"),
         ),
+        sa.Index(
+            "ix_receipt_unsigned",
+            "id",
+            postgresql_where=sa.text("jws IS NULL"),
+            sqlite_where=sa.text("jws IS NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,7 +34,7 @@ BITE = 500
 
 
 async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bool:
-    """One pass; True when there is more to remove."""
+    """One pass to the end; never more at once, so False."""
     await history.make_months(services.database, now)
     orphans = await forget.sweep_orphans(services, now)
     async with services.database.reading() as session:
@@ -53,13 +55,27 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
     if isinstance(postman, FilePostman):
         postman.sweep(now - dt.timedelta(days=services.settings.forget_grace_days))
     gone = await _remove_history(services, now)
-    removed = await _remove_old(services, oldest)
-    async with services.database.writing() as session:
-        kept = dt.timedelta(days=services.settings.consent_record_days)
-        consents = await retention.remove_old(session, now - kept, now, BITE)
+    removed = await _bite_by_bite(partial(_remove_old, services, oldest))
+    consents = await _bite_by_bite(partial(_remove_consents, services, now))
     if orphans or gone or removed or consents:
         log.info("maintained", count=orphans + gone + removed + consents)
-    return BITE in (removed, consents)
+    return False
+
+
+async def _bite_by_bite(remove: Callable[[], Awaitable[int]]) -> int:
+    """Until a bite is not full. Each is a transaction of its own: others have their turn."""
+    total = 0
+    while count := await remove():
+        total += count
+        if count < BITE:
+            break
+    return total
+
+
+async def _remove_consents(services: Services, now: dt.datetime) -> int:
+    kept = dt.timedelta(days=services.settings.consent_record_days)
+    async with services.database.writing() as session:
+        return await retention.remove_old(session, now - kept, now, BITE)
 
 
 async def _end_waiting(session: AsyncSession, services: Services, now: dt.datetime) -> None:

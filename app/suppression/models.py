@@ -16,7 +16,10 @@ class Suppression(Main, table=True):
     """
 
     __tablename__ = "suppression"
-    __table_args__ = (sa.UniqueConstraint("workspace_id", "subject_ref", "scope", "request_id"),)
+    __table_args__ = (
+        sa.UniqueConstraint("workspace_id", "subject_ref", "scope", "request_id"),
+        sa.Index("ix_suppression_list", "workspace_id", "id"),
+    )
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(foreign_key="workspace.id", sa_type=Id)
@@ -25,7 +28,7 @@ class Suppression(Main, table=True):
     """Kind of the identifier behind the digest."""
     scope: str
     since: dt.datetime = Field(sa_type=Moment)
-    expires_at: dt.datetime = Field(sa_type=Moment)
-    request_id: str | None = Field(default=None, sa_type=Id)
+    expires_at: dt.datetime = Field(sa_type=Moment, index=True)
+    request_id: str | None = Field(default=None, sa_type=Id, index=True)
     channel: str = ""
     """How that request came; what came by ``consent`` is lifted by consent given again."""
