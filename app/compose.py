@@ -294,7 +294,8 @@ class Runtime:
     async def _maintain(self) -> bool:
         now = utc_now()
         await self.archive.tidy(now)
-        return await maintain.maintain(self.services, self.postman, now)
+        await maintain.maintain(self.services, self.postman, now)
+        return False
 
     async def _sweep(self) -> bool:
         async with self.database.writing() as session:

@@ -34,6 +34,7 @@ PUMPS = (
     "alerts",
     "maintain",
 )
+"""All that there are, by name: what a hint may ask for."""
 
 
 @dataclass(slots=True)

@@ -70,11 +70,10 @@ class RateLimits:
 
     async def _wait(self, budget: str, who: str) -> float:
         """Seconds until it is worth another try."""
-        if self._shared is None:
-            return self._own[budget].wait(who)
-        item = self.budgets[budget]
-        try:
-            stats = await self._shared.get_window_stats(item, budget, who)
-        except StorageError:
-            return item.get_expiry()
-        return stats.reset_time - time.time()
+        if self._shared is not None:
+            try:
+                stats = await self._shared.get_window_stats(self.budgets[budget], budget, who)
+                return stats.reset_time - time.time()
+            except StorageError:
+                pass
+        return self._own[budget].wait(who)

@@ -47,9 +47,9 @@ class Windows:
     def _turn(self) -> float:
         """Go on to the present window; returns the share of it that has passed."""
         number, passed = divmod(time.time() / self._seconds, 1)
-        if number < self._number:  # the clock was set back: nothing is forgotten for that
+        if number == self._number - 1:  # the clock was set back a little: that forgets nothing
             return 0.0
-        if number > self._number:
+        if number != self._number:
             is_next = number == self._number + 1
             self._last = self._now if is_next else Counter()
             self._now, self._number = Counter(), int(number)

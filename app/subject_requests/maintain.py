@@ -33,8 +33,8 @@ log = get_logger(__name__)
 BITE = 500
 
 
-async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bool:
-    """One pass to the end; never more at once, so False."""
+async def maintain(services: Services, postman: Postman, now: dt.datetime) -> None:
+    """Remove all that is due."""
     await history.make_months(services.database, now)
     orphans = await forget.sweep_orphans(services, now)
     async with services.database.reading() as session:
@@ -59,7 +59,6 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> bo
     consents = await _bite_by_bite(partial(_remove_consents, services, now))
     if orphans or gone or removed or consents:
         log.info("maintained", count=orphans + gone + removed + consents)
-    return False
 
 
 async def _bite_by_bite(remove: Callable[[], Awaitable[int]]) -> int:

@@ -29,5 +29,5 @@ async def test_without_redis_everybody_stays_limited() -> None:
         await limits.spend("consent", "192.0.2.1")
     with pytest.raises(TooMany) as refused:
         await limits.spend("consent", "192.0.2.1")
-    assert refused.value.headers["Retry-After"] == "61"
+    assert 1 <= int(refused.value.headers["Retry-After"]) <= 91
     await limits.spend("consent", "192.0.2.2")

@@ -63,6 +63,14 @@ def test_a_clock_that_is_set_back_forgets_nothing(clock) -> None:
     assert 0 <= windows.wait("ann") <= 120
 
 
+def test_a_clock_that_was_wrong_for_a_week_keeps_nobody_out(clock) -> None:
+    windows = Windows(3, 60)
+    clock.shift(dt.timedelta(days=7))
+    assert windows.spend("ann", 3)
+    clock.shift(dt.timedelta(days=-7))
+    assert windows.spend("ann", 3)
+
+
 @given(
     most=st.integers(1, 20),
     steps=st.lists(st.tuples(st.floats(0, 90), st.integers(1, 5)), max_size=40),
