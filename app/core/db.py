@@ -109,6 +109,19 @@ def table_of(model: type[SQLModel]) -> sa.Table:
     return cast(sa.Table, model.__dict__["__table__"])
 
 
+def partial_index(
+    name: str, *columns: str, where: str, sqlite: str | None = None, unique: bool = False
+) -> sa.Index:
+    """An index of the rows that are unlike the others; ``sqlite``: how SQLite says ``where``."""
+    return sa.Index(
+        name,
+        *columns,
+        unique=unique,
+        postgresql_where=sa.text(where),
+        sqlite_where=sa.text(sqlite or where),
+    )
+
+
 class Database:
     """One database with its two kinds of session."""
 

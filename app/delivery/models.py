@@ -14,17 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Field
 
-from app.core.db import Id, Json, Main, Moment
-
-
-def _partial(name: str, column: str, where: str, sqlite: str | None = None) -> sa.Index:
-    """An index of the few rows that are unlike the others."""
-    return sa.Index(
-        name,
-        column,
-        postgresql_where=sa.text(where),
-        sqlite_where=sa.text(sqlite or where),
-    )
+from app.core.db import Id, Json, Main, Moment, partial_index
 
 
 class Delivery(Main, table=True):
@@ -107,20 +97,9 @@ class Ready(Main, table=True):
     __tablename__ = "ready"
     __table_args__ = (
         sa.Index("ix_ready_order", "queue_id", "rank", "due_at", "delivery_id"),
-        sa.Index(
-            "ix_ready_expires_at",
-            "expires_at",
-            postgresql_where=sa.text("job IS NULL"),
-            sqlite_where=sa.text("job IS NULL"),
-        ),
+        partial_index("ix_ready_expires_at", "expires_at", where="job IS NULL"),
         # Long handles are left out: no row may be too large for its index.
-        sa.Index(
-            "ix_ready_job",
-            "queue_id",
-            "job",
-            postgresql_where=sa.text("length(job) <= 600"),
-            sqlite_where=sa.text("length(job) <= 600"),
-        ),
+        partial_index("ix_ready_job", "queue_id", "job", where="length(job) <= 600"),
     )
 
     delivery_id: str = Field(primary_key=True, sa_type=Id)
@@ -154,10 +133,12 @@ class VirtualQueue(Main, table=True):
     __tablename__ = "virtual_queue"
     __table_args__ = (
         sa.Index("ix_virtual_queue_next_due", "next_due"),
-        _partial("ix_virtual_queue_lease_until", "lease_until", "lease_until IS NOT NULL"),
-        _partial("ix_virtual_queue_not_before", "not_before", "not_before IS NOT NULL"),
-        _partial("ix_virtual_queue_parked", "parked_at", "parked_reason IS NOT NULL"),
-        _partial("ix_virtual_queue_paused", "id", "is_paused", sqlite="is_paused = 1"),
+        partial_index(
+            "ix_virtual_queue_lease_until", "lease_until", where="lease_until IS NOT NULL"
+        ),
+        partial_index("ix_virtual_queue_not_before", "not_before", where="not_before IS NOT NULL"),
+        partial_index("ix_virtual_queue_parked", "parked_at", where="parked_reason IS NOT NULL"),
+        partial_index("ix_virtual_queue_paused", "id", where="is_paused", sqlite="is_paused = 1"),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Field
 
-from app.core.db import Id, Json, Main, Moment
+from app.core.db import Id, Json, Main, Moment, partial_index
 
 
 class OutgoingMail(Main, table=True):
@@ -38,29 +38,13 @@ class Alert(Main, table=True):
 
     __tablename__ = "alert"
     __table_args__ = (
-        sa.Index(
-            "uq_alert_open",
-            "kind",
-            "subject_id",
-            unique=True,
-            postgresql_where=sa.text("resolved_at IS NULL"),
-            sqlite_where=sa.text("resolved_at IS NULL"),
+        partial_index(
+            "uq_alert_open", "kind", "subject_id", where="resolved_at IS NULL", unique=True
         ),
         sa.Index("ix_alert_list", "workspace_id", "id"),
-        sa.Index(
-            "ix_alert_open",
-            "workspace_id",
-            "id",
-            postgresql_where=sa.text("resolved_at IS NULL"),
-            sqlite_where=sa.text("resolved_at IS NULL"),
-        ),
+        partial_index("ix_alert_open", "workspace_id", "id", where="resolved_at IS NULL"),
         sa.Index("ix_alert_resolved", "workspace_id", "resolved_at"),
-        sa.Index(
-            "ix_alert_tell_at",
-            "tell_at",
-            postgresql_where=sa.text("tell_at IS NOT NULL"),
-            sqlite_where=sa.text("tell_at IS NOT NULL"),
-        ),
+        partial_index("ix_alert_tell_at", "tell_at", where="tell_at IS NOT NULL"),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)

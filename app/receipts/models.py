@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-import sqlalchemy as sa
 from sqlmodel import Field
 
-from app.core.db import Id, Json, Main, Moment
+from app.core.db import Id, Json, Main, Moment, partial_index
 
 
 class Receipt(Main, table=True):
@@ -18,19 +17,8 @@ class Receipt(Main, table=True):
 
     __tablename__ = "receipt"
     __table_args__ = (
-        sa.Index(
-            "uq_receipt_final",
-            "request_id",
-            unique=True,
-            postgresql_where=sa.text("is_final"),
-            sqlite_where=sa.text("is_final"),
-        ),
-        sa.Index(
-            "ix_receipt_unsigned",
-            "id",
-            postgresql_where=sa.text("jws IS NULL"),
-            sqlite_where=sa.text("jws IS NULL"),
-        ),
+        partial_index("uq_receipt_final", "request_id", where="is_final", unique=True),
+        partial_index("ix_receipt_unsigned", "id", where="jws IS NULL"),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Field
 
-from app.core.db import Id, Json, Main, Moment
+from app.core.db import Id, Json, Main, Moment, partial_index
 
 
 class Batch(Main, table=True):
@@ -31,18 +31,8 @@ class SubjectRequest(Main, table=True):
     __table_args__ = (
         sa.Index("ix_subject_request_list", "workspace_id", "id"),
         sa.Index("ix_subject_request_status", "workspace_id", "status", "id"),
-        sa.Index(
-            "ix_subject_request_next",
-            "next_step_at",
-            postgresql_where=sa.text("next_step_at IS NOT NULL"),
-            sqlite_where=sa.text("next_step_at IS NOT NULL"),
-        ),
-        sa.Index(
-            "ix_subject_request_deadline",
-            "due_at",
-            postgresql_where=sa.text("completed_at IS NULL"),
-            sqlite_where=sa.text("completed_at IS NULL"),
-        ),
+        partial_index("ix_subject_request_next", "next_step_at", where="next_step_at IS NOT NULL"),
+        partial_index("ix_subject_request_deadline", "due_at", where="completed_at IS NULL"),
     )
 
     id: str = Field(primary_key=True, sa_type=Id)
