@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from app.delivery.engine import HELD_MOST
 from connectors.contract import Window, done, retry
 from tests.running import Service, running
 
@@ -267,6 +268,34 @@ async def test_destinations_on_one_host_share_its_cap_over_all_workspaces(narrow
     crm.gate.set()
     await narrow.work()
     assert len(crm.asked) == 6
+
+
+async def test_no_more_is_taken_than_a_busy_host_lets_go_soon(
+    sqlite_url: str, sqlite_keystore_url: str, tmp_path: Path
+) -> None:
+    """What waits for its host takes no place; without a limit of its own all would be claimed here
+    and kept from other workers.
+    """
+    settings: dict[str, Any] = {"worker_in_flight": 1, "host_in_flight": 1}
+    async with running(tmp_path, sqlite_url, sqlite_keystore_url, **settings) as service:
+        doubles = [
+            await service.destination(f"crm_{each}", host=lambda _: "api.vendor.example")
+            for each in range(HELD_MOST + 4)
+        ]
+        for double in doubles:
+            double.gate.clear()
+        await many(service, 1)
+        await service.step("advance")
+
+        for _ in range(2 * len(doubles)):
+            await service.step("dispatch")
+
+        claimed = await service.rows("SELECT call_id FROM open_call")
+        assert len(claimed) == HELD_MOST
+        for double in doubles:
+            double.gate.set()
+        await service.work()
+        assert [len(double.asked) for double in doubles] == [1] * len(doubles)
 
 
 async def test_a_worker_that_slept_past_its_lease_sends_nothing_more(service: Service) -> None:
