@@ -7,7 +7,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -73,6 +74,23 @@ def _clean(value: Any) -> Any:
     )
 
 
+class _Lossy:
+    """A stream whose disk may be full or whose reader may be gone: then lines are lost, and nobody
+    fails who only wanted to say something.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure(level: str, *, json: bool) -> None:
     """Route structlog and the standard library's loggers to standard error, once per process."""
     shared: list[Any] = [
@@ -88,7 +106,7 @@ def configure(level: str, *, json: bool) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, drop_unknown, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(

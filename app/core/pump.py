@@ -36,6 +36,9 @@ PUMPS = (
 )
 """All that there are, by name: what a hint may ask for."""
 
+LONGEST_PAUSE = 10.0
+"""Seconds after a look that failed, however often: a database that is back is soon noticed."""
+
 
 @dataclass(slots=True)
 class Pump:
@@ -91,6 +94,11 @@ class Pumps:
             for pump in self._pumps.values()
         ]
 
+    @property
+    def have_ended(self) -> bool:
+        """One of those that were started runs no more, which only a bug of ours can bring about."""
+        return any(task.done() for task in self._tasks)
+
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -115,9 +123,10 @@ async def _run(pump: Pump, courtesy: Courtesy) -> None:
         except (
             Exception
         ):  # the loop must outlive any bug or outage; readiness shows that it does not get on
-            more, pump.failures = False, pump.failures + 1
+            pump.failures += 1
             log.exception("pump_failed", pump=pump.name, count=pump.failures)
-            await asyncio.sleep(min(30.0, 0.5 * 2**pump.failures))
+            await asyncio.sleep(min(LONGEST_PAUSE, 0.5 * 2 ** min(pump.failures, 10)))
+            continue
         if more:
             await asyncio.sleep(0)  # let the API breathe between steps
             continue
