@@ -193,10 +193,14 @@ class Runtime:
         return {
             "database": lambda: _is_reached(self.database),
             "keystore": lambda: _is_reached(self.key_database),
+            "disk": self._has_room,
             "clock": self._is_on_time,
             "dispatcher": self._is_dispatching,
             "pumps": self._is_pumping,
         }
+
+    async def _has_room(self) -> bool:
+        return self.database.has_room() and self.key_database.has_room()
 
     async def _is_on_time(self) -> bool:
         """This machine's clock is the database's, more or less: leases are moments, and a worker
@@ -218,7 +222,7 @@ class Runtime:
             return not await is_stalled(session, utc_now(), after)
 
     async def _is_pumping(self) -> bool:
-        return all(pump.failures < 3 for pump in self.pumps)
+        return not self.pumps.have_ended and all(pump.failures < 3 for pump in self.pumps)
 
     def signer(self) -> Signer:
         assert self._signer is not None  # noqa: S101 (an invariant of ours)

@@ -8,8 +8,11 @@ connections. On PostgreSQL both are plain transactions.
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -33,6 +36,8 @@ SQLITE_PRAGMAS = (
     "temp_store=MEMORY",
 )
 
+ROOM = 8 << 20
+"""Bytes: twice what SQLite's write-ahead log takes before it is written back."""
 
 OUTAGES = (OperationalError, InterfaceError, PoolTimeout, OSError)
 """What a session raises while its database is away."""
@@ -41,6 +46,15 @@ OUTAGES = (OperationalError, InterfaceError, PoolTimeout, OSError)
 def is_deadlock(error: OperationalError) -> bool:
     """PostgreSQL has ended this transaction to let another one go on: try again."""
     return getattr(error.orig, "sqlstate", None) == "40P01"
+
+
+def is_full(error: OperationalError) -> bool:
+    """The database could not grow: its disk is full, or a quota is used up. All was rolled back."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code in _FULL or getattr(error.orig, "sqlstate", None) == "53100"
+
+
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 
 class Moment(TypeDecorator[dt.datetime]):
@@ -185,6 +199,13 @@ class Database:
                 raw = await connection.get_raw_connection()
                 assert raw.driver_connection is not None  # noqa: S101 (just taken from the pool)
                 await raw.driver_connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def has_room(self) -> bool:
+        """SQLite's disk has room for some more transactions; a server sees to its own."""
+        if not self.is_sqlite:
+            return True
+        file = Path(sa.make_url(self.url).database or ".")
+        return shutil.disk_usage(file.parent).free >= ROOM
 
     async def close(self) -> None:
         await self._reader.dispose()

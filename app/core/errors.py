@@ -4,6 +4,7 @@ Problem
 ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405
 ├── Conflict 409 · Gone 410 · TooLarge 413 · WrongType 415 · Invalid 422 · TooMany 429
 └── Unavailable 503
+    └── NoRoom
 
 Domains subclass these near what they guard. Anything else that rises is a bug: logged, answered 500
 without detail.
@@ -101,3 +102,14 @@ class TooMany(Problem):
 
 class Unavailable(Problem):
     status, slug, title = 503, "unavailable", "Not possible at this moment"
+
+
+class NoRoom(Unavailable):
+    slug, title = "no-room", "There is no room left to store this"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing was changed. Send it again later: the operator has to make room for the "
+            "database first.",
+            headers={"Retry-After": "30"},
+        )

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -25,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import errors
 from app.core.courtesy import Courtesy
-from app.core.db import Database
+from app.core.db import Database, is_full
 from app.core.logging import get_logger
 from app.core.settings import Settings
 
@@ -195,6 +196,13 @@ def install_problem_handlers(
     async def _gone(request: Request, _: ClientDisconnect) -> Response:
         """The caller hung up in the middle of its body: nobody reads this, and it is no bug."""
         return problem_response(errors.BadRequest("The body ended too early."))
+
+    @app.exception_handler(OperationalError)
+    async def _out_of_order(request: Request, error: OperationalError) -> Response:
+        if not is_full(error):
+            return await _bug(request, error)
+        log.error("no_room", route=route_template(request.scope))
+        return answer(request, errors.NoRoom())
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:

@@ -10,10 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from app.core.clock import utc_now
+from app.core.db import is_full
 from app.delivery.claim import MAX_LEASES
 from app.delivery.engine import Engine
 from app.delivery.models import VirtualQueue
@@ -987,32 +990,50 @@ async def test_wrk_007_a_clock_that_is_not_the_databases_makes_the_service_unrea
         assert checks["clock"] == ("ok" if service.settings.is_embedded else expected)
 
 
-async def test_wrk_005_a_database_that_cannot_write_is_said_and_nothing_is_half_done(
-    embedded: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sqlite3  # noqa: PLC0415 - only for the error a full disk gives
-
+async def test_wrk_005_a_full_database_is_said_and_nothing_is_half_done(embedded: Service) -> None:
     crm = await embedded.destination("crm")
+    await embedded.run("PRAGMA max_page_count = 1")  # no less than it has now: it cannot grow
 
-    def full(*_: Any) -> Any:
-        raise sqlite3.OperationalError("database or disk is full")
+    async def fill() -> httpx.Response:
+        for each in range(200):
+            identifiers = [{"kind": "email", "value": f"person{each}@customer.example"}]
+            body = {"kind": "erasure", "identifiers": identifiers}
+            answer = await embedded.call("POST", "/v1/requests", body)
+            if answer.status_code != 201:
+                return answer
+        raise AssertionError("it still grows")
 
-    writing = embedded.runtime.database.writing
-    monkeypatch.setattr(embedded.runtime.database, "writing", full)
-    answer = await embedded.call(
-        "POST",
-        "/v1/requests",
-        {"kind": "erasure", "identifiers": [{"kind": "email", "value": BOB}]},
-    )
-    monkeypatch.undo()
+    answer = await fill()
+    before = len(await embedded.rows("SELECT id FROM subject_request"))
 
-    assert answer.status_code in {500, 503}
-    assert "disk" not in answer.text
-    assert embedded.runtime.database.writing == writing
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+    assert answer.json()["type"] == "urn:quittance:problem:no-room"
+    await embedded.run("PRAGMA max_page_count = 1000000")
+    assert len(await embedded.rows("SELECT id FROM subject_request")) == before
     made = await embedded.ask()
     await embedded.work()
-    assert len(crm.asked) == 1
+    assert sum(len(call.deliveries) for call in crm.asked) == before + 1
     assert (await embedded.request(made["id"]))["status"] == "completed"
+
+
+def test_postgresql_without_room_is_full() -> None:
+    def error(original: Exception) -> sa.exc.OperationalError:
+        return sa.exc.OperationalError("", {}, original)
+
+    assert is_full(error(psycopg.errors.DiskFull()))
+    assert not is_full(error(psycopg.errors.DeadlockDetected()))
+    assert not is_full(error(ConnectionError()))
+
+
+async def test_little_room_makes_the_service_unready(
+    embedded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await embedded.client.get("/readyz")).json()["checks"]["disk"] == "ok"
+
+    monkeypatch.setattr("app.core.db.ROOM", 1 << 60)
+    answer = await embedded.client.get("/readyz")
+
+    assert (answer.status_code, answer.json()["checks"]["disk"]) == (503, "fail")
 
 
 async def test_a_plan_that_lost_its_wake_up_is_found_by_the_sweep(service: Service) -> None:
