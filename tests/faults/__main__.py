@@ -15,7 +15,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.faults import lanes, network, report, scenarios
+from tests.faults import disk, lanes, network, report, scenarios
+from tests.faults.disk import Disk
 from tests.faults.lanes import Result
 from tests.faults.network import Wire
 from tests.faults.scenarios import Scenario
@@ -61,8 +62,20 @@ def embedded(run: Run, directory: Path) -> None:
         run.play("embedded", stage, scenarios.misbehaviours())
         if wire:
             run.play("embedded", stage, [scenarios.wire_cut(wire)])
+    with_little_room(run, directory / "small")
 
 
+def with_little_room(run: Run, directory: Path) -> None:
+    """The embedded installation on a disk that can be filled up."""
+    if why := disk.why_not():
+        run.skipped["embedded: disk full"] = why
+        return
+    with Disk(directory) as small, lanes.embedded(small.path / "data") as stage:
+        run.play("embedded", stage, [scenarios.disk_full(small, LONG_FULL)])
+
+
+LONG_FULL = 40.0
+"""Seconds: leases run out, answers are given up, and background work is at its longest pauses."""
 FREEZES = ("claim.before_commit", "call.before_send", "call.after_answer", "finish.before_commit")
 
 

@@ -18,6 +18,7 @@ from app.core.failpoints import FAILPOINTS
 from app.core.pump import PUMPS
 from tests.faults import destination as meets
 from tests.faults.destination import Behaviour
+from tests.faults.disk import Disk
 from tests.faults.network import Wire
 from tests.faults.servers import Servers
 from tests.faults.stage import Stage, await_death, await_stop
@@ -255,6 +256,45 @@ def _drain(stage: Stage, broker_url: str) -> bool:
             message.ack()
             shown = repr((message.headers, message.properties, message.body))
             stage.sinks["the broker"] = stage.sinks.get("the broker", b"") + shown.encode()
+
+
+# Disks
+
+
+NO_ROOM = "503 urn:quittance:problem:no-room"
+
+
+def disk_full(disk: Disk, lasts: float) -> Scenario:
+    """The database's disk, which the log and the mails are on, too, is full for so many seconds,
+    while calls are under way and people ask. Who cannot be served is told so; all else is read.
+    """
+
+    def refuse(stage: Stage) -> None:
+        def somebody_is_refused() -> bool:
+            disk.fill()
+            return bool(stage.refusals)
+
+        wait_for(somebody_is_refused, "somebody to be refused")
+        stage.instance.api.get("/v1/queues").raise_for_status()
+        ready = stage.instance.visitor.get("/readyz")
+        if (ready.status_code, ready.json()["checks"]["disk"]) != (503, "fail"):
+            raise AssertionError(f"a full disk, and /readyz says {ready.text}")
+
+    def play(stage: Stage) -> None:
+        for each in stage.destinations:
+            each.default = meets.slow_answer(1)
+        stage.ask(by_mail=True)
+        wait_for(lambda: not stage.unplanned(), "everybody to be planned for")
+        wait_for(stage.open_calls, "calls in flight")
+        with stage.asking(4, by_mail=True):
+            try:
+                stage.strike("a full disk", partial(refuse, stage), disk.free, lasts=lasts)
+            finally:
+                disk.free()
+        if others := stage.refusals.keys() - {NO_ROOM}:
+            raise AssertionError(f"while the disk was full, people heard {sorted(others)}")
+
+    return Scenario("disk full", play)
 
 
 # Clocks and wires

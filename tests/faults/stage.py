@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -48,6 +49,8 @@ class Stage:
         self.engine = sa.create_engine(database, poolclass=sa.NullPool, hide_parameters=True)
         self.people: dict[str, Person] = {}
         self.faults: list[Fault] = []
+        self.refusals: Counter[str] = Counter()
+        """What those heard who had to ask again: ``503 urn:quittance:...``, or an exception."""
         self.sinks: dict[str, bytes] = {}
         """What a scenario found where no identifier may be."""
         self.started_at = 0.0
@@ -71,6 +74,7 @@ class Stage:
         self.chance.seed(seed)
         self.people.clear()
         self.faults.clear()
+        self.refusals.clear()
         self.sinks.clear()
         self.started_at = time.time()
         for each in self.destinations:
@@ -112,11 +116,18 @@ class Stage:
             self.people[request_id] = person
 
     def _post(self, body: dict[str, object], key: dict[str, str]) -> str | None:
-        # A client that is closed under us belonged to a process that is gone.
-        with suppress(httpx.TransportError, RuntimeError):
+        try:
             answer = self.instance.api.post("/v1/requests", json=body, headers=key)
+        except (httpx.TransportError, RuntimeError) as error:
+            # A client that is closed under us (RuntimeError) belonged to a process that is gone.
+            why = type(error).__name__
+        else:
             if answer.status_code not in AGAIN_LATER | {401}:
                 return str(answer.raise_for_status().json()["id"])
+            is_problem = answer.headers.get("Content-Type") == "application/problem+json"
+            why = f"{answer.status_code} {answer.json()['type'] if is_problem else ''}"
+        with self._lock:
+            self.refusals[why] += 1
         return None
 
     @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults import lanes, report, scenarios
+from tests.faults import disk, lanes, report, scenarios
 from tests.faults.destination import lost_ack
+from tests.faults.disk import Disk
 from tests.faults.scenarios import Scenario
 from tests.faults.servers import Servers, missing
 from tests.faults.stage import Stage
@@ -21,8 +23,22 @@ def check(stage: Stage, *played: Scenario) -> None:
     assert all(each.holds for each in results), report.render(results, {})
 
 
-def test_the_embedded_service_survives_a_kill_and_lost_answers(tmp_path: Path) -> None:
-    with lanes.embedded(tmp_path / "data") as stage:
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Disk | None]:
+    """A disk that can be filled up; None where none can be mounted."""
+    if disk.why_not():
+        yield None
+        return
+    with Disk(tmp_path / "small") as made:
+        yield made
+
+
+def test_the_embedded_service_survives_a_full_disk_a_kill_and_lost_answers(
+    small: Disk | None, tmp_path: Path
+) -> None:
+    with lanes.embedded((small.path if small else tmp_path) / "data") as stage:
+        if small:
+            check(stage, scenarios.disk_full(small, lasts=1))
         check(
             stage,
             scenarios.kill("up", "finish.before_commit"),
