@@ -260,7 +260,7 @@ class Runtime:
         services = self.services
         return (
             Pump("dispatch", self.engine.step),
-            Pump("advance", self._advance),
+            Pump("advance", self._advance, rest=2.0),  # ten together cost a quarter each
             Pump("sign", lambda: proof.sign_due(services, utc_now())),
             Pump(
                 "mail",

@@ -41,6 +41,7 @@ from app.consent.state import (
     withdrawn,
 )
 from app.core import bulk
+from app.core.courtesy import for_guests
 from app.core.db import OUTAGES, Database, hint_after_commit, is_postgresql, table_of
 from app.core.ids import new_id
 from app.core.logging import get_logger
@@ -157,8 +158,9 @@ class ConsentWriter:
         return stored
 
     async def _run(self) -> None:
-        while waiting := await self._next():
-            await self._write(waiting)
+        with for_guests():
+            while waiting := await self._next():
+                await self._write(waiting)
 
     async def _next(self) -> list[_Waiting]:
         """The choices of the next transaction; none when all is written and we are closing."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 LONGEST_WAIT = 0.025
 """Seconds: so that work goes on, however many people there are."""
+LONGEST_BEHIND = 0.25
+"""Seconds in a line, after which it is others' turn before guests'."""
+LONGEST_IN_LINE = 30.0
+"""Seconds, after which ``TimeoutError`` says that nothing moves."""
+_is_for_guests: ContextVar[bool] = ContextVar("is_for_guests", default=False)
 
 
 class Courtesy:
@@ -25,7 +34,8 @@ class Courtesy:
         self._guests += 1
         self._alone.clear()
         try:
-            yield
+            with for_guests():
+                yield
         finally:
             self._guests -= 1
             if not self._guests:
@@ -40,3 +50,65 @@ class Courtesy:
                 await self._alone.wait()
         except TimeoutError:
             pass
+
+
+@contextmanager
+def for_guests() -> Iterator[None]:
+    """Somebody waits for what is done here: it goes first in a ``Line``."""
+    token = _is_for_guests.set(True)
+    try:
+        yield
+    finally:
+        _is_for_guests.reset(token)
+
+
+class Line:
+    """``async with line.turn():`` one at a time, guests before others."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._guests: deque[_Waiting] = deque()
+        self._others: deque[_Waiting] = deque()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        await self._wait()
+        try:
+            yield
+        finally:
+            self._call_next()
+
+    async def _wait(self) -> None:
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        waiting = _Waiting()
+        (self._guests if _is_for_guests.get() else self._others).append(waiting)
+        try:
+            async with asyncio.timeout(LONGEST_IN_LINE):
+                await waiting.called
+        except (asyncio.CancelledError, TimeoutError):
+            if not waiting.called.cancelled():  # both at once: it is somebody else's turn
+                self._call_next()
+            raise
+
+    def _call_next(self) -> None:
+        while self._guests or self._others:
+            others_first = not self._guests or (self._others and self._others[0].is_late)
+            waiting = (self._others if others_first else self._guests).popleft()
+            if not waiting.called.done():  # else it has given up
+                waiting.called.set_result(None)
+                return
+        self._is_taken = False
+
+
+@dataclass(slots=True)
+class _Waiting:
+    called: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() - self.since > LONGEST_BEHIND

@@ -1,8 +1,8 @@
 """Databases: one asynchronous engine per database, with sessions that either read or write.
 
 SQLite (the embedded form) has one writer: writing sessions share a pool of one connection and begin
-IMMEDIATE, so they queue up in arrival order instead of failing; readers are query-only on their own
-connections. On PostgreSQL both are plain transactions.
+IMMEDIATE, so they queue up instead of failing, requests in front of background work; readers are
+query-only on their own connections. On PostgreSQL both are plain transactions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import datetime as dt
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import SQLModel
 
+from app.core.courtesy import Line
 from app.core.sqlite import connect
 
 SQLITE_PRAGMAS = (
@@ -144,10 +145,12 @@ class Database:
     ) -> None:
         self.url = url
         self.after_commit = after_commit
+        self._turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
             self._reader = _sqlite_engine(url, pool_size=4, reads_only=True)
             self._writer = _sqlite_engine(url, pool_size=1, reads_only=False)
+            self._turn = Line().turn
         else:
             self._reader = self._writer = create_async_engine(
                 url,
@@ -182,7 +185,10 @@ class Database:
         """A transaction: committed on return, rolled back on an exception. Keep it short: SQLite
         has one writer.
         """
-        async with AsyncSession(self._writer, expire_on_commit=False, autoflush=False) as session:
+        async with (
+            self._turn(),
+            AsyncSession(self._writer, expire_on_commit=False, autoflush=False) as session,
+        ):
             async with session.begin():
                 yield session
             hints = session.info.get("hints")

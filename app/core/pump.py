@@ -11,6 +11,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from app.core.courtesy import Courtesy
@@ -38,15 +39,21 @@ PUMPS = (
 
 LONGEST_PAUSE = 10.0
 """Seconds after a look that failed, however often: a database that is back is soon noticed."""
+LONGEST_REST = 0.25
+"""Seconds between two steps when there is work."""
 
 
 @dataclass(slots=True)
 class Pump:
-    """One kind of background work. ``every``: seconds between looks without a hint."""
+    """One kind of background work. ``every``: seconds between looks without a hint. ``rest``: how
+    long it waits between steps, as a multiple of the time a step took (at most ``LONGEST_REST``);
+    what comes meanwhile is done together.
+    """
 
     name: str
     step: Step
     every: float = 1.0
+    rest: float = 0.0
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     looked_at: float = 0.0
     """``time.monotonic()`` of the last look that went well; readiness watches it."""
@@ -117,9 +124,11 @@ async def _run(pump: Pump, courtesy: Courtesy) -> None:
     while True:
         await courtesy.give_way()
         pump.wanted.clear()
+        began = time.monotonic()
         try:
             more = await pump.step()
             pump.looked_at, pump.failures = time.monotonic(), 0
+            await asyncio.sleep(min(pump.rest * (pump.looked_at - began), LONGEST_REST))
         except (
             Exception
         ):  # the loop must outlive any bug or outage; readiness shows that it does not get on
@@ -127,11 +136,7 @@ async def _run(pump: Pump, courtesy: Courtesy) -> None:
             log.exception("pump_failed", pump=pump.name, count=pump.failures)
             await asyncio.sleep(min(LONGEST_PAUSE, 0.5 * 2 ** min(pump.failures, 10)))
             continue
-        if more:
-            await asyncio.sleep(0)  # let the API breathe between steps
-            continue
-        try:
-            async with asyncio.timeout(pump.every):
-                await pump.wanted.wait()
-        except TimeoutError:
-            pass
+        if not more:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pump.every):
+                    await pump.wanted.wait()

@@ -87,10 +87,8 @@ async def _plan(
     async with services.database.writing() as session:
         for request in await _still_resolving(session, list(failed)):
             await _put_off(session, request, failed[request.id], now)
-        if ready:
-            await plan_requests(
-                session, services, await _still_resolving(session, [each.id for each in ready]), now
-            )
+        still_ready = await _still_resolving(session, [each.id for each in ready])
+        await plan_requests(session, services, still_ready, now)
         failpoint("plan.before_commit")
 
 
@@ -139,6 +137,8 @@ async def forget_leases(services: Services, now: dt.datetime) -> None:
 
 
 async def _still_resolving(session: AsyncSession, ids: Sequence[str]) -> list[SubjectRequest]:
+    if not ids:
+        return []
     rows = await session.execute(
         sa.select(SubjectRequest)
         .where(col(SubjectRequest.id).in_(ids), col(SubjectRequest.status) == Status.RESOLVING)
@@ -228,6 +228,8 @@ async def _store(
     now: dt.datetime,
 ) -> None:
     """Seal what was found beside what was given; more than the cap needs an operator's eyes."""
+    if not any(found.values()):
+        return
     keys = await services.keys.load([each.id for each in batch if found.get(each.id)])
     async with services.database.writing() as session:
         approved = await _approved(session, list(keys))

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 
-from app.core.courtesy import LONGEST_WAIT, Courtesy
+import pytest
+import sqlalchemy as sa
+
+from app.core import courtesy as courtesy_module
+from app.core.courtesy import LONGEST_WAIT, Courtesy, Line, for_guests
+from app.core.db import Database
 
 
 async def test_nobody_waits_while_there_is_no_guest() -> None:
@@ -39,3 +45,76 @@ async def test_work_goes_on_however_long_a_guest_stays() -> None:
     with courtesy.guest():
         async with asyncio.timeout(5):
             await courtesy.give_way()
+
+
+async def one_after_the_other(*kinds: str) -> list[str]:
+    """The order in which work is done that waits in a line behind something else."""
+    line, order = Line(), []
+
+    async def work(kind: str) -> None:
+        with for_guests() if kind.startswith("guest") else nullcontext():
+            async with line.turn():
+                order.append(kind)
+
+    async with asyncio.TaskGroup() as group, line.turn():
+        for each in kinds:
+            group.create_task(work(each))
+        await asyncio.sleep(0)
+    return order
+
+
+async def test_what_guests_wait_for_goes_first() -> None:
+    order = await one_after_the_other("work", "guest 1", "more work", "guest 2")
+    assert order == ["guest 1", "guest 2", "work", "more work"]
+
+
+async def test_nobody_waits_behind_guests_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courtesy_module, "LONGEST_BEHIND", 0.0)
+    assert await one_after_the_other("guest", "work") == ["work", "guest"]
+
+
+async def test_the_line_goes_on_when_somebody_gives_up() -> None:
+    line, order = Line(), []
+
+    async def work(number: int) -> None:
+        async with line.turn():
+            order.append(number)
+
+    async with line.turn():
+        tasks = [asyncio.create_task(work(each)) for each in range(4)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+    tasks[1].cancel()  # it has just been called
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == [2, 3]
+
+
+async def test_a_line_in_which_nothing_moves_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courtesy_module, "LONGEST_IN_LINE", 0.01)
+    line = Line()
+    async with line.turn():
+        with pytest.raises(TimeoutError):
+            async with line.turn():
+                pass
+    async with asyncio.timeout(5), line.turn():
+        pass
+
+
+async def test_sqlites_writer_serves_requests_first(sqlite_url: str) -> None:
+    database, order = Database(sqlite_url), []
+
+    async def write(kind: str) -> None:
+        async with database.writing() as session:
+            await session.execute(sa.text("SELECT 1"))
+            order.append(kind)
+
+    async with asyncio.TaskGroup() as group, database.writing() as session:
+        await session.execute(sa.text("SELECT 1"))
+        group.create_task(write("work"))
+        await asyncio.sleep(0)
+        with Courtesy().guest():
+            group.create_task(write("request"))
+            await asyncio.sleep(0)
+    await database.close()
+    assert order == ["request", "work"]
