@@ -55,6 +55,19 @@ def is_full(error: OperationalError) -> bool:
     return code in _FULL or getattr(error.orig, "sqlstate", None) == "53100"
 
 
+def is_away(error: OperationalError) -> bool:
+    """The database does not answer, or has no turn for us: the same may well work in a moment."""
+    if isinstance(error.orig, sqlite3.Error):
+        return error.orig.sqlite_errorcode & 0xFF in _AWAY
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state.startswith(_AWAY_STATES)
+
+
+_AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+_AWAY_STATES = ("08", "40", "53", "55P03", "57P")
+"""No connection, rolled back for another's sake, no resources, no lock in time, starting or ending
+(PostgreSQL 15, appendix A).
+"""
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 

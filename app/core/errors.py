@@ -4,7 +4,7 @@ Problem
 ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405
 ├── Conflict 409 · Gone 410 · TooLarge 413 · WrongType 415 · Invalid 422 · TooMany 429
 └── Unavailable 503
-    └── NoRoom
+    └── DatabaseAway · NoRoom
 
 Domains subclass these near what they guard. Anything else that rises is a bug: logged, answered 500
 without detail.
@@ -102,6 +102,17 @@ class TooMany(Problem):
 
 class Unavailable(Problem):
     status, slug, title = 503, "unavailable", "Not possible at this moment"
+
+
+class DatabaseAway(Unavailable):
+    slug, title = "database-away", "The database does not answer"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Send it again in a moment. An answer that was lost may have been stored: with an "
+            "Idempotency-Key nothing is done twice.",
+            headers={"Retry-After": "5"},
+        )
 
 
 class NoRoom(Unavailable):

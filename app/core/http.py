@@ -18,7 +18,8 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -26,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import errors
 from app.core.courtesy import Courtesy
-from app.core.db import Database, is_full
+from app.core.db import Database, is_away, is_full
 from app.core.logging import get_logger
 from app.core.settings import Settings
 
@@ -199,10 +200,22 @@ def install_problem_handlers(
 
     @app.exception_handler(OperationalError)
     async def _out_of_order(request: Request, error: OperationalError) -> Response:
-        if not is_full(error):
-            return await _bug(request, error)
-        log.error("no_room", route=route_template(request.scope))
-        return answer(request, errors.NoRoom())
+        if is_full(error):
+            log.error("no_room", route=route_template(request.scope))
+            return answer(request, errors.NoRoom())
+        return await (_away if is_away(error) else _bug)(request, error)
+
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(TimeoutError)
+    @app.exception_handler(PoolTimeout)
+    async def _away(request: Request, error: Exception) -> Response:
+        log.error(
+            "database_away",
+            route=route_template(request.scope),
+            error=type(error).__name__,
+            exc_info=error,
+        )
+        return answer(request, errors.DatabaseAway())
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:

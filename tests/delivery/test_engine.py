@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import sqlite3
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.core.clock import utc_now
-from app.core.db import is_full
+from app.core.db import Database, is_away, is_full
 from app.delivery.claim import MAX_LEASES
 from app.delivery.engine import Engine
 from app.delivery.models import VirtualQueue
@@ -1016,13 +1017,47 @@ async def test_wrk_005_a_full_database_is_said_and_nothing_is_half_done(embedded
     assert (await embedded.request(made["id"]))["status"] == "completed"
 
 
-def test_postgresql_without_room_is_full() -> None:
-    def error(original: Exception) -> sa.exc.OperationalError:
-        return sa.exc.OperationalError("", {}, original)
+def operational(original: Exception) -> sa.exc.OperationalError:
+    return sa.exc.OperationalError("", {}, original)
 
-    assert is_full(error(psycopg.errors.DiskFull()))
-    assert not is_full(error(psycopg.errors.DeadlockDetected()))
-    assert not is_full(error(ConnectionError()))
+
+def test_postgresql_without_room_is_full() -> None:
+    assert is_full(operational(psycopg.errors.DiskFull()))
+    assert not is_full(operational(psycopg.errors.DeadlockDetected()))
+    assert not is_full(operational(ConnectionError()))
+
+
+def test_what_may_work_in_a_moment_is_told_from_what_is_broken() -> None:
+    for each in (
+        psycopg.OperationalError("connection refused"),
+        psycopg.errors.AdminShutdown(),
+        psycopg.errors.CannotConnectNow(),
+        psycopg.errors.TooManyConnections(),
+        psycopg.errors.DeadlockDetected(),
+        psycopg.errors.LockNotAvailable(),
+    ):
+        assert is_away(operational(each))
+    assert not is_away(operational(psycopg.errors.QueryCanceled()))
+    with sqlite3.connect(":memory:") as broken, pytest.raises(sqlite3.OperationalError) as found:
+        broken.execute("SELECT * FROM nowhere")
+    assert not is_away(operational(found.value))
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://nobody@127.0.0.1:1/x", "sqlite+aiosqlite:////nowhere/x"]
+)
+async def test_a_database_that_does_not_answer_is_said(embedded: Service, url: str) -> None:
+    there, embedded.app.state.database = embedded.app.state.database, Database(url)
+    try:
+        answers = [
+            await embedded.call("GET", "/v1/requests"),
+            await embedded.call("POST", "/v1/requests", {"kind": "erasure", "identifiers": []}),
+        ]
+    finally:
+        embedded.app.state.database = there
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["type"] == "urn:quittance:problem:database-away"
 
 
 async def test_little_room_makes_the_service_unready(

@@ -29,7 +29,7 @@ from tests.journeys.instance import Instance, wait_for
 
 SETTLES_WITHIN = 100.0
 """Seconds: a lease that runs out, retries with their pauses, a breaker that opened once."""
-AGAIN_LATER = {409, 429, 500, 502, 503}
+AGAIN_LATER = {409, 429, 502, 503}
 BYSTANDERS = 20
 SPREAD = 0.8
 """Seconds over which people ask, so that calls are many and small."""
