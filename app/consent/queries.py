@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -167,6 +167,19 @@ async def daily_counts(
         .order_by(sa.literal_column("day"), *key[1:])
     )
     return [DayCount(_date(day), site, method, count) for day, site, method, count in rows]
+
+
+async def daily_totals(
+    session: AsyncSession, workspace_id: str, days: Sequence[dt.date]
+) -> list[int]:
+    """Records of all sites on each of these days (UTC): a range of one index for each."""
+    starts = [dt.datetime.combine(each, dt.time(), dt.UTC) for each in days]
+    wanted = [Filter(workspace_id, None, each, each + dt.timedelta(days=1)) for each in starts]
+    counts = [
+        sa.select(sa.func.count()).where(*_conditions(session, each)).scalar_subquery()
+        for each in wanted
+    ]
+    return list((await session.execute(sa.select(*counts))).one())
 
 
 ANSWERS = ("accepted", "partial", "rejected", "other")

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core.bulk import among
 from app.core.db import table_of
 from app.core.errors import NotFound
 from app.delivery.models import Call, Delivery, OpenCall, Ready, VirtualQueue
@@ -79,13 +80,13 @@ async def loads(
             sa.func.sum(sa.case((is_due, 1), else_=0)),
             sa.func.min(sa.case((is_due, col(Ready.due_at)))),
         )
-        .where(col(Ready.queue_id).in_(queue_ids))
+        .where(among(table_of(Ready).c.queue_id, queue_ids))
         .group_by(col(Ready.queue_id))
     )
     waiting = {queue_id: (depth, due, oldest) for queue_id, depth, due, oldest in rows}
     calls = await session.execute(
         sa.select(col(OpenCall.queue_id), sa.func.count())
-        .where(col(OpenCall.queue_id).in_(queue_ids))
+        .where(among(table_of(OpenCall).c.queue_id, queue_ids))
         .group_by(col(OpenCall.queue_id))
     )
     open_calls = dict(calls.all())

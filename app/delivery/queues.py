@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from app.core.db import Moment, hint_after_commit
 from app.core.errors import NotFound
-from app.delivery import due
+from app.delivery import due, queue_view
 from app.delivery.finish import BOOSTED_AT
 from app.delivery.health import Breaker
 from app.delivery.models import OpenCall, Ready, VirtualQueue
@@ -22,40 +22,29 @@ from app.delivery.plan import look_at
 
 async def shown(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[dict[str, Any]]:
     """Every queue with its depth and health, in the shape of ``GET /v1/queues``."""
-    mine = sa.select(col(VirtualQueue.id)).where(col(VirtualQueue.workspace_id) == workspace_id)
-    depth = (
-        sa.select(
-            col(Ready.queue_id).label("queue_id"),
-            sa.func.count().label("depth"),
-            sa.func.sum(sa.case((col(Ready.due_at) <= now, 1), else_=0)).label("due_count"),
-            sa.func.min(col(Ready.due_at)).label("oldest"),
-            sa.func.count(col(Ready.call_id)).label("in_flight"),
-        )
-        .where(col(Ready.queue_id).in_(mine))
-        .group_by(col(Ready.queue_id))
-        .subquery()
-    )
     rows = await session.execute(
-        sa.select(VirtualQueue, depth.c.depth, depth.c.due_count, depth.c.oldest, depth.c.in_flight)
-        .outerjoin(depth, depth.c.queue_id == col(VirtualQueue.id))
+        sa.select(VirtualQueue)
         .where(col(VirtualQueue.workspace_id) == workspace_id)
         .order_by(col(VirtualQueue.id))
     )
-    return [
-        {
-            "destination_id": queue.id,
-            "depth": depth or 0,
-            "due_count": due or 0,
-            "oldest_due_at": oldest if oldest and oldest <= now else None,
-            "in_flight": in_flight or 0,
-            "concurrency_limit": queue.concurrency_limit,
-            "breaker": Breaker.load(queue.breaker).state,
-            "paused": queue.is_paused,
-            "parked_reason": queue.parked_reason,
-            "next_due_at": queue.next_due,
-        }
-        for queue, depth, due, oldest, in_flight in rows
-    ]
+    queues = list(rows.scalars())
+    loads = await queue_view.loads(session, [each.id for each in queues], now)
+    return [_shown(each, loads[each.id]) for each in queues]
+
+
+def _shown(queue: VirtualQueue, load: queue_view.Load) -> dict[str, Any]:
+    return {
+        "destination_id": queue.id,
+        "depth": load.depth,
+        "due_count": load.due_count,
+        "oldest_due_at": load.oldest_due_at,
+        "in_flight": load.call_count,
+        "concurrency_limit": queue.concurrency_limit,
+        "breaker": Breaker.load(queue.breaker).state,
+        "paused": queue.is_paused,
+        "parked_reason": queue.parked_reason,
+        "next_due_at": queue.next_due,
+    }
 
 
 class QueueAction(StrEnum):

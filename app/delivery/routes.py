@@ -90,9 +90,9 @@ async def replay_delivery(
 
 @router.get("/queues")
 async def list_queues(caller: Watcher, session: Reading) -> dict[str, Any]:
-    """All queues with depth, age and health; `rate_per_minute` are calls at present,
-    `last_errors` the newest few `{at, reason, http_status}`, `not_before` when the next call may
-    go out (null: now).
+    """All queues with depth, age and health; `in_flight` are calls under way, `rate_per_minute`
+    calls at present, `last_errors` the newest few `{at, reason, http_status}`, `not_before` when
+    the next call may go out (null: now).
     """
     return {"items": await _queues(session, caller.workspace_id, utc_now()), "next_cursor": None}
 

@@ -18,7 +18,7 @@ from starlette.datastructures import FormData
 
 from app.core.ids import new_id
 from app.core.sheets import cell
-from app.dashboard.views import schema_forms
+from app.dashboard.views import lists, schema_forms
 from app.dashboard.views.charts import nice_top
 from app.dashboard.views.requests import masked
 from app.delivery.models import Archived, Ready, VirtualQueue
@@ -227,6 +227,18 @@ async def test_identifiers_are_masked_until_a_logged_reveal(stage: Stage):
 def test_a_mask_hides_most_of_the_value(value: str):
     assert value not in masked(value)
     assert "•••" in masked(value)
+
+
+async def test_a_long_suppression_list_is_not_counted_to_its_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    browser = await stage.signed_in(stage.seeded.viewer)
+    whole = (await browser.get("/dashboard/suppressions")).text
+    monkeypatch.setattr(lists, "COUNTED", 1)
+    cut = (await browser.get("/dashboard/suppressions")).text
+
+    assert "<h2>5 entries</h2>" in whole
+    assert "<h2>More than 1 entry</h2>" in cut
 
 
 async def test_operators_decide(stage: Stage):

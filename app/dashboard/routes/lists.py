@@ -22,7 +22,14 @@ async def suppressions(request: Request, operator: SignedIn, session: Reading) -
         request.query_params.get("cursor"),
     )
     rows, pager, total = await views.suppressions(session, operator, position, utc_now())
-    return page(request, "suppressions.html", rows=rows, pager=pager, total=total)
+    return page(
+        request,
+        "suppressions.html",
+        rows=rows,
+        pager=pager,
+        total=min(total, views.COUNTED),
+        is_more=total > views.COUNTED,
+    )
 
 
 @router.get("/audit")

@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.consent import queries as consents
 from app.dashboard import present
 from app.dashboard.present import Badge
 from app.dashboard.views.alerts import AlertRow, stuck
 from app.dashboard.views.charts import Sparkline, sparkline
-from app.dashboard.views.consent import daily_counts, days_back
+from app.dashboard.views.consent import days_back
 from app.dashboard.views.destinations import Health, healths
 from app.dashboard.views.queues import percent
 from app.dashboard.views.requests import (
@@ -23,6 +24,7 @@ from app.dashboard.views.requests import (
     SOON,
     WAITS_FOR_ANSWER,
     RequestRow,
+    due_before,
     row_of,
 )
 from app.delivery import activity, stats
@@ -84,8 +86,8 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
     """Everything on the page, in a dozen bounded queries."""
     workspace_id = operator.workspace_id
     mine = col(SubjectRequest.workspace_id) == workspace_id
-    overdue = mine & IS_OPEN & (now > DUE_AT)
-    soon = mine & IS_OPEN & (now <= DUE_AT) & (now + SOON > DUE_AT)
+    late = mine & due_before(now + SOON)
+    overdue, soon = mine & due_before(now), late & (now <= DUE_AT)
     approval = mine & (col(SubjectRequest.status) == "awaiting_approval")
     answer = mine & WAITS_FOR_ANSWER
     counts = [
@@ -109,17 +111,14 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
         _tile("Archived deliveries", archived_count, "/dashboard/archived", "bad"),
         _tile("Open requests", counts[4], "/dashboard/requests?status=open", ""),
     ]
-    values = await _consent_per_day(session, workspace_id, now)
+    values = await consents.daily_totals(session, workspace_id, days_back(now, 30))
     failing = len(troubled) + archived_count + len(waiting_queues)
     verdict, tone = _verdict(counts, task_count, failing)
     return Overview(
         verdict=verdict,
         tone=tone,
         tiles=tiles,
-        late=[
-            _request_item(each, now)
-            for each in await _requests(session, mine & IS_OPEN & (now + SOON > DUE_AT), DUE_AT)
-        ],
+        late=[_request_item(each, now) for each in await _requests(session, late, DUE_AT)],
         waiting=[
             *(
                 _request_item(each, now)
@@ -268,12 +267,3 @@ async def _archived(session: AsyncSession, workspace_id: str) -> tuple[list[Item
         for each, name in rows
     ]
     return items, int(count.scalar_one())
-
-
-async def _consent_per_day(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[int]:
-    days = days_back(now, 30)
-    counts = await daily_counts(session, workspace_id, None, days[0])
-    totals: dict[dt.date, int] = {}
-    for (each, _), count in counts.items():
-        totals[each] = totals.get(each, 0) + count
-    return [totals.get(each, 0) for each in days]
