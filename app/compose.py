@@ -126,6 +126,7 @@ class Runtime:
         )
         self.gauges = Gauges(self.database)
         self._embedded_worker: EmbeddedWorker | None = None
+        self._maintained_at: dt.datetime | None = None
         self.closers: list[Callable[[], Awaitable[None]]] = []
         """Called first on ``stop``: whatever was started beside the runtime."""
 
@@ -298,7 +299,8 @@ class Runtime:
     async def _maintain(self) -> bool:
         now = utc_now()
         await self.archive.tidy(now)
-        await maintain.maintain(self.services, self.postman, now)
+        await maintain.maintain(self.services, self.postman, now, self._maintained_at)
+        self._maintained_at = now
         return False
 
     async def _sweep(self) -> bool:

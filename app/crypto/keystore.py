@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
@@ -101,18 +101,21 @@ class KeyStore:
                 )
             await self._database.flush_deleted()
 
-    async def older_than(
-        self, moment: dt.datetime, limit: int = 1000, after: str = ""
-    ) -> list[str]:
-        """Holders whose key is older, in id order: candidates of the orphan sweep."""
-        async with self._database.reading() as session:
-            rows = await session.execute(
-                sa.select(col(DataKey.holder_id))
-                .where(col(DataKey.created_at) < moment, col(DataKey.holder_id) > after)
-                .order_by(col(DataKey.holder_id))
-                .limit(limit)
-            )
-            return [holder_id for (holder_id,) in rows]
+    async def made(
+        self, since: dt.datetime | None, until: dt.datetime, limit: int = 1000
+    ) -> AsyncIterator[list[str]]:
+        """Holders whose key was made between these moments, oldest first, some at a time."""
+        made_at, holder_id = place = (col(DataKey.created_at), col(DataKey.holder_id))
+        query = sa.select(*place).where(made_at < until).order_by(*place).limit(limit)
+        last, seen = since or dt.datetime(1970, 1, 1, tzinfo=dt.UTC), ""
+        while True:
+            is_next = sa.or_(made_at > last, holder_id > seen)
+            async with self._database.reading() as session:
+                rows = (await session.execute(query.where(made_at >= last, is_next))).all()
+            if not rows:
+                return
+            yield [holder_id for _, holder_id in rows]
+            last, seen = rows[-1]
 
 
 def open_wrapped(ring: KeyRing, holder_id: str, wrapped: bytes) -> bytes:

@@ -9,10 +9,10 @@ partition takes what has no month yet (the clock jumped); it is empty as a rule.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 from psycopg.errors import LockNotAvailable
@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core.bulk import Condition, nibble
 from app.core.db import Database, table_of
 from app.core.ids import first_id
 from app.core.logging import get_logger
@@ -35,14 +36,10 @@ from app.delivery.models import (
 
 log = get_logger(__name__)
 
-BITE = 500
 MONTHS_AHEAD = 2
 ACTIVITY_KEPT = dt.timedelta(days=7)
 PATIENCE = "1s"
 """Who waits for a lock makes those behind wait, too."""
-
-Condition = Callable[[Any], sa.ColumnElement[bool]]
-"""Says of a row (of its columns, or of one column) whether something holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +97,13 @@ async def remove_old(database: Database, oldest: dt.datetime, is_under_way: Cond
             while await _drop_month(database, old):
                 removed += 1
             rows = _like(old.table, f"{old.table.name}_default")
-        removed += await _nibble(database, rows, old.goes)
+        removed += await nibble(database, rows, old.goes)
     return removed
 
 
 async def remove_activity(database: Database, now: dt.datetime) -> int:
     """Remove counts nobody looks at any more."""
-    return await _nibble(
-        database, table_of(QueueActivity), lambda row: row.at < now - ACTIVITY_KEPT
-    )
+    return await nibble(database, table_of(QueueActivity), lambda row: row.at < now - ACTIVITY_KEPT)
 
 
 def _history(oldest: dt.datetime, is_under_way: Condition) -> tuple[_Old, ...]:
@@ -225,21 +220,3 @@ async def _has_to_stay(session: AsyncSession, partition: Partition, old: _Old) -
 
 def _like(table: sa.Table, name: str) -> sa.Table:
     return table.to_metadata(sa.MetaData(), name=name)
-
-
-# Rows
-
-
-async def _nibble(database: Database, rows: sa.Table, goes: Condition) -> int:
-    """Delete row by row, in transactions so small that whoever writes next hardly waits."""
-    inner = rows.alias()
-    bite = sa.select(*inner.primary_key).where(goes(inner.c)).limit(BITE)
-    statement = sa.delete(rows).where(sa.tuple_(*rows.primary_key).in_(bite))
-    removed = 0
-    while True:
-        async with database.writing() as session:
-            result = await session.execute(statement)
-        count = cast(sa.CursorResult[Any], result).rowcount
-        removed += count
-        if count < BITE:
-            return removed

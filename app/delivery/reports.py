@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.core.bulk import nibble
 from app.core.clock import utc_now
 from app.core.db import Database, is_postgresql, table_of
 from app.delivery.models import Call, DeliveryTransition, JobReport, Ready, VirtualQueue
@@ -161,8 +162,8 @@ async def wake_recent(session: AsyncSession, now: dt.datetime) -> None:
         await _wake(session, destination_id, jobs[destination_id], now)
 
 
-async def drop_expired(session: AsyncSession, now: dt.datetime) -> None:
-    await session.execute(sa.delete(JobReport).where(col(JobReport.expires_at) <= now))
+async def drop_expired(database: Database, now: dt.datetime) -> None:
+    await nibble(database, table_of(JobReport), lambda row: row.expires_at <= now)
 
 
 # Polls

@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
 from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import insert_or_ignore
+from app.core.bulk import nibble
+from app.core.db import Database, insert_or_ignore, table_of
 from app.core.errors import BadRequest, Problem
 from app.core.http import strict_json
 from app.identity.host_key_sets import KeySets
@@ -226,5 +226,5 @@ async def use(session: AsyncSession, workspace_id: str, token: HostToken) -> Non
         raise HostTokenRefused("used")
 
 
-async def sweep(session: AsyncSession, now: dt.datetime) -> None:
-    await session.execute(sa.delete(UsedHostToken).where(col(UsedHostToken.expires_at) < now))
+async def sweep(database: Database, now: dt.datetime) -> None:
+    await nibble(database, table_of(UsedHostToken), lambda row: row.expires_at < now)

@@ -9,7 +9,7 @@ import datetime as dt
 import sqlalchemy as sa
 from sqlmodel import Field
 
-from app.core.db import Id, Main, Moment
+from app.core.db import Id, Main, Moment, partial_index
 
 
 class PersonalValue(Main, table=True):
@@ -21,7 +21,10 @@ class PersonalValue(Main, table=True):
     """
 
     __tablename__ = "personal_value"
-    __table_args__ = (sa.Index("ix_personal_value_subject", "workspace_id", "subject_ref"),)
+    __table_args__ = (
+        sa.Index("ix_personal_value_subject", "workspace_id", "subject_ref"),
+        partial_index("ix_personal_value_expires_at", "expires_at", where="expires_at IS NOT NULL"),
+    )
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(sa_type=Id)

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import hint_after_commit, insert_or_ignore, table_of
-from app.core.ids import new_id
+from app.core.bulk import nibble
+from app.core.db import Database, hint_after_commit, insert_or_ignore, table_of
+from app.core.ids import first_id, new_id
 from app.core.logging import get_logger
 from app.core.settings import Settings
 from app.notifications import service as mails
@@ -196,9 +197,12 @@ async def open_counts(session: AsyncSession) -> dict[str, int]:
     return dict(rows.all())
 
 
-async def sweep(session: AsyncSession, oldest: dt.datetime) -> None:
-    """Alerts that were over before ``oldest`` go."""
-    await session.execute(sa.delete(Alert).where(col(Alert.resolved_at) < oldest))
+async def sweep(database: Database, oldest: dt.datetime) -> None:
+    """Alerts that were over before ``oldest`` go; what was over by then had been raised by then."""
+    raised = first_id("alr", oldest)
+    await nibble(
+        database, table_of(Alert), lambda row: (row.id < raised) & (row.resolved_at < oldest)
+    )
 
 
 def path_of(alert: Alert) -> str:

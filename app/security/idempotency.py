@@ -20,7 +20,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import Database, insert_or_ignore
+from app.core.bulk import nibble
+from app.core.db import Database, insert_or_ignore, table_of
 from app.core.errors import Invalid
 from app.core.http import route_template
 from app.crypto.keyring import KeyRing
@@ -103,7 +104,5 @@ def _place(identity: dict[str, str]) -> str:
     return "|".join(("idempotency_record", *identity.values()))
 
 
-async def sweep(session: AsyncSession, now: dt.datetime) -> None:
-    await session.execute(
-        sa.delete(IdempotencyRecord).where(col(IdempotencyRecord.created_at) < now - KEPT)
-    )
+async def sweep(database: Database, now: dt.datetime) -> None:
+    await nibble(database, table_of(IdempotencyRecord), lambda row: row.created_at < now - KEPT)

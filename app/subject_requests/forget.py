@@ -16,7 +16,8 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from app.consent import links
-from app.core.db import hint_after_commit
+from app.core.bulk import among
+from app.core.db import hint_after_commit, table_of
 from app.core.failpoints import failpoint
 from app.delivery import service as deliveries
 from app.delivery.models import Archived
@@ -26,7 +27,7 @@ from app.identity.models import PersonalValue
 from app.notifications.models import OutgoingMail
 from app.security.models import Workspace
 from app.subject_requests import settle
-from app.subject_requests.models import ConfirmationLink, SubjectRequest
+from app.subject_requests.models import RESOLVING, ConfirmationLink, SubjectRequest
 from app.subject_requests.services import Services
 from app.subject_requests.states import FINAL, Kind, Status
 from app.subject_requests.timeline import note
@@ -43,23 +44,34 @@ async def step_due(services: Services, now: dt.datetime) -> bool:
     Resolving is a step of its own, but the hard cap ends that, too.
     """
     async with services.database.writing() as session:
-        rows = await session.execute(
-            sa.select(SubjectRequest)
-            .where(
-                col(SubjectRequest.next_step_at) <= now,
-                sa.or_(
-                    col(SubjectRequest.status) != Status.RESOLVING,
-                    col(SubjectRequest.received_at) <= now - services.settings.identifier_cap,
-                ),
-            )
-            .order_by(col(SubjectRequest.next_step_at))
-            .limit(BATCH)
-            .with_for_update(skip_locked=True)
-        )
-        due = list(rows.scalars())
+        due = await _take(session, services, now)
         to_forget = [each.id for each in due if await _step(session, services, each, now)]
     await forget(services, to_forget, now)
     return bool(due)
+
+
+async def _take(
+    session: AsyncSession, services: Services, now: dt.datetime
+) -> list[SubjectRequest]:
+    """Those that wait for something else than resolving, and those past the hard cap: two
+    statements, for each goes by an index of its own.
+    """
+    next_step_at, received_at = col(SubjectRequest.next_step_at), col(SubjectRequest.received_at)
+    is_past = received_at <= now - services.settings.identifier_cap
+    found: dict[str, SubjectRequest] = {}
+    for conditions, order in (
+        ((col(SubjectRequest.status) != RESOLVING,), next_step_at),
+        ((col(SubjectRequest.forgotten_at).is_(None), is_past), received_at),
+    ):
+        rows = await session.execute(
+            sa.select(SubjectRequest)
+            .where(next_step_at <= now, *conditions)
+            .order_by(order)
+            .limit(BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        found |= {each.id: each for each in rows.scalars()}
+    return list(found.values())
 
 
 async def _step(
@@ -164,23 +176,21 @@ async def _visitors_of_erased(session: AsyncSession, request_ids: Sequence[str])
     return [holder_id for (holder_id,) in rows]
 
 
-async def sweep_orphans(services: Services, now: dt.datetime) -> int:
-    """Data keys whose request never came to be (a crash between the two databases).
+async def sweep_orphans(
+    services: Services, now: dt.datetime, since: dt.datetime | None = None
+) -> int:
+    """Data keys whose request never came to be (a crash between the two databases); only those made
+    after ``since``, if it is given.
 
     A key that the archive's lines need is none of them, whatever the main database has lost.
     """
-    count, after = 0, ""
-    while holders := await services.keys.older_than(now - ORPHAN_AGE, after=after):
-        after = holders[-1]
+    count = 0
+    async for holders in services.keys.made(since, now - ORPHAN_AGE):
         async with services.database.reading() as session:
-            rows = await session.execute(
-                sa.select(col(PersonalValue.holder_id))
-                .where(col(PersonalValue.holder_id).in_(holders))
-                .union(
-                    sa.select(col(Archived.request_id)).where(col(Archived.request_id).in_(holders))
-                )
-            )
-            orphans = sorted(set(holders) - {holder_id for (holder_id,) in rows})
+            known: set[str] = set()
+            for holder in (table_of(PersonalValue).c.holder_id, table_of(Archived).c.request_id):
+                known |= set(await session.scalars(sa.select(holder).where(among(holder, holders))))
+            orphans = sorted(set(holders) - known)
         await services.keys.forget(orphans)
         count += len(orphans)
     return count

@@ -12,6 +12,7 @@ from sqlmodel import col
 
 from app.consent import links, retention
 from app.core.db import hint_after_commit
+from app.core.ids import first_id
 from app.core.logging import get_logger
 from app.delivery import history, reports
 from app.delivery.models import Archived
@@ -20,8 +21,7 @@ from app.notifications import alerts
 from app.notifications.postmen import FilePostman
 from app.notifications.service import Postman
 from app.receipts.models import Receipt
-from app.security import idempotency, sessions
-from app.security.models import AuditEntry
+from app.security import audit, idempotency, sessions
 from app.sites import seen
 from app.subject_requests import forget
 from app.subject_requests.models import RequestEvent, SubjectRequest
@@ -33,25 +33,28 @@ log = get_logger(__name__)
 BITE = 500
 
 
-async def maintain(services: Services, postman: Postman, now: dt.datetime) -> None:
-    """Remove all that is due."""
-    await history.make_months(services.database, now)
-    orphans = await forget.sweep_orphans(services, now)
-    async with services.database.reading() as session:
-        unlinked = await links.expired(session, now)
-    await services.keys.forget(unlinked)
-    async with services.database.writing() as session:
-        await idempotency.sweep(session, now)
-        await suppression.sweep(session, now)
+async def maintain(
+    services: Services, postman: Postman, now: dt.datetime, last: dt.datetime | None = None
+) -> None:
+    """Remove all that is due. ``last``: when this process did it before; None: all data keys are
+    looked at, once, for the key store may be newer than a main database that was restored.
+    """
+    database = services.database
+    await history.make_months(database, now)
+    # A day more than that, for clocks that differ.
+    orphans = await forget.sweep_orphans(services, now, last and last - dt.timedelta(days=1))
+    await _remove_links(services, now)
+    await idempotency.sweep(database, now)
+    await suppression.sweep(database, now)
+    await host_tokens.sweep(database, now)
+    await reports.drop_expired(database, now)
+    oldest = now - dt.timedelta(days=services.settings.request_record_days)
+    await alerts.sweep(database, oldest)
+    await audit.sweep(database, oldest)
+    async with database.writing() as session:
         await sessions.sweep(session, now)
-        await host_tokens.sweep(session, now)
         await seen.sweep(session, now)
-        await reports.drop_expired(session, now)
-        await links.forget(session, unlinked)
         await _end_waiting(session, services, now)
-        oldest = now - dt.timedelta(days=services.settings.request_record_days)
-        await alerts.sweep(session, oldest)
-        await session.execute(sa.delete(AuditEntry).where(col(AuditEntry.at) < oldest))
     if isinstance(postman, FilePostman):
         postman.sweep(now - dt.timedelta(days=services.settings.forget_grace_days))
     gone = await _remove_history(services, now)
@@ -59,6 +62,17 @@ async def maintain(services: Services, postman: Postman, now: dt.datetime) -> No
     consents = await _bite_by_bite(partial(_remove_consents, services, now))
     if orphans or gone or removed or consents:
         log.info("maintained", count=orphans + gone + removed + consents)
+
+
+async def _remove_links(services: Services, now: dt.datetime) -> None:
+    while True:
+        async with services.database.reading() as session:
+            holders = await links.expired(session, now, BITE)
+        if not holders:
+            return
+        await services.keys.forget(holders)
+        async with services.database.writing() as session:
+            await links.forget(session, holders)
 
 
 async def _bite_by_bite(remove: Callable[[], Awaitable[int]]) -> int:
@@ -117,9 +131,12 @@ async def _remove_old(services: Services, oldest: dt.datetime) -> int:
         rows = await session.execute(
             sa.select(col(SubjectRequest.id))
             .where(
+                # By id, which begins with the time: who was done by then had come by then.
+                col(SubjectRequest.id) < first_id("req", oldest),
                 col(SubjectRequest.completed_at) < oldest,
                 col(SubjectRequest.forgotten_at).is_not(None),
             )
+            .order_by(col(SubjectRequest.id))
             .limit(BITE)
         )
         ids = [request_id for (request_id,) in rows]

@@ -31,7 +31,14 @@ class SubjectRequest(Main, table=True):
     __table_args__ = (
         sa.Index("ix_subject_request_list", "workspace_id", "id"),
         sa.Index("ix_subject_request_status", "workspace_id", "status", "id"),
-        partial_index("ix_subject_request_next", "next_step_at", where="next_step_at IS NOT NULL"),
+        # Resolving is a step of its own: those who wait for it stand in nobody's way.
+        partial_index("ix_subject_request_resolving", "next_step_at", where="status = 'resolving'"),
+        partial_index(
+            "ix_subject_request_next",
+            "next_step_at",
+            where="next_step_at IS NOT NULL AND status <> 'resolving'",
+        ),
+        partial_index("ix_subject_request_known", "received_at", where="forgotten_at IS NULL"),
         partial_index("ix_subject_request_deadline", "due_at", where="completed_at IS NULL"),
     )
 
@@ -82,6 +89,10 @@ class SubjectRequest(Main, table=True):
     has_contact: bool = False
     next_step_at: dt.datetime | None = Field(default=None, sa_type=Moment)
     """When the request should be looked at again: cooling-off, resolve, expiry, forgetting."""
+
+
+RESOLVING = sa.literal_column("'resolving'", sa.String)
+"""The status in statements that go by an index of it: a bound value could be any."""
 
 
 class RequestEvent(Main, table=True):

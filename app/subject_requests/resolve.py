@@ -32,7 +32,7 @@ from app.identity.vault import Opened
 from app.receipts.claims import NO_IDENTIFIER
 from app.security.models import Workspace
 from app.subject_requests import reversals, settle, visitors
-from app.subject_requests.models import RequestEvent, SubjectRequest
+from app.subject_requests.models import RESOLVING, RequestEvent, SubjectRequest
 from app.subject_requests.reversals import Turn
 from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
@@ -109,9 +109,7 @@ async def _take(session: AsyncSession, now: dt.datetime) -> list[SubjectRequest]
     """Requests due for resolving; their next look moves to the end of our lease, should we die."""
     rows = await session.execute(
         sa.select(SubjectRequest)
-        .where(
-            col(SubjectRequest.next_step_at) <= now, col(SubjectRequest.status) == Status.RESOLVING
-        )
+        .where(col(SubjectRequest.next_step_at) <= now, col(SubjectRequest.status) == RESOLVING)
         .order_by(col(SubjectRequest.next_step_at))
         .limit(BATCH)
         .with_for_update(skip_locked=True)

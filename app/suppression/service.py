@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.db import insert_or_ignore
+from app.core.bulk import nibble
+from app.core.db import Database, insert_or_ignore, table_of
 from app.core.ids import new_id
 from app.suppression.models import Suppression
 
@@ -113,5 +114,5 @@ async def page(
     )
 
 
-async def sweep(session: AsyncSession, now: dt.datetime) -> None:
-    await session.execute(sa.delete(Suppression).where(col(Suppression.expires_at) <= now))
+async def sweep(database: Database, now: dt.datetime) -> None:
+    await nibble(database, table_of(Suppression), lambda row: row.expires_at <= now)

@@ -138,12 +138,10 @@ async def test_jwt_011_a_token_is_used_once_and_remembered_for_longer_than_it_co
     assert (await Browser(shop).sign_in(token)).status_code == 201
     before = await left_behind(shop)
 
-    async with shop.service.database.writing() as session:
-        await host_tokens.sweep(session, expires + LEEWAY)
+    await host_tokens.sweep(shop.service.database, expires + LEEWAY)
     assert (await Browser(shop).sign_in(token)).status_code == 401
     assert await left_behind(shop) == before
-    async with shop.service.database.writing() as session:
-        await host_tokens.sweep(session, expires + REMEMBERED + dt.timedelta(seconds=1))
+    await host_tokens.sweep(shop.service.database, expires + REMEMBERED + dt.timedelta(seconds=1))
     assert await shop.service.rows("select 1 from used_host_token") == []
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import command
 from sqlmodel import col
 
-from app.core import migrate
+from app.core import bulk, migrate
 from app.core.clock import utc_now
 from app.core.db import Database, table_of
 from app.core.ids import first_id, new_id
@@ -205,7 +205,7 @@ async def test_no_transaction_deletes_more_than_a_batch(sqlite_url: str) -> None
 
     removed = await history.remove_old(database, now - 100 * DAY, lambda _: sa.false())
 
-    assert (removed, sum(deleted), max(deleted)) == (1200, 1200, history.BITE)
+    assert (removed, sum(deleted), max(deleted)) == (1200, 1200, bulk.BITE)
     async with database.reading() as session:
         assert (await session.execute(sa.select(sa.func.count(col(Call.id))))).scalar_one() == 1
     await database.close()

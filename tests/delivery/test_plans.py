@@ -100,7 +100,7 @@ async def reported(world: World) -> None:
         told = {"job": done(), "unknown": failed("no")}
         await reports.store(session, queue_id(7), told, world.now, 180 * DAY)
         await reports.wake_recent(session, world.now)
-        await reports.drop_expired(session, world.now)
+    await reports.drop_expired(world.database, world.now)
 
 
 async def shown(world: World) -> None:

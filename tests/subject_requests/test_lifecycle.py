@@ -553,6 +553,20 @@ async def test_orphaned_data_keys_are_swept_and_used_ones_stay(service: Service)
     assert set(await service.runtime.keys.load([made["id"], "req_orphan"])) == {made["id"]}
 
 
+async def test_a_process_looks_at_all_data_keys_once_and_then_at_new_ones(service: Service) -> None:
+    keys, now = service.runtime.keys, utc_now()
+    await service.maintain()
+    await keys.create(["req_of_a_backup"], now - dt.timedelta(days=9))
+    await keys.create(["req_of_a_crash"], now)
+    service.later(hours=2)
+
+    await service.maintain()
+    assert set(await keys.load(["req_of_a_backup", "req_of_a_crash"])) == {"req_of_a_backup"}
+    await service.crash()
+    await service.maintain()
+    assert await keys.load(["req_of_a_backup"]) == {}
+
+
 # --- receipts of requests
 
 

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
-from app.consent import queries
+from app.consent import links, queries
 from app.consent.models import ConsentRecord
 from app.core.clock import utc_now
 from app.core.db import Database, table_of
@@ -25,15 +25,50 @@ from app.delivery import queues
 from app.delivery.models import OpenCall, Ready, VirtualQueue
 from app.destinations.models import Destination
 from app.identity.models import PersonalValue
+from app.notifications import alerts
 from app.notifications.models import Alert
+from app.security import audit
 from app.security.models import AuditEntry
 from app.sites.models import NoticeVersion, Site
+from app.subject_requests import forget, maintain, resolve
 from app.subject_requests.models import SubjectRequest
 from tests.running import Service
 
 CROWD = 4000
 DAY = dt.timedelta(days=1)
+OLDEST = 730 * DAY
 Scene = Callable[[Service, dt.datetime], Awaitable[None]]
+
+
+async def stepped(service: Service, now: dt.datetime) -> None:
+    assert not await forget.step_due(service.runtime.services, now)
+
+
+async def resolved(service: Service, now: dt.datetime) -> None:
+    async with service.runtime.database.writing() as session:
+        assert len(await resolve._take(session, now)) == resolve.BATCH
+
+
+async def unlinked(service: Service, now: dt.datetime) -> None:
+    async with service.runtime.database.reading() as session:
+        assert await links.expired(session, now) == []
+
+
+async def capped(service: Service, now: dt.datetime) -> None:
+    async with service.runtime.database.writing() as session:
+        await maintain._end_waiting(session, service.runtime.services, now)
+
+
+async def removed(service: Service, now: dt.datetime) -> None:
+    assert await maintain._remove_old(service.runtime.services, now - OLDEST) == 0
+
+
+async def audited(service: Service, now: dt.datetime) -> None:
+    await audit.sweep(service.runtime.database, now - OLDEST)
+
+
+async def alerted(service: Service, now: dt.datetime) -> None:
+    await alerts.sweep(service.runtime.database, now - OLDEST)
 
 
 async def late(service: Service, now: dt.datetime) -> None:
@@ -55,11 +90,23 @@ async def queued(service: Service, now: dt.datetime) -> None:
     assert (shown["depth"], shown["due_count"], shown["in_flight"]) == (CROWD // 100, 20, 1)
 
 
+async def swept(service: Service, now: dt.datetime) -> None:
+    made = service.runtime.keys.made(now - DAY, now - forget.ORPHAN_AGE)
+    assert [each async for each in made] == [["new"]]
+
+
 async def test_among_thousands_only_what_is_wanted_is_looked_at(crowded: Service) -> None:
     """``alone``: the index has all that is asked for, the table is left in peace. The first way of
     each must be taken, others may.
     """
     wanted: dict[Scene, list[str]] = {
+        stepped: ["ix_subject_request_next", "ix_subject_request_known"],
+        resolved: ["ix_subject_request_resolving", "pk_subject_request"],
+        unlinked: ["ix_personal_value_expires_at"],
+        capped: ["ix_subject_request_known"],
+        removed: ["pk_subject_request"],
+        audited: ["pk_audit_entry alone", "pk_audit_entry"],
+        alerted: ["pk_alert"],
         late: [
             "ix_subject_request_deadline",
             "ix_subject_request_status",
@@ -67,6 +114,7 @@ async def test_among_thousands_only_what_is_wanted_is_looked_at(crowded: Service
         ],
         chosen: ["ix_consent_record_recorded alone"],
         queued: ["ix_ready_order alone", "pk_open_call alone"],
+        swept: ["ix_data_key_created_at"],
     }
     now, runtime = utc_now(), crowded.runtime
 
