@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.consent import queries
-from app.consent.models import ConsentRecord, VisitorLink
-from app.consent.state import BY_CHOICE, Choice, Decision, Standing, denials, merge
+from app.consent.models import IS_CHOICE, IS_SIGNAL, ConsentRecord, VisitorLink
+from app.consent.state import Choice, Decision, Standing, denials, merge
 from app.core import bulk
 from app.core.db import Moment, is_postgresql, table_of
 from app.identity.models import PersonalValue
@@ -37,8 +37,8 @@ Person = tuple[str, bytes]
 OnSite = tuple[str, Person]
 """Site id and a person there."""
 
-_LINK, _VALUE, _RECORD = table_of(VisitorLink), table_of(PersonalValue), table_of(ConsentRecord)
-_other, _newer = sa.alias(_VALUE, "other"), sa.alias(_RECORD, "newer")
+_LINK, _VALUE = table_of(VisitorLink), table_of(PersonalValue)
+_other = sa.alias(_VALUE, "other")
 
 is_only_user = sa.and_(
     _VALUE.c.kind == Kind.USER_ID,
@@ -63,25 +63,6 @@ _WHERE_ELSE = _LINKED.where(
     bulk.among(_VALUE.c.workspace_id, bulk.named("workspaces")),
     _VALUE.c.subject_ref.in_(sa.bindparam("refs", expanding=True)),
 )
-
-
-def _newest(is_one: Callable[[Any], sa.ColumnElement[bool]]) -> sa.Select[Any]:
-    """The newest record of each visitor among those of one kind."""
-    return sa.select(ConsentRecord).where(
-        bulk.among(_RECORD.c.site_id, bulk.named("sites")),
-        bulk.among(_RECORD.c.visitor_id, bulk.named("visitors")),
-        is_one(_RECORD.c),
-        ~sa.exists().where(
-            _newer.c.site_id == _RECORD.c.site_id,
-            _newer.c.visitor_id == _RECORD.c.visitor_id,
-            is_one(_newer.c),
-            _newer.c.decided_at > _RECORD.c.decided_at,
-        ),
-    )
-
-
-_CHOSEN = _newest(lambda row: row.method.in_(sorted(BY_CHOICE)))
-_SIGNALLED = _newest(lambda row: sa.and_(row.is_gpc_applied, row.method.not_in(sorted(BY_CHOICE))))
 
 
 async def people_of(
@@ -120,7 +101,7 @@ async def said_by(
     visitor's site. Whoever calls it takes turns with others at these people.
     """
     await take_turns(session, {(site_id, person) for (site_id, _), person in people.items()})
-    chosen, signalled = await _records(session, people, now, _CHOSEN, _SIGNALLED)
+    chosen, signalled = await _records(session, people, now, IS_CHOICE, IS_SIGNAL)
     denied = await _denied_by_gpc(session, signalled)
     said: dict[OnSite, list[Said]] = defaultdict(list)
     for on_site, records in chosen.items():
@@ -165,13 +146,13 @@ def _lock_key(whose: Visitor | OnSite) -> int:
 
 async def _records(
     session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime,
-    *queries: sa.Select[Any],
+    *kinds: str,
 ) -> list[dict[OnSite, list[ConsentRecord]]]:  # fmt: skip
-    """What each query finds on the devices that each of the people uses on the visitor's site,
-    devices in the order of their ids; people of whom there is nothing are missing.
+    """The newest record of each kind on each device that each of the people uses on the visitor's
+    site, devices in the order of their ids; people of whom there is nothing are missing.
     """
     if not people:
-        return [{} for _ in queries]
+        return [{} for _ in kinds]
     refs = {
         "workspaces": sorted({workspace_id for workspace_id, _ in people.values()}),
         "refs": sorted({ref for _, ref in people.values()}),
@@ -183,12 +164,11 @@ async def _records(
         if (site_id, person) in wanted
     }
     answers = []
-    for query in queries:
+    for kind in kinds:
         found: dict[OnSite, list[ConsentRecord]] = defaultdict(list)
-        records = (await session.execute(query, _named(devices))).scalars()
+        records = await queries.newest_records(session, devices, kind)
         for record in sorted(records, key=lambda each: each.visitor_id):
-            if on_site := devices.get((record.site_id, record.visitor_id)):
-                found[on_site].append(record)
+            found[devices[record.site_id, record.visitor_id]].append(record)
         answers.append(found)
     return answers
 
@@ -217,7 +197,7 @@ async def current_state(
     """
     own = await queries.current_state(session, site.id, visitor_id)
     people = await people_of(session, [(site.id, visitor_id)], now)
-    (chosen,) = await _records(session, people, now, _CHOSEN)
+    (chosen,) = await _records(session, people, now, IS_CHOICE)
     records = {each.id: each for made in chosen.values() for each in made}
     published = await directory.notice(site.version_id)
     choices = []

@@ -7,7 +7,15 @@ import datetime as dt
 import sqlalchemy as sa
 from sqlmodel import Field
 
-from app.core.db import Id, Json, Main, Moment
+from app.consent.state import BY_CHOICE
+from app.core.db import Id, Json, Main, Moment, partial_index
+
+_METHODS = ", ".join(f"'{each}'" for each in sorted(BY_CHOICE))
+IS_CHOICE = f"method IN ({_METHODS})"
+"""Of a record: an explicit choice."""
+IS_SIGNAL = f"is_gpc_applied AND method NOT IN ({_METHODS})"
+"""Of a record: made because of the browser's opt-out signal."""
+_OF_VISITOR = ("site_id", "visitor_id", "decided_at")
 
 
 class ConsentRecord(Main, table=True):
@@ -16,7 +24,9 @@ class ConsentRecord(Main, table=True):
     __tablename__ = "consent_record"
     __table_args__ = (
         sa.UniqueConstraint("site_id", "event_id"),
-        sa.Index("ix_consent_record_visitor", "site_id", "visitor_id", "decided_at"),
+        sa.Index("ix_consent_record_visitor", *_OF_VISITOR),
+        partial_index("ix_consent_record_choice", *_OF_VISITOR, where=IS_CHOICE),
+        partial_index("ix_consent_record_signal", *_OF_VISITOR, where=IS_SIGNAL),
         sa.Index("ix_consent_record_recorded", "workspace_id", "recorded_at"),
     )
 

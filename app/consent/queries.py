@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.selectable import TextualSelect
 from sqlmodel import col
 
 from app.consent.models import ConsentRecord, ConsentView
 from app.consent.state import deny_wins
+from app.core import bulk
 from app.core.clock import rfc3339
-from app.core.db import Moment, is_postgresql
+from app.core.db import Moment, is_postgresql, table_of
 from app.core.errors import NotFound
 from app.sites.directory import Notice
 from app.sites.models import NoticeVersion, Site
 
 _DAY_MICROSECONDS = 86_400_000_000
+_RECORD = table_of(ConsentRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,58 @@ async def current_state(
     for each in records[1:]:
         choices = deny_wins(choices, each.choices)
     return CurrentState(records[0], choices)
+
+
+async def newest_states(
+    session: AsyncSession, visitors: Collection[tuple[str, str]]
+) -> Sequence[Any]:
+    """Site id, visitor id, moment and choices of the newest record of each of these visitors;
+    several where they were decided at once.
+    """
+    names = ("site_id", "visitor_id", "decided_at", "choices")
+    statement = newest_of(names, "TRUE", on_postgresql=is_postgresql(session))
+    return (await session.execute(statement, _asked(visitors))).all()
+
+
+async def newest_records(
+    session: AsyncSession, visitors: Collection[tuple[str, str]], which: str
+) -> Sequence[ConsentRecord]:
+    """The newest record of each of these visitors among those that ``which`` holds for, as an index
+    says it (``models.IS_CHOICE``); several where they were decided at once.
+    """
+    statement = newest_of(tuple(_RECORD.c.keys()), which, on_postgresql=is_postgresql(session))
+    rows = await session.execute(
+        sa.select(ConsentRecord).from_statement(statement), _asked(visitors)
+    )
+    return rows.scalars().all()
+
+
+def _asked(visitors: Collection[tuple[str, str]]) -> dict[str, str]:
+    return bulk.document(
+        [{"site_id": site_id, "visitor_id": each} for site_id, each in sorted(visitors)]
+    )
+
+
+@cache
+def newest_of(names: tuple[str, ...], which: str, *, on_postgresql: bool) -> TextualSelect:
+    """What it costs does not depend on how often a visitor has chosen."""
+    given = bulk.given_rows(_RECORD, ("site_id", "visitor_id"), on_postgresql=on_postgresql)
+    columns = ", ".join(f"record.{name}" for name in names)
+    return sa.text(
+        f"""
+        WITH newest AS MATERIALIZED (
+          SELECT given.site_id, given.visitor_id, (
+            SELECT one.decided_at FROM consent_record AS one
+            WHERE one.site_id = given.site_id AND one.visitor_id = given.visitor_id AND {which}
+            ORDER BY one.decided_at DESC LIMIT 1
+          ) AS decided_at FROM {given}
+        )
+        SELECT {columns}
+        FROM newest CROSS JOIN consent_record AS record
+        WHERE record.site_id = newest.site_id AND record.visitor_id = newest.visitor_id
+          AND record.decided_at = newest.decided_at AND {which}
+        """  # noqa: S608 (names and conditions of ours; what is given travels as ``rows``)
+    ).columns(*(_RECORD.c[name] for name in names))
 
 
 async def records(

@@ -13,13 +13,13 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.consent import queries
 from app.consent.devices import (
     OnSite,
     Person,
@@ -42,7 +42,7 @@ from app.consent.state import (
 )
 from app.core import bulk
 from app.core.courtesy import for_guests
-from app.core.db import OUTAGES, Database, hint_after_commit, is_postgresql, table_of
+from app.core.db import OUTAGES, Database, hint_after_commit, table_of
 from app.core.ids import new_id
 from app.core.logging import get_logger
 
@@ -247,34 +247,11 @@ async def _current_states(session: AsyncSession, visitors: set[Visitor]) -> dict
     """
     if not visitors:
         return {}
-    asked = [{"site_id": site_id, "visitor_id": each} for site_id, each in sorted(visitors)]
-    rows = await session.execute(newest_of(is_postgresql(session)), bulk.document(asked))
     decisions: dict[Visitor, list[Decision]] = {}
-    for site_id, visitor_id, decided_at, choices in rows:
+    for site_id, visitor_id, decided_at, choices in await queries.newest_states(session, visitors):
         decisions.setdefault((site_id, visitor_id), []).append(Decision(decided_at, choices))
     found = {visitor: combine(each) for visitor, each in decisions.items()}
     return {visitor: state for visitor, state in found.items() if state is not None}
-
-
-@cache
-def newest_of(on_postgresql: bool) -> sa.sql.selectable.TextualSelect:
-    """The newest records of the ``given`` visitors; several where they were decided at once."""
-    given = bulk.given_rows(_RECORD, ("site_id", "visitor_id"), on_postgresql=on_postgresql)
-    return sa.text(
-        f"""
-        WITH newest AS MATERIALIZED (
-          SELECT given.site_id, given.visitor_id, (
-            SELECT one.decided_at FROM consent_record AS one
-            WHERE one.site_id = given.site_id AND one.visitor_id = given.visitor_id
-            ORDER BY one.decided_at DESC LIMIT 1
-          ) AS decided_at FROM {given}
-        )
-        SELECT record.site_id, record.visitor_id, record.decided_at, record.choices
-        FROM newest CROSS JOIN consent_record AS record
-        WHERE record.site_id = newest.site_id AND record.visitor_id = newest.visitor_id
-          AND record.decided_at = newest.decided_at
-        """  # noqa: S608 (names of ours; what is given travels as ``rows``)
-    ).columns(_RECORD.c.site_id, _RECORD.c.visitor_id, _RECORD.c.decided_at, _RECORD.c.choices)
 
 
 async def _people(session: AsyncSession, drafts: Sequence[Draft]) -> dict[Visitor, Person]:
