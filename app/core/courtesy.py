@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 LONGEST_WAIT = 0.025
 """Seconds: so that work goes on, however many people there are."""
@@ -63,19 +64,25 @@ def for_guests() -> Iterator[None]:
 
 
 class Line:
-    """``async with line.turn():`` one at a time, guests before others."""
+    """``async with line.turn():`` one task at a time, guests before others."""
 
     def __init__(self) -> None:
         self._is_taken = False
+        self._whose: asyncio.Task[Any] | None = None
         self._guests: deque[_Waiting] = deque()
         self._others: deque[_Waiting] = deque()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
+        if self._whose is asyncio.current_task():  # it has its turn already
+            yield
+            return
         await self._wait()
+        self._whose = asyncio.current_task()
         try:
             yield
         finally:
+            self._whose = None
             self._call_next()
 
     async def _wait(self) -> None:

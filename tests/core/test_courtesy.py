@@ -93,12 +93,25 @@ async def test_the_line_goes_on_when_somebody_gives_up() -> None:
 async def test_a_line_in_which_nothing_moves_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courtesy_module, "LONGEST_IN_LINE", 0.01)
     line = Line()
+
+    async def work() -> None:
+        async with line.turn():
+            pass
+
     async with line.turn():
         with pytest.raises(TimeoutError):
-            async with line.turn():
-                pass
-    async with asyncio.timeout(5), line.turn():
-        pass
+            await asyncio.create_task(work())
+    async with asyncio.timeout(5):
+        await work()
+
+
+async def test_nobody_waits_for_itself() -> None:
+    line = Line()
+    async with asyncio.timeout(5):
+        async with line.turn(), line.turn():
+            pass
+        async with line.turn():
+            pass
 
 
 async def test_sqlites_writer_serves_requests_first(sqlite_url: str) -> None:

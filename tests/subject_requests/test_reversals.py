@@ -399,6 +399,7 @@ async def test_a_grant_of_a_stranger_lifts_only_what_was_suppressed_of_them(
     site: Site, stats: Double, suppressed: Suppressed, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
+    caplog.set_level("WARNING")
     one, other, third = await withdraw_as_guests(site, monkeypatch)
     assert values_of(stats, "suppress") == {one, other, third, BOB, "guest"}
 
