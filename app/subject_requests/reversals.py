@@ -18,12 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from app.consent.devices import is_nobodys, is_only_user
+from app.consent.devices import is_only_user
 from app.consent.models import ConsentOutbox, VisitorLink
-from app.core.logging import get_logger
 from app.crypto.keyring import KeyRing
 from app.delivery import service as deliveries
-from app.delivery.states import SETTLED
 from app.destinations.models import Destination
 from app.identity.models import PersonalValue
 from app.identity.vault import Opened
@@ -35,8 +33,6 @@ from app.suppression import service as suppression
 from app.suppression.models import Suppression
 from connectors.contract import Kind as IdentifierKind
 from connectors.contract import Operation
-
-log = get_logger(__name__)
 
 CONSENT = "consent"
 """The channel of requests that the banner makes."""
@@ -203,11 +199,6 @@ async def lift(
     if turn.unplanned or not await _overtake(session, services, turn, freed, now):
         return None
     await suppression.remove(session, [each.id for each in plan.going])
-    if plan.shared:
-        log.warning(
-            "lifted_in_part", request_id=turn.request.id, reason="user_id_of_nobody",
-            withdrawal_ids=sorted(plan.shared),
-        )  # fmt: skip
     if not is_grant(turn.request):
         return freed
     told = await _told(session, {each.request_id for each in plan.going})
@@ -222,48 +213,27 @@ async def _overtake(
     now: dt.datetime,
 ) -> bool:
     """Take the earlier requests out of these destinations' queues; False while a call of theirs is
-    under way, which nobody can recall, or while one is not done that was made for strangers too.
+    under way, which nobody can recall.
     """
     ids = {each.id for each in destinations}
     if not turn.planned or not ids:
         return True
-    shared = await _for_strangers(session, PersonalValue, PersonalValue.holder_id, turn.planned)
-    mine = turn.planned - shared
     stopped = await deliveries.stop_all(
-        session, mine, "overtaken", now, reason="overtaken", destination_ids=ids
+        session, turn.planned, "overtaken", now, reason="overtaken", destination_ids=ids
     )
     if stopped:
         await settle.on_settled(services, session, stopped, now)
-    return not (
-        await deliveries.in_call(session, mine, ids)
-        or any(
-            each.destination_id in ids and each.state not in SETTLED
-            for each in await deliveries.standing(session, shared)
-        )
-    )
-
-
-async def _for_strangers(
-    session: AsyncSession, table: Any, request_id: Any, ids: Collection[str]
-) -> set[str]:
-    """Those of these requests that name a ``user_id`` that has turned out to be nobody's: they were
-    made for people who have nothing to do with each other.
-    """
-    rows = await session.execute(
-        sa.select(col(request_id)).where(col(request_id).in_(ids), is_nobodys(table)).distinct()
-    )
-    return set(rows.scalars())
+    return not await deliveries.in_call(session, turn.planned, ids)
 
 
 @dataclass(frozen=True, slots=True)
 class _Lift:
     """Entries of our own list that a request takes away, and the scopes that keep the person
-    suppressed all the same. ``shared``: withdrawals that go on for strangers.
+    suppressed all the same.
     """
 
     going: Sequence[Suppression]
     staying: frozenset[str]
-    shared: Collection[str]
 
     def frees(self, destination: Destination) -> bool:
         """Whether nothing keeps the person from this destination any more."""
@@ -275,13 +245,11 @@ async def _plan_lift(
 ) -> _Lift:
     """What was asked for before ``request``, for its purposes or for all. Consent given again lifts
     only what consent withdrawn has suppressed: of the withdrawals that named this visitor or, where
-    the visitor belongs to one account, this account, all of it and nothing else; of one that was
-    made for strangers too, what this visitor is known by.
+    the visitor belongs to one account, this account, all of it and nothing else.
     """
     scopes = {f"purpose:{each}" for each in request.purposes}
     refs = {each.subject_ref for each in opened if each.subject_ref is not None}
-    asked_by: set[str] | None = None
-    shared: set[str] = set()
+    asked_by: set[str | None] | None = None
     if is_grant(request):
         given = {
             each.subject_ref
@@ -290,13 +258,8 @@ async def _plan_lift(
         }
         named = set().union(*(await _persons(session, given, now)).values(), given)
         found = await suppression.entries(session, request.workspace_id, named, now)
-        asked_by = {
-            each.request_id for each in found if each.channel == CONSENT and each.request_id
-        }
-        shared = await _for_strangers(session, Suppression, Suppression.request_id, asked_by)
-        refs = named | await suppression.subjects(session, asked_by - shared)
-        if shared:
-            refs |= await _known_by(session, given)
+        asked_by = {each.request_id for each in found if each.channel == CONSENT}
+        refs = named | await suppression.subjects(session, asked_by)
     entries = await suppression.entries(session, request.workspace_id, refs, now)
     later = await _received_after(session, request, {each.request_id for each in entries})
     going = [
@@ -307,8 +270,7 @@ async def _plan_lift(
         and (asked_by is None or each.request_id in asked_by)
     ]
     gone = {each.id for each in going}
-    staying = frozenset(each.scope for each in entries if each.id not in gone)
-    return _Lift(going, staying, shared & {each.request_id for each in going if each.request_id})
+    return _Lift(going, frozenset(each.scope for each in entries if each.id not in gone))
 
 
 async def _persons(
@@ -328,16 +290,6 @@ async def _persons(
         if user is not None:
             found[ref].add(user)
     return found
-
-
-async def _known_by(session: AsyncSession, refs: Collection[bytes]) -> set[bytes]:
-    """What visitors, by their reference, are linked to; without a ``user_id`` that is nobody's."""
-    rows = await session.execute(
-        sa.select(col(PersonalValue.subject_ref))
-        .join(VisitorLink, col(VisitorLink.id) == col(PersonalValue.holder_id))
-        .where(col(VisitorLink.subject_ref).in_(refs), ~is_nobodys(PersonalValue))
-    )
-    return {each for each in rows.scalars() if each is not None}
 
 
 def _covers(scope: str, destination: Destination) -> bool:

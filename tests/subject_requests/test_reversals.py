@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from app.consent import devices
 from app.core.clock import utc_now
 from app.subject_requests.withdrawals import take_withdrawals
 from connectors.contract import absent, done, retry
@@ -376,77 +375,3 @@ async def test_a_withdrawal_released_after_a_new_grant_suppresses_only_what_is_s
     assert not await suppressed(visitor, purpose="analytics")
     assert await suppressed(visitor, purpose="advertising")
     assert stats.asked == []
-
-
-# --- a user_id that turns out to be nobody's, between a withdrawal and a grant
-
-
-async def withdraw_as_guests(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, str]:
-    """The first withdraws while three visitors count as one person; then there is a fourth."""
-    monkeypatch.setattr(devices, "MAX_DEVICES", 3)
-    one, other, third, last = visitors(4)
-    await site.choose(one, "accept_all", True)
-    await site.link(one, user_id="guest", email=BOB)
-    for each in (other, third):
-        await site.link(each, user_id="guest")
-    await site.choose(one, "withdrawal", False)
-    await site.service.work()
-    await site.link(last, user_id="guest")
-    return one, other, third
-
-
-async def test_a_grant_of_a_stranger_lifts_only_what_was_suppressed_of_them(
-    site: Site, stats: Double, suppressed: Suppressed, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    caplog.set_level("WARNING")
-    one, other, third = await withdraw_as_guests(site, monkeypatch)
-    assert values_of(stats, "suppress") == {one, other, third, BOB, "guest"}
-
-    await site.choose(other, "reject_all", False)
-    await site.choose(other, "accept_all", True)
-    await site.service.work()
-
-    assert values_of(stats, "unsuppress") == {other}
-    assert not await suppressed(other, purpose="analytics")
-    for each in (one, third):
-        assert await suppressed(each, purpose="analytics")
-    assert await suppressed(BOB, "email", purpose="analytics")
-    assert caplog.text.count("lifted_in_part") == 1
-
-    await site.choose(one, "accept_all", True)
-    await site.service.work()
-
-    assert values_of(stats, "unsuppress") == {other, one, BOB}
-    assert not await suppressed(one, purpose="analytics")
-    assert not await suppressed(BOB, "email", purpose="analytics")
-    assert await suppressed("guest", "user_id", purpose="analytics"), "until somebody asks for it"
-    assert caplog.text.count("lifted_in_part") == 2
-    named = [{"kind": "user_id", "value": "guest"}]
-    await site.service.ask(kind="unsuppression", identifiers=named)
-    await site.service.work()
-    assert not await suppressed("guest", "user_id", purpose="analytics")
-    assert await suppressed(third, purpose="analytics")
-
-
-async def test_a_grant_of_a_stranger_waits_for_a_withdrawal_that_is_stuck(
-    site: Site, stats: Double, suppressed: Suppressed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stats.default = retry("down")
-    one, other, _ = await withdraw_as_guests(site, monkeypatch)
-    await site.choose(other, "reject_all", False)
-    await site.choose(other, "accept_all", True)
-    await site.service.work()
-    assert set(methods(stats)) == {"suppress"}
-
-    stats.default = done()
-    for _ in range(6):
-        site.service.later(hours=1)
-        await site.service.work()
-
-    assert methods(stats)[-2:] == ["suppress", "unsuppress"]
-    assert values_of(stats, "unsuppress") == {other}
-    assert await suppressed(one, purpose="analytics")
-    assert not await suppressed(other, purpose="analytics")
-    found = (await site.service.get("/v1/requests"))["items"]
-    assert {each["status"] for each in found} == {"completed"}
