@@ -22,7 +22,6 @@ from limits import RateLimitItem
 from pydantic.fields import FieldInfo
 
 import app.cli
-from app.consent import devices
 from app.core import outbound
 from app.core.errors import Problem
 from app.core.settings import Settings
@@ -412,10 +411,6 @@ def _sizes() -> list[tuple[str, str]]:
         (
             "identifiers of a kind that resolving may add; more waits for approval",
             str(resolve.MAX_PER_KIND),
-        ),
-        (
-            "visitors of a workspace with one `user_id`; with more it is no person",
-            str(devices.MAX_DEVICES),
         ),
         ("identifiers in one suppression check", str(checked)),
         ("file in an operator's answer", _bytes(decide.MAX_ANSWER)),

@@ -2,8 +2,7 @@
 chosen on any of them.
 
 A visitor linked to several ``user_id`` (only a key can do that) belongs to none of these people
-alone: its choices stay its own. So do those of a visitor linked to a ``user_id`` that too many have
-("guest", "0"): that is no person.
+alone: its choices stay its own.
 """
 
 from __future__ import annotations
@@ -38,40 +37,10 @@ Person = tuple[str, bytes]
 OnSite = tuple[str, Person]
 """Site id and a person there."""
 
-MAX_DEVICES = 400
-"""More visitors of a workspace than this with one ``user_id`` are no person. A browser that forgets
-everything when it closes is a new visitor each time: who signs in with it once a day has 390 by the
-end of the longest term.
-"""
-
 _LINK, _VALUE = table_of(VisitorLink), table_of(PersonalValue)
-_other, _same = sa.alias(_VALUE, "other"), sa.alias(_VALUE, "same")
+_other = sa.alias(_VALUE, "other")
 
-
-def _has_too_many(workspace_id: Any, subject_ref: Any) -> sa.ColumnElement[bool]:
-    """Reads at most one link more than a person may have."""
-    most = sa.bindparam("most", callable_=lambda: MAX_DEVICES, type_=sa.Integer, unique=True)
-    return (
-        sa.select(_same.c.holder_id)
-        .where(
-            _same.c.workspace_id == workspace_id,
-            _same.c.subject_ref == subject_ref,
-            _same.c.holder_id.between("vis_", "vis`"),  # by index; links, not requests
-        )
-        .limit(1)
-        .offset(most)
-        .exists()
-    )
-
-
-def is_nobodys(row: Any) -> sa.ColumnElement[bool]:
-    """Of a row with the columns ``workspace_id``, ``kind`` and ``subject_ref``: a ``user_id`` that
-    too many visitors are linked to.
-    """
-    return sa.and_(row.kind == Kind.USER_ID, _has_too_many(row.workspace_id, row.subject_ref))
-
-
-_is_alone = sa.and_(
+is_only_user = sa.and_(
     _VALUE.c.kind == Kind.USER_ID,
     ~sa.exists().where(
         _other.c.holder_id == _VALUE.c.holder_id,
@@ -79,41 +48,21 @@ _is_alone = sa.and_(
         _other.c.subject_ref != _VALUE.c.subject_ref,
     ),
 )
-is_only_user = sa.and_(_is_alone, ~_has_too_many(_VALUE.c.workspace_id, _VALUE.c.subject_ref))
-"""Of a row in ``personal_value``: it is the one ``user_id`` that its holder has, and a person's."""
+"""Of a row in ``personal_value``: it is the one ``user_id`` that its holder has."""
 
 _LINKED = (
     sa.select(_LINK.c.site_id, _LINK.c.visitor_id, _VALUE.c.workspace_id, _VALUE.c.subject_ref)
     .join_from(_LINK, _VALUE, _VALUE.c.holder_id == _LINK.c.id)
-    .where(_VALUE.c.expires_at > sa.bindparam("now", type_=Moment))
+    .where(is_only_user, _VALUE.c.expires_at > sa.bindparam("now", type_=Moment))
 )
 _WHO = _LINKED.where(
-    is_only_user,
     bulk.among(_LINK.c.site_id, bulk.named("sites")),
     bulk.among(_LINK.c.visitor_id, bulk.named("visitors")),
 )
-_WHERE_ELSE = _LINKED.where(  # of people whom the other statement found
-    _is_alone,
+_WHERE_ELSE = _LINKED.where(
     bulk.among(_VALUE.c.workspace_id, bulk.named("workspaces")),
     _VALUE.c.subject_ref.in_(sa.bindparam("refs", expanding=True)),
 )
-
-
-async def of_nobody(
-    session: AsyncSession, workspace_id: str, refs: Collection[bytes]
-) -> set[bytes]:
-    """Those of these references of ``user_id`` that too many visitors are linked to."""
-    if not refs:
-        return set()
-    given = (
-        sa.values(sa.column("ref", sa.LargeBinary), name="given")
-        .data([(each,) for each in sorted(refs)])
-        .cte("given")
-    )
-    rows = await session.execute(
-        sa.select(given.c.ref).where(_has_too_many(workspace_id, given.c.ref))
-    )
-    return set(rows.scalars())
 
 
 async def people_of(

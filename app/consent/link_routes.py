@@ -35,7 +35,7 @@ from app.security.limits import RateLimits
 from app.sites import cors, regimes
 from app.sites.directory import Notice, PublishedSite, directory_of
 from app.sites.errors import UnknownSite
-from connectors.contract import Identifier, Kind
+from connectors.contract import Identifier
 
 log = get_logger(__name__)
 router = APIRouter(route_class=StrictRoute)
@@ -181,7 +181,6 @@ class _Linking:
     ) -> tuple[int, dict[str, Any]]:
         await devices.take_turns(session, {self._visitor})
         before = await devices.people_of(session, [self._visitor], self.now)
-        nobodys = await self._of_nobody(session)
         if self.token:
             await host_tokens.use(session, self.site.workspace_id, self.token)
         made = await links.link(
@@ -196,8 +195,6 @@ class _Linking:
             expires_at=self.now + dt.timedelta(days=self.notice.content["expiry_days"]),
             is_one_account=self.token is not None,
         )
-        for _ in await self._of_nobody(session) - nobodys:
-            log.warning("user_id_of_nobody", site_id=self.site.id, most=devices.MAX_DEVICES)
         after = await devices.people_of(session, [self._visitor], self.now)
         if after and after != before:
             await self._carry(session, after[self._visitor])
@@ -210,16 +207,6 @@ class _Linking:
         answered = await directory.notice(state.record.notice_version_id)
         is_stale = state.is_stale(answered, self.notice, self.now)
         return 201, made | {"state": self._described(state, is_stale=is_stale)}
-
-    async def _of_nobody(self, session: AsyncSession) -> set[bytes]:
-        """The given ``user_id`` that too many visitors are linked to."""
-        ring, workspace_id = self.request.app.state.ring, self.site.workspace_id
-        given = {
-            ring.subject_ref(workspace_id, each.kind, each.value)
-            for each in self.identifiers
-            if each.kind == Kind.USER_ID
-        }
-        return await devices.of_nobody(session, workspace_id, given)
 
     async def _carry(self, session: AsyncSession, person: devices.Person) -> None:
         """What was chosen here before we knew who it was is the person's from now on: destinations

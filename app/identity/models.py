@@ -22,7 +22,7 @@ class PersonalValue(Main, table=True):
 
     __tablename__ = "personal_value"
     __table_args__ = (
-        sa.Index("ix_personal_value_person", "workspace_id", "subject_ref", "holder_id"),
+        sa.Index("ix_personal_value_subject", "workspace_id", "subject_ref"),
         partial_index("ix_personal_value_expires_at", "expires_at", where="expires_at IS NOT NULL"),
     )
 

@@ -16,8 +16,6 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from app.consent import links
-from app.consent.devices import is_nobodys
-from app.consent.models import VisitorLink
 from app.core.bulk import among
 from app.core.db import hint_after_commit, table_of
 from app.core.failpoints import failpoint
@@ -156,37 +154,26 @@ async def forget(services: Services, request_ids: Sequence[str], now: dt.datetim
 
 
 async def _visitors_of_erased(session: AsyncSession, request_ids: Sequence[str]) -> list[str]:
-    """Holders of links of the visitors that a person whose erasure is done has named, and of those
-    that share an identifier with that person.
-    """
+    """Holders of visitor links that share an identifier with a person whose erasure is done."""
     mine, theirs = aliased(PersonalValue), aliased(PersonalValue)
-    erased = (
-        sa.select(col(mine.workspace_id), col(mine.subject_ref))
+    rows = await session.execute(
+        sa.select(col(theirs.holder_id))
+        .join(
+            mine,
+            (col(mine.workspace_id) == col(theirs.workspace_id))
+            & (col(mine.subject_ref) == col(theirs.subject_ref)),
+        )
         .join(SubjectRequest, col(SubjectRequest.id) == col(mine.holder_id))
         .where(
             col(mine.holder_id).in_(request_ids),
-            ~is_nobodys(mine),
+            col(theirs.holder_id).startswith("vis_"),
             col(SubjectRequest.kind) == Kind.ERASURE,
             col(SubjectRequest.outcome).is_not(None),
             col(SubjectRequest.status).in_([Status.COMPLETED, Status.COMPLETED_WITH_EXCEPTIONS]),
         )
-        .subquery()
+        .distinct()
     )
-    sharing = (
-        sa.select(col(theirs.holder_id))
-        .join(
-            erased,
-            (erased.c.workspace_id == col(theirs.workspace_id))
-            & (erased.c.subject_ref == col(theirs.subject_ref)),
-        )
-        .where(col(theirs.holder_id).startswith("vis_"))
-    )
-    named = sa.select(col(VisitorLink.id)).join(
-        erased,
-        (erased.c.workspace_id == col(VisitorLink.workspace_id))
-        & (erased.c.subject_ref == col(VisitorLink.subject_ref)),
-    )
-    return list((await session.execute(sharing.union(named))).scalars())
+    return [holder_id for (holder_id,) in rows]
 
 
 async def sweep_orphans(

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.devices import is_only_user, of_nobody
+from app.consent.devices import is_only_user
 from app.consent.models import VisitorLink
 from app.crypto.keyring import KeyRing
 from app.crypto.keystore import KeyStore
@@ -25,21 +25,18 @@ async def linked(
     identifiers: Sequence[Identifier],
 ) -> list[Identifier]:
     """Further identifiers of the person, by links made with ``POST /v1/visitors/link``: those of
-    the visitors that share an identifier, and of the other devices of the same account. A
-    ``user_id`` that is nobody's leads to no visitor, and is nothing further of one.
+    the visitors that share an identifier, and of the other devices of the same account.
     """
-    refs = {each: ring.subject_ref(workspace_id, each.kind, each.value) for each in identifiers}
-    nobodys = await of_nobody(
-        session, workspace_id, {refs[each] for each in identifiers if each.kind == Kind.USER_ID}
-    )
-    own = [each for each in identifiers if refs[each] not in nobodys]
-    holders = await vault.holders_of(session, ring, workspace_id, own)
+    holders = await vault.holders_of(session, ring, workspace_id, identifiers)
+    refs = [
+        ring.subject_ref(workspace_id, each.kind, each.value)
+        for each in identifiers
+        if each.kind == Kind.ANONYMOUS_ID
+    ]
     rows = await session.execute(
         sa.select(VisitorLink).where(
             col(VisitorLink.workspace_id) == workspace_id,
-            sa.or_(
-                col(VisitorLink.id).in_(holders), col(VisitorLink.subject_ref).in_([*refs.values()])
-            ),
+            sa.or_(col(VisitorLink.id).in_(holders), col(VisitorLink.subject_ref).in_(refs)),
         )
     )
     links = {each.id: each for each in rows.scalars()}
@@ -48,9 +45,7 @@ async def linked(
     links |= await _of_same_accounts(session, workspace_id, links.keys())
     found = [Identifier(Kind.ANONYMOUS_ID, each.visitor_id) for each in links.values()]
     opened = await vault.open_holder(session, keys, list(links))
-    users = {each.subject_ref for each in opened if each.kind == Kind.USER_ID and each.subject_ref}
-    nobodys = await of_nobody(session, workspace_id, users)
-    return [*found, *(each.identifier for each in opened if each.subject_ref not in nobodys)]
+    return [*found, *(each.identifier for each in opened)]
 
 
 async def _of_same_accounts(

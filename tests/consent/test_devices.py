@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.consent import devices, links, queries
-from app.consent.models import ConsentRecord
+from app.consent import links
 from app.consent.writer import ConsentWriter
 from app.core.clock import rfc3339, utc_now
 from app.core.db import Database
@@ -314,109 +311,6 @@ async def test_a_link_that_has_expired_counts_no_more(phone: Browser, laptop: Br
         await session.execute(sa.update(PersonalValue).values(expires_at=moved))
 
     assert (await laptop.current())["choices"] is None
-
-
-# --- a user_id that too many have
-
-
-@pytest.fixture
-def guests(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[Browser]:
-    """As many as one person may have, and one more."""
-    monkeypatch.setattr(devices, "MAX_DEVICES", 2)
-    return [Browser(shop) for _ in range(3)]
-
-
-async def test_visitors_with_a_user_id_that_too_many_have_stand_for_themselves(
-    guests: list[Browser],
-) -> None:
-    one, other, last = guests
-    await one.choose(decided_at=ago(minutes=1))
-    with structlog.testing.capture_logs() as logs:
-        await link(one, "guest")
-        assert (await link(other, "guest"))["state"]["choices"] == ALL
-        assert logs == []
-
-        assert (await link(last, "guest"))["state"] is None
-        assert (await link(Browser(one.shop), "guest"))["state"] is None
-    await other.choose(**REJECTS)
-
-    assert [each["event"] for each in logs] == ["user_id_of_nobody"]
-    assert [(await each.current())["choices"] for each in guests] == [ALL, NONE, None]
-    assert await one.shop.outbox() == []
-
-
-async def test_what_was_chosen_before_is_not_carried_to_a_user_id_that_too_many_have(
-    guests: list[Browser],
-) -> None:
-    one, other, last = guests
-    await one.choose()
-    for each in (one, other):
-        await link(each, "guest")
-    await last.choose(**REJECTS)
-
-    assert (await link(last, "guest"))["state"]["source"] == "this_device"
-    assert await one.shop.outbox() == []
-
-
-async def test_requests_that_name_a_user_id_are_no_devices(guests: list[Browser]) -> None:
-    one, other, _ = guests
-    await one.choose()
-    for each in (one, other):
-        await link(each, "u-1")
-    async with one.shop.service.database.writing() as session:
-        known = (await session.execute(sa.select(PersonalValue).limit(1))).scalar_one()
-        for number in range(3):
-            copy = known.model_dump() | {"id": f"pv_{number}", "holder_id": f"req_{number}"}
-            session.add(PersonalValue(**copy))
-
-    assert (await other.current())["choices"] == ALL
-
-
-async def test_a_choice_reads_no_other_visitor_of_a_user_id_that_too_many_have(
-    guests: list[Browser], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, other, last = guests
-    read: list[int] = []
-    usual = queries.newest_records
-
-    async def counting(session: AsyncSession, visitors: Any, which: str) -> Any:
-        found: list[ConsentRecord] = list(await usual(session, visitors, which))
-        read.append(len(found))
-        return found
-
-    for each in guests:
-        await each.choose()
-    for each in (one, other):
-        await link(each, "guest")
-    monkeypatch.setattr(queries, "newest_records", counting)
-    await one.choose()
-    assert read == [2, 0], "choices and signals of a person's devices"
-
-    await link(last, "guest")
-    read.clear()
-    await asyncio.gather(*(each.choose() for each in guests))
-    assert read == []
-
-
-async def test_how_many_have_a_user_id_is_found_by_index(shop: Shop) -> None:
-    database = shop.service.database
-    query = sa.select(PersonalValue).where(devices.is_only_user)
-    async with database.reading() as session:
-        if not database.is_sqlite:  # which reads a small table as a whole
-            await session.execute(sa.text("SET LOCAL enable_seqscan = off"))
-        text = str(query.compile(session.get_bind(), compile_kwargs={"literal_binds": True}))
-        how = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
-        rows = await (await session.connection()).exec_driver_sql(how + text)
-        plan = " ".join(str(row[-1]) for row in rows)
-
-    assert re.search(
-        r"same USING COVERING INDEX ix_personal_value_person \(workspace_id=\? AND subject_ref=\? "
-        r"AND holder_id>\? AND holder_id<\?\)"
-        if database.is_sqlite
-        else r"Limit .*Index Only Scan using ix_personal_value_person on personal_value same .*"
-        r"Index Cond: \(.*holder_id >= .*holder_id <= ",
-        plan,
-    ), plan
 
 
 # --- what a refusal on another device takes back

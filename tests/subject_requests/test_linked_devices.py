@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from app.consent import devices
 from tests.running import BOB, Double, Service
 from tests.subject_requests.site_stage import Site, values_of, visitors
 
@@ -75,58 +72,3 @@ async def test_a_device_that_two_people_share_leads_from_none_to_the_others_devi
     reached = values_of(crm, "erase")
     assert reached >= {BOB, shared}
     assert not reached & {carols, "carol@customer.example"}
-
-
-async def test_an_erasure_of_one_of_too_many_with_a_user_id_reaches_no_other(
-    site: Site, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "MAX_DEVICES", 2)
-    crm = await service.destination("crm")
-    bobs, *others = visitors(3)
-    await site.link(bobs, user_id="guest", email=BOB)
-    for each in others:
-        await site.link(each, user_id="guest")
-
-    made = await service.ask(BOB)
-    await service.work()
-    assert values_of(crm, "erase") == {BOB, bobs}
-    await service.call("GET", f"/v1/requests/{made['id']}/receipt")
-    service.later(days=31)
-    await service.work()
-
-    left = await service.rows("select visitor_id from visitor_link")
-    assert {visitor for (visitor,) in left} == set(others)
-
-
-async def test_a_withdrawal_of_one_of_too_many_with_a_user_id_is_theirs_alone(
-    site: Site, stats: Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "MAX_DEVICES", 2)
-    everybody = visitors(3)
-    for each in everybody:
-        await site.link(each, user_id="guest")
-    await site.accept_and_withdraw(everybody[0])
-    await site.service.work()
-
-    assert values_of(stats, "suppress") == {everybody[0]}
-
-
-async def test_a_user_id_that_too_many_have_is_erased_where_it_is_named_and_leads_to_nobody(
-    site: Site, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "MAX_DEVICES", 2)
-    crm = await service.destination("crm")
-    mine, *others = visitors(3)
-    for each in (mine, *others):
-        await site.link(each, user_id="guest")
-
-    named = [{"kind": "user_id", "value": "guest"}, {"kind": "anonymous_id", "value": mine}]
-    made = await service.ask(identifiers=named)
-    await service.work()
-    assert values_of(crm, "erase") == {"guest", mine}
-    await service.call("GET", f"/v1/requests/{made['id']}/receipt")
-    service.later(days=31)
-    await service.work()
-
-    left = await service.rows("select visitor_id from visitor_link")
-    assert {visitor for (visitor,) in left} == set(others)
