@@ -14,9 +14,9 @@ from typing import Any
 LONGEST_WAIT = 0.025
 """Seconds: so that work goes on, however many people there are."""
 LONGEST_BEHIND = 0.25
-"""Seconds in a line, after which it is others' turn before guests'."""
+"""Seconds in a line, after which others take turns with guests."""
 LONGEST_IN_LINE = 30.0
-"""Seconds, after which ``TimeoutError`` says that nothing moves."""
+"""Seconds, after which ``NoTurn`` says that nothing moves."""
 _is_for_guests: ContextVar[bool] = ContextVar("is_for_guests", default=False)
 
 
@@ -63,12 +63,19 @@ def for_guests() -> Iterator[None]:
         _is_for_guests.reset(token)
 
 
+class NoTurn(TimeoutError):
+    """Nothing moves in a line."""
+
+
 class Line:
-    """``async with line.turn():`` one task at a time, guests before others."""
+    """``async with line.turn():`` one task at a time, guests before others; while others are late,
+    they take turns.
+    """
 
     def __init__(self) -> None:
         self._is_taken = False
         self._whose: asyncio.Task[Any] | None = None
+        self._was_guests_turn = False
         self._guests: deque[_Waiting] = deque()
         self._others: deque[_Waiting] = deque()
 
@@ -94,16 +101,20 @@ class Line:
         try:
             async with asyncio.timeout(LONGEST_IN_LINE):
                 await waiting.called
-        except (asyncio.CancelledError, TimeoutError):
+        except (asyncio.CancelledError, TimeoutError) as error:
             if not waiting.called.cancelled():  # both at once: it is somebody else's turn
                 self._call_next()
+            if isinstance(error, TimeoutError):
+                raise NoTurn from None
             raise
 
     def _call_next(self) -> None:
         while self._guests or self._others:
-            others_first = not self._guests or (self._others and self._others[0].is_late)
-            waiting = (self._others if others_first else self._guests).popleft()
+            is_others_turn = self._was_guests_turn and self._others and self._others[0].is_late
+            is_guests_turn = bool(self._guests) and not is_others_turn
+            waiting = (self._guests if is_guests_turn else self._others).popleft()
             if not waiting.called.done():  # else it has given up
+                self._was_guests_turn = is_guests_turn
                 waiting.called.set_result(None)
                 return
         self._is_taken = False

@@ -58,7 +58,8 @@ def is_full(error: OperationalError) -> bool:
 def is_away(error: OperationalError) -> bool:
     """The database does not answer, or has no turn for us: the same may well work in a moment."""
     if isinstance(error.orig, sqlite3.Error):
-        return error.orig.sqlite_errorcode & 0xFF in _AWAY
+        code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_BUSY)  # none: no connection
+        return code & 0xFF in _AWAY
     state = getattr(error.orig, "sqlstate", None)
     return state is None or state.startswith(_AWAY_STATES)
 

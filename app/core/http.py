@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import errors
-from app.core.courtesy import Courtesy
+from app.core.courtesy import Courtesy, NoTurn
 from app.core.db import Database, is_away, is_full
 from app.core.logging import get_logger
 from app.core.settings import Settings
@@ -201,12 +201,14 @@ def install_problem_handlers(
     @app.exception_handler(OperationalError)
     async def _out_of_order(request: Request, error: OperationalError) -> Response:
         if is_full(error):
-            log.error("no_room", route=route_template(request.scope))
+            log.error(
+                "no_room", route=route_template(request.scope), error=type(error.orig).__name__
+            )
             return answer(request, errors.NoRoom())
         return await (_away if is_away(error) else _bug)(request, error)
 
     @app.exception_handler(InterfaceError)
-    @app.exception_handler(TimeoutError)
+    @app.exception_handler(NoTurn)
     @app.exception_handler(PoolTimeout)
     async def _away(request: Request, error: Exception) -> Response:
         log.error(

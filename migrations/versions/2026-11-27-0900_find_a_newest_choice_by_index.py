@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261127_0900"
-down_revision = "20261127_0230"
+down_revision = "20261127_0330"
 branch_labels = None
 depends_on = None
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.core import courtesy as courtesy_module
-from app.core.courtesy import LONGEST_WAIT, Courtesy, Line, for_guests
+from app.core.courtesy import LONGEST_WAIT, Courtesy, Line, NoTurn, for_guests
 from app.core.db import Database
 
 
@@ -70,7 +70,8 @@ async def test_what_guests_wait_for_goes_first() -> None:
 
 async def test_nobody_waits_behind_guests_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courtesy_module, "LONGEST_BEHIND", 0.0)
-    assert await one_after_the_other("guest", "work") == ["work", "guest"]
+    order = await one_after_the_other("guest 1", "guest 2", "guest 3", "work", "more work")
+    assert order == ["guest 1", "work", "guest 2", "more work", "guest 3"]
 
 
 async def test_the_line_goes_on_when_somebody_gives_up() -> None:
@@ -99,7 +100,7 @@ async def test_a_line_in_which_nothing_moves_says_so(monkeypatch: pytest.MonkeyP
             pass
 
     async with line.turn():
-        with pytest.raises(TimeoutError):
+        with pytest.raises(NoTurn):
             await asyncio.create_task(work())
     async with asyncio.timeout(5):
         await work()

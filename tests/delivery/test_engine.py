@@ -1037,6 +1037,7 @@ def test_what_may_work_in_a_moment_is_told_from_what_is_broken() -> None:
         psycopg.errors.LockNotAvailable(),
     ):
         assert is_away(operational(each))
+    assert is_away(operational(sqlite3.OperationalError("Connection closed")))
     assert not is_away(operational(psycopg.errors.QueryCanceled()))
     with sqlite3.connect(":memory:") as broken, pytest.raises(sqlite3.OperationalError) as found:
         broken.execute("SELECT * FROM nowhere")
