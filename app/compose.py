@@ -261,7 +261,8 @@ class Runtime:
         services = self.services
         return (
             Pump("dispatch", self.engine.step),
-            Pump("advance", self._advance, rest=2.0),  # ten together cost a quarter each
+            # Ten together cost a quarter each. Elsewhere hints gather them.
+            Pump("advance", self._advance, rest=2.0 if self.settings.is_embedded else 0.0),
             Pump("sign", lambda: proof.sign_due(services, utc_now())),
             Pump(
                 "mail",
