@@ -22,6 +22,7 @@ from limits import RateLimitItem
 from pydantic.fields import FieldInfo
 
 import app.cli
+from app.consent import links
 from app.core import outbound
 from app.core.errors import Problem
 from app.core.settings import Settings
@@ -412,6 +413,7 @@ def _sizes() -> list[tuple[str, str]]:
             "identifiers of a kind that resolving may add; more waits for approval",
             str(resolve.MAX_PER_KIND),
         ),
+        ("visitors of a site that are linked to one `user_id`", str(links.MAX_VISITORS)),
         ("identifiers in one suppression check", str(checked)),
         ("file in an operator's answer", _bytes(decide.MAX_ANSWER)),
         ("note in the request form", f"{privacy_pages.MAX_NOTE} characters"),

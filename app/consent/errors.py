@@ -89,3 +89,13 @@ class VisitorOfAnother(Conflict):
 
 class TooManyLinks(Conflict):
     slug, title = "too-many-links", "The visitor has too many identifiers"
+
+
+class TooManyVisitors(Invalid):
+    slug, title = "too-many-visitors", "Too many visitors have this `user_id`"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} visitors of the site are linked to it, which is more than one person has. If "
+            "it stands for visitors who are not signed in, leave them unlinked."
+        )

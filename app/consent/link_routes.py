@@ -160,24 +160,24 @@ class _Linking:
     async def run(self, carry_out: Callable[[Work], Awaitable[JSONResponse]]) -> JSONResponse:
         keys: KeyStore = self.request.app.state.key_store
         for _ in range(3):
-            holder_id = await self._holder()
+            known = await self._known()
+            holder_id = known or new_id("vis")
             key = await keys.ensure(holder_id, self.now)  # committed before what it seals
             try:
-                return await carry_out(partial(self._work, holder_id, key))
+                return await carry_out(partial(self._work, holder_id, key, is_new=known is None))
             except links.HolderChanged:
                 await keys.forget([holder_id])
         raise errors.Unavailable(
             "The visitor is being linked elsewhere; try again.", headers={"Retry-After": "1"}
         )
 
-    async def _holder(self) -> str:
+    async def _known(self) -> str | None:
         database: Database = self.request.app.state.database
         async with database.reading() as session:
-            found = await links.holder_of(session, self.site.id, self.visitor_id)
-        return found or new_id("vis")
+            return await links.holder_of(session, self.site.id, self.visitor_id)
 
     async def _work(
-        self, holder_id: str, key: HolderKey, session: AsyncSession
+        self, holder_id: str, key: HolderKey, session: AsyncSession, *, is_new: bool
     ) -> tuple[int, dict[str, Any]]:
         await devices.take_turns(session, {self._visitor})
         before = await devices.people_of(session, [self._visitor], self.now)
@@ -189,6 +189,7 @@ class _Linking:
             site=self.site,
             visitor_id=self.visitor_id,
             holder_id=holder_id,
+            is_new=is_new,
             key=key,
             identifiers=self.identifiers,
             now=self.now,

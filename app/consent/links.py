@@ -4,16 +4,17 @@ is destroyed."""
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.errors import TooManyLinks, VisitorOfAnother
+from app.consent.errors import TooManyLinks, TooManyVisitors, VisitorOfAnother
 from app.consent.models import VisitorLink
 from app.core.db import insert_or_ignore
+from app.core.logging import get_logger
 from app.crypto.keyring import KeyRing
 from app.crypto.keystore import HolderKey
 from app.identity import vault
@@ -21,22 +22,30 @@ from app.identity.models import PersonalValue
 from app.sites.directory import PublishedSite
 from connectors.contract import Identifier, Kind
 
+log = get_logger(__name__)
+
 MAX_PER_KIND = 50
+MAX_VISITORS = 400
+"""Visitors of a site that may be linked to one ``user_id``; what more have ("guest", "0") is no
+person. A browser that forgets everything when it closes is a new visitor each time: who signs in
+with it once a day has 390 by the end of the longest term.
+"""
 
 
 class HolderChanged(Exception):
     """Somebody else linked the visitor first, under another holder: read it again and repeat."""
 
 
-async def holder_of(session: AsyncSession, site_id: str, visitor_id: str) -> str | None:
-    """The holder (``vis_...``) of a linked visitor's identifiers."""
-    return (
-        await session.execute(
-            sa.select(col(VisitorLink.id)).where(
-                col(VisitorLink.site_id) == site_id, col(VisitorLink.visitor_id) == visitor_id
-            )
-        )
-    ).scalar_one_or_none()
+async def holder_of(
+    session: AsyncSession, site_id: str, visitor_id: str, *, to_change: bool = False
+) -> str | None:
+    """The holder (``vis_...``) of a linked visitor's identifiers; ``to_change``: nobody else
+    changes or forgets it before this transaction ends.
+    """
+    found = sa.select(col(VisitorLink.id)).where(
+        col(VisitorLink.site_id) == site_id, col(VisitorLink.visitor_id) == visitor_id
+    )
+    return await session.scalar(found.with_for_update() if to_change else found)
 
 
 async def link(
@@ -46,6 +55,7 @@ async def link(
     site: PublishedSite,
     visitor_id: str,
     holder_id: str,
+    is_new: bool,
     key: HolderKey,
     identifiers: Sequence[Identifier],
     now: dt.datetime,
@@ -56,19 +66,21 @@ async def link(
     ``expires_at``.
 
     The holder's key must be committed before. Raises HolderChanged when the visitor has another
-    holder by now. ``is_one_account``: the visitor may be known by no other ``user_id``; raises
-    VisitorOfAnother.
+    holder by now, or none although the holder was not ``is_new`` (its time was over, or the person
+    was erased). ``is_one_account``: the visitor may be known by no other ``user_id``; raises
+    VisitorOfAnother. Raises TooManyVisitors.
     """
-    row = {
-        "id": holder_id,
-        "workspace_id": site.workspace_id,
-        "site_id": site.id,
-        "visitor_id": visitor_id,
-        "subject_ref": ring.subject_ref(site.workspace_id, "anonymous_id", visitor_id),
-        "created_at": now,
-    }
-    await session.execute(insert_or_ignore(session, VisitorLink).values(**row))
-    if await holder_of(session, site.id, visitor_id) != holder_id:
+    if is_new:
+        row = {
+            "id": holder_id,
+            "workspace_id": site.workspace_id,
+            "site_id": site.id,
+            "visitor_id": visitor_id,
+            "subject_ref": ring.subject_ref(site.workspace_id, "anonymous_id", visitor_id),
+            "created_at": now,
+        }
+        await session.execute(insert_or_ignore(session, VisitorLink).values(**row))
+    if await holder_of(session, site.id, visitor_id, to_change=True) != holder_id:
         raise HolderChanged
     mine = col(PersonalValue.holder_id) == holder_id
     await session.execute(sa.update(PersonalValue).where(mine).values(expires_at=expires_at))
@@ -92,8 +104,31 @@ async def link(
         raise TooManyLinks(
             f"At most {MAX_PER_KIND} identifiers of a kind; unlink the visitor first."
         )
+    for each in rows:
+        if each["kind"] == Kind.USER_ID and await _is_of_many(session, site, each, now):
+            log.warning("too_many_visitors", site_id=site.id)
+            raise TooManyVisitors(MAX_VISITORS)
     await vault.add(session, rows)
     return {"identifier_kinds": sorted(set(kinds)), "added": len(rows)}
+
+
+async def _is_of_many(
+    session: AsyncSession, site: PublishedSite, user: Mapping[str, Any], now: dt.datetime
+) -> bool:
+    """Whether no further visitor may have this ``user_id``; reads no more links than one may."""
+    found = (
+        sa.select(col(PersonalValue.id))
+        .join(VisitorLink, col(VisitorLink.id) == col(PersonalValue.holder_id))
+        .where(
+            col(PersonalValue.workspace_id) == site.workspace_id,
+            col(PersonalValue.subject_ref) == user["subject_ref"],
+            col(PersonalValue.expires_at) > now,
+            col(VisitorLink.site_id) == site.id,
+        )
+        .limit(1)
+        .offset(MAX_VISITORS - 1)
+    )
+    return await session.scalar(found) is not None
 
 
 def _refs(ring: KeyRing, site: PublishedSite, identifiers: Sequence[Identifier]) -> set[bytes]:
@@ -114,7 +149,9 @@ async def expired(session: AsyncSession, now: dt.datetime, limit: int = 500) -> 
 
 
 async def forget(session: AsyncSession, holder_ids: Collection[str]) -> None:
-    """Delete links and ciphertexts; destroy the data keys first (``KeyStore.forget``)."""
+    """Delete links and ciphertexts; destroy the data keys first (``KeyStore.forget``). The links go
+    first, so that what somebody adds to one just now is either seen here or never added.
+    """
     if holder_ids:
-        await vault.forget(session, holder_ids)
         await session.execute(sa.delete(VisitorLink).where(col(VisitorLink.id).in_(holder_ids)))
+        await vault.forget(session, holder_ids)

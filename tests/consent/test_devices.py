@@ -16,6 +16,8 @@ from app.consent import links
 from app.consent.writer import ConsentWriter
 from app.core.clock import rfc3339, utc_now
 from app.core.db import Database
+from app.crypto.keystore import HolderKey
+from app.identity import vault
 from app.identity.models import PersonalValue
 from tests.consent.conftest import Shop, open_shop
 from tests.consent.people import Browser, believe
@@ -242,15 +244,18 @@ async def test_a_stale_closed_banner_grants_nothing_either(phone: Browser) -> No
 # --- links by key, and the end of links
 
 
-async def link(browser: Browser, *users: str) -> dict[str, Any]:
-    shop = browser.shop
-    body = {
-        "site_key": shop.site_key,
+def _body(browser: Browser, *users: str) -> dict[str, Any]:
+    return {
+        "site_key": browser.shop.site_key,
         "visitor_id": browser.visitor_id,
         "identifiers": [{"kind": "user_id", "value": each} for each in users],
     }
-    answer = await shop.service.client.post(
-        "/v1/visitors/link", json=body, headers=shop.service.auth()
+
+
+async def link(browser: Browser, *users: str) -> dict[str, Any]:
+    service = browser.shop.service
+    answer = await service.client.post(
+        "/v1/visitors/link", json=_body(browser, *users), headers=service.auth()
     )
     assert answer.status_code == 201, answer.text
     found: dict[str, Any] = answer.json()
@@ -311,6 +316,78 @@ async def test_a_link_that_has_expired_counts_no_more(phone: Browser, laptop: Br
         await session.execute(sa.update(PersonalValue).values(expires_at=moved))
 
     assert (await laptop.current())["choices"] is None
+
+
+async def test_what_more_visitors_have_than_one_person_is_refused_as_a_user_id(
+    phone: Browser, laptop: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that links all who are not signed in as "guest" would make one person of them."""
+    monkeypatch.setattr(links, "MAX_VISITORS", 2)
+    service = phone.shop.service
+    for each in (phone, laptop):
+        await each.state(HOST.token(sub="guest"))
+    third, token = Browser(phone.shop), HOST.token(sub="guest")
+
+    by_token = await third.sign_in(token)
+    by_key = await service.client.post(
+        "/v1/visitors/link",
+        json=_body(third, "u-1", "guest"),
+        headers=service.auth(),
+    )
+
+    for refused in (by_token, by_key):
+        assert refused.status_code == 422
+        assert refused.json()["type"] == "urn:quittance:problem:too-many-visitors"
+        assert "leave them unlinked" in refused.json()["detail"]
+    assert len(await service.rows("select id from visitor_link")) == 2, "nothing was kept"
+    await phone.state(HOST.token(sub="guest"))  # who is linked stays so
+    await third.state(HOST.token(sub="u-1"))
+    blog = await open_shop(service)
+    await believe(blog, HOST)
+    await Browser(blog).state(HOST.token(sub="guest"))  # counted by site
+
+    async with service.database.writing() as session:
+        await session.execute(
+            sa.update(PersonalValue).values(expires_at=utc_now() - dt.timedelta(seconds=1))
+        )
+    assert (await Browser(phone.shop).sign_in(token)).status_code == 201, "not used up; links ended"
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+async def test_who_signs_in_while_their_links_end_is_linked_anew(
+    phone: Browser, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """The key that was destroyed meanwhile seals nothing of the new link."""
+    service = phone.shop.service
+    await phone.state(HOST.token())
+    ((holder_id,),) = await service.rows("select id from visitor_link")
+    ensure = service.key_store.ensure
+
+    async def end() -> None:
+        await service.key_store.forget([holder_id])
+        async with service.database.writing() as session:
+            await links.forget(session, [holder_id])
+
+    async def meanwhile(holder: str, now: dt.datetime) -> HolderKey:
+        monkeypatch.setattr(service.key_store, "ensure", ensure)
+        if order == "before":
+            await end()
+        key = await ensure(holder, now)
+        if order == "after":
+            await end()
+        return key
+
+    monkeypatch.setattr(service.key_store, "ensure", meanwhile)
+    await phone.state(HOST.token(email="bob@shop.example", email_verified=True))
+
+    ((new_id,),) = await service.rows("select id from visitor_link")
+    async with service.database.reading() as session:
+        opened = await vault.open_holder(session, service.key_store, [new_id])
+    assert {each.kind for each in opened} == {"user_id", "email"}
+    assert new_id != holder_id
+    assert (
+        await service.rows("select id from personal_value where holder_id = '%s'" % holder_id) == []
+    )
 
 
 # --- what a refusal on another device takes back
