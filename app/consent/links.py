@@ -4,7 +4,7 @@ is destroyed."""
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -104,8 +104,8 @@ async def link(
         raise TooManyLinks(
             f"At most {MAX_PER_KIND} identifiers of a kind; unlink the visitor first."
         )
-    for each in rows:
-        if each["kind"] == Kind.USER_ID and await _is_of_many(session, site, each, now):
+    for user in (row for row in rows if row["kind"] == Kind.USER_ID):
+        if await _is_of_many(session, site, user["subject_ref"], now):
             log.warning("too_many_visitors", site_id=site.id)
             raise TooManyVisitors(MAX_VISITORS)
     await vault.add(session, rows)
@@ -113,7 +113,7 @@ async def link(
 
 
 async def _is_of_many(
-    session: AsyncSession, site: PublishedSite, user: Mapping[str, Any], now: dt.datetime
+    session: AsyncSession, site: PublishedSite, user_ref: bytes, now: dt.datetime
 ) -> bool:
     """Whether no further visitor may have this ``user_id``; reads no more links than one may."""
     found = (
@@ -121,7 +121,7 @@ async def _is_of_many(
         .join(VisitorLink, col(VisitorLink.id) == col(PersonalValue.holder_id))
         .where(
             col(PersonalValue.workspace_id) == site.workspace_id,
-            col(PersonalValue.subject_ref) == user["subject_ref"],
+            col(PersonalValue.subject_ref) == user_ref,
             col(PersonalValue.expires_at) > now,
             col(VisitorLink.site_id) == site.id,
         )
