@@ -126,7 +126,7 @@ class Runtime:
         )
         self.gauges = Gauges(self.database)
         self._embedded_worker: EmbeddedWorker | None = None
-        self._maintained_at: dt.datetime | None = None
+        self._swept_at: dt.datetime | None = None
         self.closers: list[Callable[[], Awaitable[None]]] = []
         """Called first on ``stop``: whatever was started beside the runtime."""
 
@@ -300,8 +300,9 @@ class Runtime:
     async def _maintain(self) -> bool:
         now = utc_now()
         await self.archive.tidy(now)
-        await maintain.maintain(self.services, self.postman, now, self._maintained_at)
-        self._maintained_at = now
+        await forget.sweep_orphans(self.services, now, self._swept_at)
+        self._swept_at = now
+        await maintain.maintain(self.services, self.postman, now)
         return False
 
     async def _sweep(self) -> bool:

@@ -19,6 +19,7 @@ from app.consent import links
 from app.core.bulk import among
 from app.core.db import hint_after_commit, table_of
 from app.core.failpoints import failpoint
+from app.core.logging import get_logger
 from app.delivery import service as deliveries
 from app.delivery.models import Archived
 from app.destinations import human_tasks
@@ -32,10 +33,15 @@ from app.subject_requests.services import Services
 from app.subject_requests.states import FINAL, Kind, Status
 from app.subject_requests.timeline import note
 
+log = get_logger(__name__)
+
 BATCH = 200
 LEASE = dt.timedelta(minutes=1)
 LAST_CALLS = dt.timedelta(days=1)
-ORPHAN_AGE = dt.timedelta(hours=1)
+ORPHAN_AGE = dt.timedelta(days=1)
+"""Longer than any clock is wrong by mistake: a worker that is ahead leaves alone the key whose
+request is just being stored. An orphan seals nothing, it can wait.
+"""
 
 
 async def step_due(services: Services, now: dt.datetime) -> bool:
@@ -177,13 +183,15 @@ async def _visitors_of_erased(session: AsyncSession, request_ids: Sequence[str])
 
 
 async def sweep_orphans(
-    services: Services, now: dt.datetime, since: dt.datetime | None = None
+    services: Services, now: dt.datetime, last: dt.datetime | None = None
 ) -> int:
-    """Data keys whose request never came to be (a crash between the two databases); only those made
-    after ``since``, if it is given.
+    """Data keys whose request never came to be (a crash between the two databases). ``last``: when
+    this process looked before, so that only those made since, or shortly before, are looked at;
+    None: all, for the key store may be newer than a main database that was restored.
 
     A key that the archive's lines need is none of them, whatever the main database has lost.
     """
+    since = last and last - 2 * ORPHAN_AGE
     count = 0
     async for holders in services.keys.made(since, now - ORPHAN_AGE):
         async with services.database.reading() as session:
@@ -193,4 +201,6 @@ async def sweep_orphans(
             orphans = sorted(set(holders) - known)
         await services.keys.forget(orphans)
         count += len(orphans)
+    if count:
+        log.info("orphans_swept", count=count)
     return count

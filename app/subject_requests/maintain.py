@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.consent import links, retention
+from app.core import bulk
 from app.core.db import hint_after_commit
 from app.core.ids import first_id
 from app.core.logging import get_logger
@@ -23,26 +24,17 @@ from app.notifications.service import Postman
 from app.receipts.models import Receipt
 from app.security import audit, idempotency, sessions
 from app.sites import seen
-from app.subject_requests import forget
 from app.subject_requests.models import RequestEvent, SubjectRequest
 from app.subject_requests.services import Services
 from app.suppression import service as suppression
 
 log = get_logger(__name__)
 
-BITE = 500
 
-
-async def maintain(
-    services: Services, postman: Postman, now: dt.datetime, last: dt.datetime | None = None
-) -> None:
-    """Remove all that is due. ``last``: when this process did it before; None: all data keys are
-    looked at, once, for the key store may be newer than a main database that was restored.
-    """
+async def maintain(services: Services, postman: Postman, now: dt.datetime) -> None:
+    """Remove all that is due."""
     database = services.database
     await history.make_months(database, now)
-    # A day more than that, for clocks that differ.
-    orphans = await forget.sweep_orphans(services, now, last and last - dt.timedelta(days=1))
     await _remove_links(services, now)
     await idempotency.sweep(database, now)
     await suppression.sweep(database, now)
@@ -60,14 +52,14 @@ async def maintain(
     gone = await _remove_history(services, now)
     removed = await _bite_by_bite(partial(_remove_old, services, oldest))
     consents = await _bite_by_bite(partial(_remove_consents, services, now))
-    if orphans or gone or removed or consents:
-        log.info("maintained", count=orphans + gone + removed + consents)
+    if count := gone + removed + consents:
+        log.info("maintained", count=count)
 
 
 async def _remove_links(services: Services, now: dt.datetime) -> None:
     while True:
         async with services.database.reading() as session:
-            holders = await links.expired(session, now, BITE)
+            holders = await links.expired(session, now, bulk.BITE)
         if not holders:
             return
         await services.keys.forget(holders)
@@ -80,7 +72,7 @@ async def _bite_by_bite(remove: Callable[[], Awaitable[int]]) -> int:
     total = 0
     while count := await remove():
         total += count
-        if count < BITE:
+        if count < bulk.BITE:
             break
     return total
 
@@ -88,7 +80,7 @@ async def _bite_by_bite(remove: Callable[[], Awaitable[int]]) -> int:
 async def _remove_consents(services: Services, now: dt.datetime) -> int:
     kept = dt.timedelta(days=services.settings.consent_record_days)
     async with services.database.writing() as session:
-        return await retention.remove_old(session, now - kept, now, BITE)
+        return await retention.remove_old(session, now - kept, now, bulk.BITE)
 
 
 async def _end_waiting(session: AsyncSession, services: Services, now: dt.datetime) -> None:
@@ -137,7 +129,7 @@ async def _remove_old(services: Services, oldest: dt.datetime) -> int:
                 col(SubjectRequest.forgotten_at).is_not(None),
             )
             .order_by(col(SubjectRequest.id))
-            .limit(BITE)
+            .limit(bulk.BITE)
         )
         ids = [request_id for (request_id,) in rows]
         if not ids:

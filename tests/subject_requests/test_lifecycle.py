@@ -545,7 +545,7 @@ async def test_a_waived_delivery_counts_as_an_exception(service: Service) -> Non
 async def test_orphaned_data_keys_are_swept_and_used_ones_stay(service: Service) -> None:
     made = await service.ask()
     await service.runtime.keys.create(["req_orphan"], utc_now())
-    service.later(hours=2)
+    service.later(hours=25)
 
     swept = await forget.sweep_orphans(service.runtime.services, utc_now())
 
@@ -558,7 +558,7 @@ async def test_a_process_looks_at_all_data_keys_once_and_then_at_new_ones(servic
     await service.maintain()
     await keys.create(["req_of_a_backup"], now - dt.timedelta(days=9))
     await keys.create(["req_of_a_crash"], now)
-    service.later(hours=2)
+    service.later(hours=25)
 
     await service.maintain()
     assert set(await keys.load(["req_of_a_backup", "req_of_a_crash"])) == {"req_of_a_backup"}

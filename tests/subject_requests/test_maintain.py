@@ -16,7 +16,6 @@ from app.delivery.models import JobReport
 from app.identity.models import PersonalValue, UsedHostToken
 from app.notifications.models import Alert
 from app.security.models import AuditEntry, IdempotencyRecord
-from app.subject_requests import maintain
 from app.suppression.models import Suppression
 from tests.running import Service
 
@@ -66,8 +65,7 @@ def _old(service: Service, then: dt.datetime, number: int) -> list[tuple[Any, di
 async def test_no_transaction_removes_more_than_a_bite(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (bulk, maintain):
-        monkeypatch.setattr(module, "BITE", BITE)
+    monkeypatch.setattr(bulk, "BITE", BITE)
     database, then = service.runtime.database, utc_now() - OLD
     tables = {table_of(model) for model, _ in _old(service, then, 0)}
     async with database.writing() as session:

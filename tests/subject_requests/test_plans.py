@@ -79,7 +79,7 @@ async def late(service: Service, now: dt.datetime) -> None:
 
 
 async def chosen(service: Service, now: dt.datetime) -> None:
-    days = [(now - back * DAY).date() for back in range(3)]
+    days = [(now - back * DAY).date() for back in range(1, 4)]  # also if midnight has just passed
     async with service.runtime.database.reading() as session:
         assert sum(await queries.daily_totals(session, service.workspaces["alice"], days)) == 30
 
@@ -91,7 +91,7 @@ async def queued(service: Service, now: dt.datetime) -> None:
 
 
 async def swept(service: Service, now: dt.datetime) -> None:
-    made = service.runtime.keys.made(now - DAY, now - forget.ORPHAN_AGE)
+    made = service.runtime.keys.made(now - 3 * DAY, now - forget.ORPHAN_AGE)
     assert [each async for each in made] == [["new"]]
 
 
@@ -136,7 +136,7 @@ async def crowded(service: Service) -> Service:
         await _insert(database, model, rows)
     keys = service.runtime.key_database
     made = [{"holder_id": f"h{n}", "created_at": now - 9 * DAY} for n in range(CROWD)]
-    made.append({"holder_id": "new", "created_at": now - DAY / 2})
+    made.append({"holder_id": "new", "created_at": now - 2 * DAY})
     await _insert(keys, DataKey, [{"wrapped": b"", **each} for each in made])
     for each in (database, keys):
         if not each.is_sqlite:
