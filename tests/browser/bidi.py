@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ PREFERENCES = {
 class Firefox:
     """An ``Engine``; what it says is in ``firefox.log`` of its directory."""
 
-    def __init__(self, program: Path, directory: Path) -> None:
+    def __init__(
+        self, program: Path, directory: Path, preferences: Mapping[str, str] | None = None
+    ) -> None:
         profile = directory / "profile"
         profile.mkdir()
-        lines = [f'user_pref("{name}", {value});\n' for name, value in PREFERENCES.items()]
+        wanted = PREFERENCES | (preferences or {})
+        lines = [f'user_pref("{name}", {value});\n' for name, value in wanted.items()]
         (profile / "user.js").write_text("".join(lines))
         self._log = directory / "firefox.log"
         command = [str(program), "--headless", "--no-remote", "--remote-debugging-port=0"]
@@ -52,7 +56,8 @@ class Firefox:
             address = wait_for(self._address, "Firefox to listen")
             self._runner.run(self._connect(address))
             self._ask("session.new", capabilities={})
-            self._window = self._ask("browsingContext.getTree")["contexts"][0]["context"]
+            # The first window has no focus, without which keys press no buttons.
+            self._window = self._ask("browsingContext.create", type="window")["context"]
         except BaseException:
             self.close()
             raise

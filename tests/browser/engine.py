@@ -12,6 +12,8 @@ Actions = list[dict[str, Any]]
 
 PATIENCE = 15.0
 TAB = "\ue004"
+ENTER = "\ue006"
+ESCAPE = "\ue00c"
 
 
 class Engine(Protocol):

@@ -1,5 +1,5 @@
-"""One story of the consent widget in Firefox and in WebKit, as their users have it; the others are
-told in Chromium."""
+"""Stories of the consent widget in Firefox and in WebKit, as their users have it; the others are told
+in Chromium."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.browser.bidi import Firefox
-from tests.browser.engine import TAB, Engine, click, press, until
+from tests.browser.engine import ENTER, ESCAPE, TAB, Engine, click, press, until
 from tests.browser.shop import NONCE, ORDER, Shop
 from tests.browser.webdriver import WebKit
 from tests.journeys.instance import Embedded, wait_for
@@ -58,6 +58,12 @@ def site_key(service: Embedded, shop: Shop) -> str:
     return str(made["site_key"])
 
 
+def page(service: Embedded, shop: Shop, site_key: str, asked: str) -> str:
+    banner = f"{service.base_url}/b/{site_key}.js?{asked}"
+    tag = f'<script nonce="{NONCE}" src="{banner}" async></script>'
+    return shop.embed(tag, service.base_url)
+
+
 def button(within: str, action: str) -> str:
     return f"{within}.querySelector('[data-action={action}]')"
 
@@ -88,11 +94,9 @@ def record_of(engine: Engine, service: Embedded, site_key: str, method: str) -> 
 def test_a_choice_is_asked_for_kept_changed_and_taken_back(
     engine: Engine, service: Embedded, shop: Shop, site_key: str
 ) -> None:
-    base = service.base_url
-    banner = f"{base}/b/{site_key}.js?region=DE&amp;lang=en"
     shop.log.clear()
 
-    engine.goto(shop.embed(f'<script nonce="{NONCE}" src="{banner}" async></script>', base))
+    engine.goto(page(service, shop, site_key, "region=DE&amp;lang=en"))
     until(engine, "window.quittance?.visible")
     assert engine.evaluate(f"{BANNER}.checkVisibility({{ visibilityProperty: true }})")
     press(engine, TAB)
@@ -125,3 +129,45 @@ def test_a_choice_is_asked_for_kept_changed_and_taken_back(
     engine.reload()
     until(engine, "window.quittance")
     assert engine.evaluate(f"[quittance.has('analytics'), {BANNER}, ran]") == [False, None, []]
+
+
+def test_the_dialog_is_used_by_keyboard_alone_also_from_the_right_to_the_left(
+    engine: Engine, service: Embedded, shop: Shop, site_key: str
+) -> None:
+    engine.goto(page(service, shop, site_key, "region=DE&amp;lang=ar"))
+    until(engine, "window.quittance?.visible")
+    side = f"getComputedStyle({BANNER}).direction"
+    width = "document.scrollingElement.scrollWidth - document.documentElement.clientWidth"
+    assert engine.evaluate(f"[{side}, {width}]") == ["rtl", 0]
+
+    while engine.evaluate(FOCUSED) != "manage":
+        press(engine, TAB)
+    press(engine, ENTER)
+    until(engine, f"{DIALOG}?.checkVisibility()")
+    within = f"{ROOT}.activeElement?.closest('dialog') !== null"
+    elsewhere = "!['QUITTANCE-BANNER', 'BODY'].includes(document.activeElement.nodeName)"
+    for _ in range(12):
+        press(engine, TAB)
+        assert engine.evaluate(f"[{within}, {elsewhere}]") == [True, False]
+    press(engine, ESCAPE)
+    until(engine, f"!{DIALOG}")
+    assert engine.evaluate(f"[{FOCUSED}, quittance.decided, broken]") == ["manage", False, []]
+
+
+def test_the_signal_that_firefox_itself_sends_is_honoured_without_a_question(
+    firefox_path: Path, tmp_path: Path, service: Embedded, shop: Shop, site_key: str
+) -> None:
+    shop.log.clear()
+    engine = Firefox(firefox_path, tmp_path, {"privacy.globalprivacycontrol.enabled": "true"})
+    try:
+        engine.goto(page(service, shop, site_key, "region=US-CA&amp;lang=en"))
+        until(engine, "window.quittance?.decided")
+
+        record = record_of(engine, service, site_key, "gpc")
+        assert (record["gpc"], record["choices"]["advertising"]) == (True, False)
+        assert "Global Privacy Control" in engine.evaluate(f"{BANNER}.textContent")
+        until(engine, "ran.length === 3")
+        assert engine.evaluate("ran") == ORDER[:3]
+        assert not {"/held/fourth.js", "/held/pixel.gif"} & set(shop.held)
+    finally:
+        engine.close()
