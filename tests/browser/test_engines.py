@@ -1,5 +1,5 @@
-"""Stories of the consent widget in Firefox and in WebKit, as their users have it; the others are told
-in Chromium."""
+"""Stories of the consent widget in Firefox and in WebKit, as their users have it; the others are
+told in Chromium."""
 
 from __future__ import annotations
 

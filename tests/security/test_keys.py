@@ -95,6 +95,7 @@ async def test_a_key_that_calls_too_often_is_told_when_to_come_back(
 
     assert [each.status_code for each in answers][:5] == [200] * 5
     assert answers[-1].status_code == 429
-    assert 1 <= int(answers[-1].headers["retry-after"]) <= 61
+    # A window may have just begun; then a tenth of the next must pass until one of five is over.
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 67
     assert answers[-1].headers["ratelimit"].startswith('"api";r=0')
     assert other.status_code == 200, "one key's calls are not another's"

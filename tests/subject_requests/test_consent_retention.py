@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from app.core import bulk
 from app.core.settings import Settings
-from app.subject_requests import maintain
 from tests.running import Service
 from tests.subject_requests.site_stage import Site, visitors
 
@@ -19,7 +19,7 @@ async def kept(service: Service, table: str = "consent_record") -> int:
 async def test_a_record_and_its_receipt_go_when_their_time_is_over(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintain, "BITE", 2)
+    monkeypatch.setattr(bulk, "BITE", 2)
     service, people = site.service, visitors(5)
     for visitor in people:
         await site.choose(visitor, "accept_all", True)
