@@ -35,7 +35,7 @@ class Firefox:
     ) -> None:
         profile = directory / "profile"
         profile.mkdir()
-        wanted = PREFERENCES | (preferences or {})
+        wanted = {**PREFERENCES, **(preferences or {})}
         lines = [f'user_pref("{name}", {value});\n' for name, value in wanted.items()]
         (profile / "user.js").write_text("".join(lines))
         self._log = directory / "firefox.log"
