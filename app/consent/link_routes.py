@@ -238,6 +238,6 @@ class _Linking:
             "expires_at": rfc3339(record.expires_at),
             "notice_version": record.notice_version_id,
             "consent_id": record.id,
-            "source": "this_device" if record.visitor_id == self.visitor_id else "other_device",
+            "source": "other_device" if state.is_joint else "this_device",
             "stale": is_stale,
         }

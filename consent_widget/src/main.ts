@@ -1,5 +1,5 @@
 /** Wires core and view together and hands the page one object: `window.quittance`. */
-import { bodyOf, createOutbox, uuid } from "./api";
+import { bodyOf, createOutbox, type Recorded, uuid } from "./api";
 import type { Config, Method, Mode, Tag } from "./config";
 import { create, dispatch, ownTag } from "./dom";
 import { createGate } from "./gate";
@@ -237,10 +237,11 @@ export function start(
     post();
   }
 
-  const outbox = createOutbox(config, ({ consentId, decidedAt }) => {
+  const recorded = ({ consentId, decidedAt }: Recorded): void => {
     apply({ type: "recorded", consentId, decidedAt });
     if (state.decision?.consentId === consentId) emit("recorded", { consentId });
-  });
+  };
+  const outbox = createOutbox(config, recorded);
 
   const accept = (): void => decide("accept_all", all(config, true));
   const reject = (): void => decide("reject_all", all(config, false));
@@ -299,26 +300,32 @@ export function start(
         newVisitorId: "",
       });
       if (decision === newest) apply({ type: "adopt", decision: newest });
+    } else if (newest?.consentId && !state.decision?.consentId) {
+      recorded({ ...newest, consentId: newest.consentId }); // by another tab
     }
   }
 
   /** Somebody else signed in here before: what they chose is not this person's. */
-  function renew(): string {
+  function renew(): void {
     forget(config);
-    const now = Date.now();
-    become(begin(config, { stored: null, gpc, now, newVisitorId: uuid() }), true);
-    if (state.decision) save(config, state.decision);
+    startFrom(null);
+  }
+
+  /** As a page does that finds this decision stored, with what the signal makes of it. */
+  function startFrom(stored: Decision | null): void {
+    become(begin(config, { stored, gpc, now: Date.now(), newVisitorId: uuid() }), true);
+    if (!state.decision || state.decision === stored) return;
+    save(config, state.decision);
     post();
-    return state.visitorId;
   }
 
   const identify = async (token: string): Promise<boolean> => {
     const { identify: link } = await loadDialog();
     const keep = (decision: Decision): void => {
-      if (decision.decidedAt >= (state.decision?.decidedAt ?? 0)) save(config, decision);
-      catchUp();
+      save(config, decision);
+      startFrom(decision);
     };
-    return link(config, { id: () => state.visitorId, keep, renew }, token);
+    return link(config, { state: () => state, keep, renew }, token);
   };
 
   /** From the first choice on, or when there is time. */

@@ -97,6 +97,8 @@ export function answers(config: Config, decision: Decision, now: number): boolea
 function reasonOf(config: Config, earlier: Decision | null, now: number): Reason | null {
   if (!earlier) return null;
   if (!isSameQuestion(config, earlier)) {
+    // The very same notice: another device of this person has made the answer out of date.
+    if (earlier.notice === String(config.notice_version)) return null;
     const news = config.news?.[earlier.notice];
     const isNew = ({ id }: Purpose): boolean =>
       news ? news.includes(id) : !Object.hasOwn(earlier.choices, id);
@@ -112,6 +114,10 @@ function reasonOf(config: Config, earlier: Decision | null, now: number): Reason
 
 /** A person's own act on this site: what it names is all that stands against the GPC signal. */
 const EXPLICIT: readonly Method[] = ["accept_all", "custom"];
+
+/** Said with the signal on: then a grant in this browser stands against it. */
+export const outweighsGpc = ({ gpc, method }: Decision): boolean =>
+  gpc && EXPLICIT.includes(method);
 
 /** Does the signal deny this purpose, unless a person said otherwise? The service judges alike. */
 const signalDenies = ({ honours_gpc }: Config, gpc: boolean, { denied_by_gpc }: Purpose): boolean =>
@@ -151,9 +157,8 @@ export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start)
       prompt: null,
       reason: null,
     };
-    const isOutweighed = stored.gpc && EXPLICIT.includes(stored.method);
     const isOverruled =
-      !isOutweighed &&
+      !outweighsGpc(stored) &&
       optional(config).some((each) => granted(choices, each.id) && signalDenies(config, gpc, each));
     return isOverruled ? heed(config, answered, now) : answered;
   }

@@ -22,11 +22,10 @@ beforeEach(() => {
   vi.stubGlobal("fetch", network);
   let id = VISITOR;
   visitor = {
-    id: () => id,
+    state: () => ({ visitorId: id, decision: null }),
     keep: vi.fn(),
     renew: vi.fn(() => {
       id = OTHER;
-      return id;
     }),
   };
 });

@@ -167,13 +167,18 @@ describe("a stored decision", () => {
     ["that the words are new", { material: "m6", notice: "6" }, { "6": [] }, []],
     [
       "what it never named",
-      { material: "m6", choices: { analytics: true } },
-      {},
+      { material: "m6", notice: "5", choices: { analytics: true } },
+      { "6": [] },
       ["functional", "advertising"],
     ],
   ])("of before a change says %s", (_, stored, news, purposes) => {
     const state = begin(site({ news }), { ...NOBODY, stored: decision(stored) });
     expect(state).toMatchObject({ prompt: "ask", reason: { kind: "changed", purposes } });
+  });
+
+  it("gives no reason where the notice is the same and only the service says that it is outdated", () => {
+    const state = begin(site(), { ...NOBODY, stored: decision({ material: "-" }) });
+    expect(state).toMatchObject({ prompt: "ask", reason: null });
   });
 
   it("says when it was made once it has run out", () => {

@@ -134,7 +134,6 @@ async def test_who_shares_no_account_shares_nothing_by_address(
     ("record", "reason"),
     [
         ({"method": "dismissed", "choices": NONE}, "a closed banner"),
-        ({"method": "gpc", "gpc": True, "region": "US-CA", "choices": NONE}, "a signal"),
         ({"method": "migrated"}, "what another tool had stored"),
     ],
 )
@@ -147,21 +146,49 @@ async def test_only_an_explicit_choice_travels(
         await each.state(HOST.token())
 
     assert (await phone.current())["choices"] == ALL, reason
-    if record["method"] != "gpc":
-        assert (await laptop.current())["choices"] == ALL
+    assert (await laptop.current())["choices"] == ALL
 
 
-async def test_a_signal_that_comes_after_a_choice_stays_in_its_browser_too(
+CALIFORNIA: dict[str, Any] = {"region": "US-CA", "gpc": True}
+
+
+async def test_what_the_signal_denies_in_one_browser_is_denied_in_all_until_chosen_otherwise(
     phone: Browser, laptop: Browser
 ) -> None:
-    california: dict[str, Any] = {"region": "US-CA", "gpc": True}
-    await phone.choose(method="custom", decided_at=ago(minutes=2))
-    await phone.choose(**california, method="gpc", decided_at=ago(minutes=1))
-    for each in (phone, laptop):
-        await each.state(HOST.token())
+    """11 CCR 7025(c)(1): who is known has objected as a person."""
+    await laptop.choose(method="custom", decided_at=ago(minutes=3))
+    await phone.choose(**CALIFORNIA, method="gpc", decided_at=ago(minutes=2))
+    await phone.state(HOST.token())
 
+    state = await laptop.state(HOST.token())
+
+    denied = ALL | {"advertising": False}
+    assert state is not None
+    assert (state["choices"], state["source"], state["stale"]) == (denied, "other_device", False)
+    assert (await laptop.current())["choices"] == denied
+
+    await laptop.choose(method="custom")
+    assert (await laptop.state(HOST.token()))["source"] == "this_device"  # type: ignore[index]
     assert (await laptop.current())["choices"] == ALL
-    assert (await phone.current())["choices"] == ALL | {"advertising": False}
+    assert (await phone.current())["choices"] == denied, "the signal is still on in this browser"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_who_has_chosen_nothing_anywhere_is_asked_and_denied_what_their_signal_denies(
+    phone: Browser, laptop: Browser, *, closed: bool
+) -> None:
+    await phone.choose(**CALIFORNIA, method="gpc", decided_at=ago(minutes=2))
+    await phone.state(HOST.token())
+    if closed:
+        await laptop.choose(region="US-CA", method="dismissed", decided_at=ago(minutes=1))
+
+    state = await laptop.state(HOST.token())
+
+    assert state is not None
+    assert (state["choices"], state["source"]) == ({"advertising": False}, "other_device")
+    assert state["stale"] is True
+    await laptop.choose(region="US-CA", method="dismissed", choices=ALL | {"advertising": False})
+    assert (await laptop.state(HOST.token()))["source"] == "this_device"  # type: ignore[index]
 
 
 async def test_who_has_chosen_nothing_anywhere_keeps_what_this_browser_has(
@@ -180,8 +207,7 @@ async def test_who_has_chosen_nothing_anywhere_keeps_what_this_browser_has(
 async def test_a_signal_in_this_browser_still_denies_what_was_granted_elsewhere(
     phone: Browser, laptop: Browser
 ) -> None:
-    california: dict[str, Any] = {"region": "US-CA", "gpc": True}
-    await laptop.choose(**california, method="gpc", decided_at=ago(minutes=5))
+    await laptop.choose(**CALIFORNIA, method="gpc", decided_at=ago(minutes=5))
     await phone.choose(decided_at=ago(minutes=1))
     await phone.state(HOST.token())
 
@@ -190,7 +216,7 @@ async def test_a_signal_in_this_browser_still_denies_what_was_granted_elsewhere(
     assert state["choices"] == ALL | {"advertising": False}
     assert (await phone.current())["choices"] == ALL
 
-    await laptop.choose(**california, method="custom")
+    await laptop.choose(**CALIFORNIA, method="custom")
     assert (await laptop.current())["choices"] == ALL
 
 
