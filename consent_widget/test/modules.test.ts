@@ -6,6 +6,7 @@ import { type Module, type Quittance, start } from "../src/main";
 import * as consentMode from "../src/modules/consent_mode";
 import * as gpp from "../src/modules/gpp";
 import * as uet from "../src/modules/uet";
+import type { Decision } from "../src/state";
 import { encode } from "../src/storage";
 import { decision, site, usSite } from "./fixtures";
 
@@ -22,8 +23,8 @@ function visit(config: Config, module: Module): void {
   quittance = start(config, [module], async () => dialog);
 }
 
-const stored = (at = Date.now() - 1000) =>
-  localStorage.setItem("qt_shop", encode(decision({ decidedAt: at })));
+const stored = (changes: Partial<Decision> = {}) =>
+  localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000, ...changes })));
 
 beforeEach(() => {
   localStorage.clear();
@@ -91,6 +92,20 @@ describe("Google Consent Mode", () => {
         personalization_storage: "granted",
       },
     ]);
+  });
+
+  it.each([
+    ["a stored choice that is no answer any more", { material: "m6" }],
+    ["a whole region, where nobody has answered", null],
+  ])("takes back what a stub granted because of %s", (_, earlier) => {
+    const all = Object.fromEntries(Object.keys(denied).map((type) => [type, "granted"]));
+    page.dataLayer = [
+      ["consent", "default", earlier ? all : denied],
+      ...(earlier ? [] : [["consent", "default", { ...all, region: ["DE"] }]]),
+    ];
+    if (earlier) stored(earlier);
+    visit(site(), consentMode);
+    expect(commands().at(-1)).toEqual(["consent", "update", denied]);
   });
 
   it("grants what runs by default under opt-out, less what the signal denies", () => {

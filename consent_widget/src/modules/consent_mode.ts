@@ -24,6 +24,9 @@ interface Layer {
   dataLayer?: unknown[];
 }
 
+/** `gtag("consent", "default", {...})`. */
+type Default = ArrayLike<unknown> & { 2?: Readonly<Record<string, unknown>> };
+
 export function types(
   has: (purpose: string) => boolean,
   mapping: Config["mapping"] = {},
@@ -43,17 +46,22 @@ export function install(quittance: Quittance, { mapping }: Config): void {
     // biome-ignore lint/complexity/noArguments: see above
     layer.push(arguments);
   }
-  const isSet = layer.some(
-    (entry) =>
+  const defaults = layer.filter(
+    (entry): entry is Default =>
       (entry as ArrayLike<unknown>)?.[0] === "consent" &&
       (entry as ArrayLike<unknown>)[1] === "default",
   );
   const tell = (command: "default" | "update"): void =>
     gtag("consent", command, types(quittance.has, mapping));
 
+  // The stub believes a stored choice, and whole regions, also where that is no answer any more.
+  const said = types(quittance.has, mapping);
+  const isLoose = defaults.some(({ 2: state }) =>
+    Object.keys(said).some((type) => state?.[type] === "granted" && said[type] === "denied"),
+  );
   // Without the stub nothing has been told yet, so what holds now is the best default there is.
-  if (!isSet) tell("default");
-  else if (quittance.decided || quittance.mode !== "opt_in") tell("update");
+  if (!defaults.length) tell("default");
+  else if (quittance.decided || quittance.mode !== "opt_in" || isLoose) tell("update");
   quittance.on("change", ({ choices, method }) => {
     tell("update");
     layer.push({ event: "quittance_consent", quittance: { choices, method } });
