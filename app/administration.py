@@ -119,7 +119,7 @@ class Administration:
             "notice_version": notice.id,
             "regime": regime,
             "integrity": script.integrity(body),
-            "tag": script.tag(name, body),
+            "tag": script.tag(name, body, notice.content),
         }
 
     async def create_destination(

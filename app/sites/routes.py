@@ -50,7 +50,7 @@ async def widget_script(
         site, notice, languages=visitor.languages, region=visitor.region, gpc=visitor.gpc,
         base_url=settings.public_url, widget=widget,
     )  # fmt: skip
-    body, tag = script.script(config, notice.content.get("modules", ()), widget)
+    body, tag = script.script(config, script.modules_of(notice.content), widget)
     is_packed = script.takes_gzip(request.headers.get("accept-encoding", ""))
     if is_packed:
         tag = f'{tag[:-1]}-gzip"'

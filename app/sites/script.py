@@ -45,6 +45,19 @@ def script(config: dict[str, Any], modules: Sequence[str], widget: Path) -> tupl
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
+def modules_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts of the widget that a notice version needs: those its site has turned on, and what
+    holds back hosts where it has a rule for one.
+    """
+    has_hosts = any(each["kind"] == "host" for each in content.get("trackers", ()))
+    return (*(["hosts"] if has_hosts else []), *content.get("modules", ()))
+
+
+def loading(content: Mapping[str, Any]) -> str:
+    """How the tag of a site loads: what is to hold back hosts has to be there before they are."""
+    return "" if "hosts" in modules_of(content) else " async"
+
+
 def config_for(
     site: PublishedSite,
     notice: Notice,
@@ -78,13 +91,16 @@ def pinned(
     config = config_for(
         site, notice, languages=[lang], region=place, gpc=False, base_url=base_url, widget=widget
     )
-    body, _ = script(config, notice.content.get("modules", ()), widget)
+    body, _ = script(config, modules_of(notice.content), widget)
     return body, config["regime"]
 
 
-def tag(src: str, body: bytes) -> str:
-    """The element for a copy of ``body`` at ``src``; the browser runs nothing but these bytes."""
-    return f'<script src="{html.escape(src)}" integrity="{integrity(body)}" async></script>'
+def tag(src: str, body: bytes, content: Mapping[str, Any]) -> str:
+    """The element for a copy of ``body`` at ``src``; the browser runs nothing but these bytes.
+    ``content``: of the notice version in it.
+    """
+    attributes = f'integrity="{integrity(body)}"{loading(content)}'
+    return f'<script src="{html.escape(src)}" {attributes}></script>'
 
 
 def integrity(body: bytes) -> str:

@@ -1,7 +1,7 @@
 /**
- * Holds back scripts, frames, images and links marked with `data-purpose`, or coming from a host the
- * site has a rule for, until their purposes are granted; watches for elements that arrive later;
- * takes frames, images and links back when consent is.
+ * Holds back scripts, frames, images and links marked with `data-purpose` until their purposes are
+ * granted; watches for elements that arrive later; takes frames, images and links back when consent
+ * is. Those of hosts with a rule are marked by `modules/hosts.ts`.
  */
 import { create, dispatch, findAll, matches } from "./dom";
 
@@ -9,17 +9,12 @@ const BLOCKED =
   'script[type="text/plain"][data-purpose],iframe[data-purpose][data-src],' +
   "img[data-purpose][data-src],link[data-purpose][data-href]";
 
-/** What may come from a host with a rule; only what carries no mark of its own is looked at. */
-const SOURCED = ["script", "iframe", "img"].map((tag) => `${tag}[src]:not([data-purpose])`).join();
-
 /** What marks a script as held back, and `nonce`, which is hidden from attributes. */
 const MARKS = new Set(["type", "data-type", "data-src", "src", "nonce"]);
 
 export interface GateOptions {
   /** May everything that needs all these purposes run now? */
   allows(purposes: readonly string[]): boolean;
-  /** The purpose that a host's files belong to, if the site has a rule for it. */
-  purposeOf?(host: string): string | undefined;
   /** Stands in for a frame that is held back; null leaves its place empty. */
   placeholder?(frame: HTMLIFrameElement, purposes: readonly string[]): Element | null;
   /** The nonce of the widget's own tag; then a gated script must carry the same one. */
@@ -31,6 +26,8 @@ export interface Gate {
   sync(): void;
   /** Has a script of this purpose run in this page? That cannot be undone without a reload. */
   hasRun(purpose: string): boolean;
+  /** One has that did not go through here. */
+  noteRun(purpose: string): void;
   /** Opens one frame whatever its purposes say. */
   open(frame: Element): void;
   disconnect(): void;
@@ -78,7 +75,7 @@ const isAsync = (script: HTMLScriptElement): boolean => script.hasAttribute("asy
 /** A tag that runs in any case and is only told the answer, such as one with a mode of its own. */
 const runsAnyway = (element: Element): boolean => element.getAttribute("data-load") === "always";
 
-const sourceName = (element: Element): "href" | "src" =>
+export const sourceName = (element: Element): "href" | "src" =>
   element.localName === "link" ? "href" : "src";
 
 /** Browsers run only scripts they have not seen as data, so an equal new one takes the place. */
@@ -100,7 +97,7 @@ function recreate(old: HTMLScriptElement): HTMLScriptElement {
   return fresh;
 }
 
-export function createGate({ allows, purposeOf, placeholder, nonce }: GateOptions): Gate {
+export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
   const taken = new WeakSet<Element>();
   const opened = new Set<Element>();
   const told = new Map<Element, boolean>();
@@ -126,14 +123,17 @@ export function createGate({ allows, purposeOf, placeholder, nonce }: GateOption
       const fresh = recreate(script);
       if (runsAnyway(script)) tell(fresh, allowed);
       else for (const each of purposes) ran.add(each);
-      if (sourceOf(script) !== null && !isAsync(script)) {
-        loading++;
-        const settled = (): void => {
-          loading--;
-          drain();
-        };
-        fresh.addEventListener("load", settled, { once: true });
-        fresh.addEventListener("error", settled, { once: true });
+      if (sourceOf(script) !== null) {
+        const isAwaited = !isAsync(script);
+        if (isAwaited) loading++;
+        for (const type of ["load", "error"])
+          fresh.addEventListener(type, () => {
+            // Whoever made the first one by script listens there.
+            if (!script.hasAttribute(`on${type}`)) dispatch(new Event(type), script);
+            if (!isAwaited) return;
+            loading--;
+            drain();
+          });
       }
       script.replaceWith(fresh);
     } catch (error) {
@@ -198,21 +198,6 @@ export function createGate({ allows, purposeOf, placeholder, nonce }: GateOption
     element.replaceWith(closed);
   }
 
-  /** Marks what comes from a host with a rule, as its author could have done. */
-  function mark(element: Element): void {
-    const url = element.getAttribute("src") ?? "";
-    const purpose = isHttp(element, url) && purposeOf?.(new URL(url, element.baseURI).hostname);
-    if (!purpose || allows([purpose]) || taken.has(element)) return;
-    element.setAttribute("data-purpose", purpose);
-    if (element instanceof HTMLScriptElement) {
-      if (element.type === "module") element.setAttribute("data-type", "module");
-      element.type = "text/plain";
-    } else {
-      element.setAttribute("data-src", url);
-      element.removeAttribute("src");
-    }
-  }
-
   function hold(frame: HTMLIFrameElement, purposes: readonly string[]): void {
     if (standIns.has(frame)) return;
     const element = placeholder?.(frame, purposes);
@@ -244,10 +229,6 @@ export function createGate({ allows, purposeOf, placeholder, nonce }: GateOption
     for (const { addedNodes, removedNodes } of records) {
       for (const node of addedNodes) {
         if (!(node instanceof Element)) continue;
-        if (purposeOf) {
-          if (matches(node, SOURCED)) mark(node);
-          findAll(node, SOURCED).forEach(mark);
-        }
         if (matches(node, BLOCKED)) found.add(node);
         for (const inner of findAll(node, BLOCKED)) found.add(inner);
       }
@@ -279,6 +260,7 @@ export function createGate({ allows, purposeOf, placeholder, nonce }: GateOption
       take(findAll(document, BLOCKED));
     },
     hasRun: (purpose) => ran.has(purpose),
+    noteRun: (purpose) => void ran.add(purpose),
     open: openInPlace,
     disconnect: () => observer.disconnect(),
   };

@@ -2,7 +2,7 @@
 import { bodyOf, createOutbox, type Recorded, uuid } from "./api";
 import type { Config, Method, Mode, Tag } from "./config";
 import { create, dispatch, ownTag } from "./dom";
-import { createGate } from "./gate";
+import { createGate, type Gate } from "./gate";
 import { createPlaceholder } from "./placeholder";
 import { hasGpc } from "./signals";
 import {
@@ -79,7 +79,7 @@ export interface Module {
   /** What it adds to `window.quittance`. */
   members?(quittance: Quittance, config: Config): object;
   /** Runs once, before any gate opens. */
-  install?(quittance: Quittance, config: Config): void;
+  install?(quittance: Quittance, config: Config, gate: Gate): void;
 }
 
 // Only while the script runs for the first time does the page know which tag it is.
@@ -101,10 +101,6 @@ function loader(load: () => Promise<Dialog>): () => Promise<Dialog> {
     return coming;
   };
 }
-
-/** `*.stats.example` is the host itself and every one below it. */
-export const isHost = (pattern: string, host: string): boolean =>
-  pattern.startsWith("*.") ? `.${host}`.endsWith(pattern.slice(1)) : host === pattern;
 
 function inert({ src, purpose, load }: Tag): HTMLScriptElement {
   const script = create("script");
@@ -157,7 +153,6 @@ export function start(
   const has = (purpose: string): boolean => granted(state.choices, purpose);
   const loadDialog = loader(importDialog);
   const trackers = config.trackers ?? [];
-  const hosts = trackers.filter(({ kind }) => kind === "host");
   let left: readonly string[] = [];
   let isVisible = false;
   let isListening = false;
@@ -279,9 +274,6 @@ export function start(
   const gate = createGate({
     allows,
     nonce,
-    ...(hosts.length > 0 && {
-      purposeOf: (host) => hosts.find(({ pattern }) => isHost(pattern, host))?.purpose,
-    }),
     placeholder: (frame, purposes) =>
       createPlaceholder(config, frame, purposes, {
         once: () => gate.open(frame),
@@ -380,7 +372,7 @@ export function start(
   Object.freeze(quittance);
   Object.defineProperty(window, "quittance", { value: quittance, configurable: true });
 
-  for (const module of modules) module.install?.(quittance, config);
+  for (const module of modules) module.install?.(quittance, config, gate);
   for (const tag of config.tags ?? []) document.head.append(inert(tag));
   gate.sync();
   view.render(state);
@@ -398,5 +390,14 @@ export function start(
     later(() => void outbox.flush());
   }
   later(listen);
+  window.addEventListener(
+    "click",
+    (event) => {
+      if (!(event.target as Element).closest?.("[data-quittance-open]")) return;
+      event.preventDefault();
+      void open();
+    },
+    true,
+  );
   return quittance;
 }

@@ -274,32 +274,3 @@ describe("withdrawal", () => {
     expect(gate.hasRun("ads")).toBe(true);
   });
 });
-
-describe("hosts with a rule", () => {
-  const purposeOf = (host: string) => (host === "ads.example" ? "ads" : undefined);
-
-  it("are held back though their elements carry no mark", async () => {
-    watch({ purposeOf });
-    page(
-      '<iframe src="https://ads.example/f"></iframe><img src="https://ads.example/i">' +
-        '<iframe src="https://other.example/f"></iframe><script src="https://ads.example/s.js"></script>',
-    );
-    await mutations();
-    expect(find("iframe").getAttribute("data-src")).toBe("https://ads.example/f");
-    expect(find("iframe").hasAttribute("src")).toBe(false);
-    expect(find("img").hasAttribute("src")).toBe(false);
-    expect(find("iframe:last-of-type").getAttribute("src")).toBe("https://other.example/f");
-    expect(live()).toEqual([]);
-    grant("ads");
-    expect(find("iframe").getAttribute("src")).toBe("https://ads.example/f");
-    expect(live().map((each) => each.src)).toEqual(["https://ads.example/s.js"]);
-  });
-
-  it("are let pass once they are granted", async () => {
-    allowed.add("ads");
-    watch({ purposeOf });
-    page('<iframe src="https://ads.example/f"></iframe>');
-    await mutations();
-    expect(find("iframe").outerHTML).toBe('<iframe src="https://ads.example/f"></iframe>');
-  });
-});

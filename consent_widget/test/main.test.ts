@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Config } from "../src/config";
 import * as dialog from "../src/dialog";
-import { type Change, isHost, type Module, type Quittance, start } from "../src/main";
+import { type Change, type Module, type Quittance, start } from "../src/main";
 import type { Decision } from "../src/state";
 import { encode } from "../src/storage";
 import { decision, site, usSite } from "./fixtures";
@@ -401,20 +401,10 @@ describe("modules", () => {
     script.dataset.purpose = "analytics";
     document.head.append(script);
     visit(site(), [{ install }]);
-    expect(install).toHaveBeenCalledWith(quittance, expect.anything());
+    expect(install).toHaveBeenCalledWith(quittance, expect.anything(), expect.anything());
     expect(wasHeld).toBe(true);
     expect(script.isConnected).toBe(false);
   });
-});
-
-it.each([
-  ["stats.example", "stats.example", true],
-  ["stats.example", "www.stats.example", false],
-  ["*.stats.example", "stats.example", true],
-  ["*.stats.example", "a.b.stats.example", true],
-  ["*.stats.example", "evilstats.example", false],
-])("the rule %s means %s: %s", (pattern, host, expected) => {
-  expect(isHost(pattern, host)).toBe(expected);
 });
 
 describe("a person who signs in", () => {
@@ -516,6 +506,20 @@ describe("a person who signs in", () => {
     visit();
     expect(quittance.decided).toBe(true);
   });
+});
+
+it("opens the preferences at a click on whatever the page marks for it", async () => {
+  visit();
+  const link = document.createElement("a");
+  link.href = "/settings";
+  link.dataset.quittanceOpen = "";
+  link.append(document.createElement("span"));
+  document.body.append(link);
+  const click = new MouseEvent("click", { bubbles: true, cancelable: true });
+  link.firstElementChild?.dispatchEvent(click);
+  await mutations();
+  expect(click.defaultPrevented).toBe(true);
+  expect(inside("dialog")?.hasAttribute("open")).toBe(true);
 });
 
 it("hears of the record that another tab got for a choice made here", () => {

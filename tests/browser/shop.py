@@ -68,11 +68,18 @@ class Shop:
             return 200, "image/gif", PIXEL, ""
         return (200 if path == "/held/film" else 404), "text/html", b"<p>A film</p>", ""
 
+    @property
+    def vendor(self) -> str:
+        """The same files on another site."""
+        return self.origin.replace("localhost", "stats.localhost")
+
     def embed(
-        self, tag: str, service: str, *, markup: str = GATES, types: str = "quittance"
-    ) -> str:
+        self, tag: str, service: str, *, markup: str = GATES, types: str = "quittance",
+        also: str = "",
+    ) -> str:  # fmt: skip
         """The address of a new page with ``tag`` in its head, under a strict policy that allows the
-        service's address. The page keeps what ran and which rules of the policy were broken.
+        service's address and those in ``also``. The page keeps what ran and which rules of the
+        policy were broken.
         """
         path = f"/{len(self.pages)}"
         html = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Shop</title>
@@ -88,7 +95,8 @@ class Shop:
 <body><main><h1>Shop</h1><a href="#">A link</a>{markup}</main></body></html>"""
         policy = (
             f"default-src 'none'; script-src 'nonce-{NONCE}' {service}; connect-src {service}; "
-            "style-src 'self'; img-src 'self' data:; frame-src 'self'; base-uri 'none'; "
+            f"style-src 'self' {also}; img-src 'self' data: {also}; frame-src 'self' {also}; "
+            "base-uri 'none'; "
             f"form-action 'none'; require-trusted-types-for 'script'; trusted-types {types}"
         )
         self.pages[path] = html, policy

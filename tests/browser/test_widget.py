@@ -80,8 +80,10 @@ class Stage:
             self.faults.append(said.text)
 
     def _look_at(self, request: Request) -> None:
-        known = (self.service.base_url + "/", self.shop.origin + "/", "data:,")
-        if not request.url.startswith(known):
+        known = tuple(
+            f"{each}/" for each in (self.service.base_url, self.shop.origin, self.shop.vendor)
+        )
+        if not request.url.startswith((*known, "data:,")):
             self.faults.append(f"third party: {request.url}")
 
     def open(self, address: str, context: BrowserContext | None = None, **options: Any) -> Page:
@@ -396,6 +398,70 @@ def test_withdrawing_shuts_what_was_open(stage: Stage) -> None:
     }  # fmt: skip
     assert ran(page) == []
     assert stage.shop.held == []
+
+
+MAKERS = f"""
+<script nonce="{NONCE}">
+  const made = (tag, more) => Object.assign(document.createElement(tag), more);
+  const start = (vendor) => {{
+    const nonce = "{NONCE}";
+    const byAttribute = made("script", {{ nonce }});
+    byAttribute.setAttribute("src", vendor + "/held/attribute.js");
+    const [first] = document.scripts;
+    first.parentNode.insertBefore(made("script", {{ nonce, async: true,
+      src: vendor + "/held/property.js", type: "text/javascript", onload: () => ran.push("onload"),
+    }}), first);
+    document.head.append(byAttribute, made("link", {{
+      rel: "stylesheet", href: vendor + "/held/look.css",
+    }}));
+    made("img", {{ src: vendor + "/held/beacon.gif" }});
+    document.body.append(made("img", {{ src: vendor + "/held/pixel.gif", alt: "" }}));
+    const frame = document.body.appendChild(made("iframe", {{ title: "Film" }}));
+    frame.src = vendor + "/held/film";
+  }};
+</script>
+"""
+
+
+def test_what_scripts_load_from_a_host_with_a_rule_waits_for_consent_and_goes_with_it(
+    stage: Stage, new_site: NewSite
+) -> None:
+    rule = {"kind": "host", "pattern": "stats.localhost", "purpose": "analytics"}
+    stage.site_key = new_site(trackers=[rule])
+    vendor, base = stage.shop.vendor, stage.service.base_url
+    banner_at = f"{base}/b/{stage.site_key}.js?region=DE&amp;lang=en"
+    parsed = f'<script nonce="{NONCE}" src="{vendor}/held/parsed.js"></script>'
+    page = stage.context().new_page()
+    page.goto(
+        stage.shop.embed(
+            f'<script nonce="{NONCE}" src="{banner_at}"></script>', base,
+            markup=MAKERS + parsed, types="quittance default", also=vendor,
+        )
+    )  # fmt: skip
+    page.evaluate("trustedTypes.createPolicy('default', { createScriptURL: (url) => url })")
+    for _ in range(2):
+        page.evaluate("(vendor) => start(vendor)", vendor)
+    page.wait_for_timeout(300)
+
+    assert ran(page) == []
+    assert set(stage.shop.held) <= {"/held/parsed.js"}, "a browser reads ahead in the markup"
+    expect(page.locator("quittance-placeholder")).to_have_count(2)
+
+    press(page, "accept")
+    until(page, "ran.length === 7")
+    assert sorted(ran(page)) == sorted(
+        ["parsed", "property", "onload", "attribute", "property", "onload", "attribute"]
+    )
+    shown = {"/held/look.css", "/held/pixel.gif", "/held/film"}
+    wait_for(lambda: shown <= set(stage.shop.held), "the rest", 15)
+    assert "/held/beacon.gif" not in stage.shop.held, "what was held and thrown away is not sent"
+
+    page.evaluate("(vendor) => { ran.length = 0; start(vendor); }", vendor)
+    until(page, "ran.length === 3")
+    advised = "new Promise((told) => quittance.on('change', (c) => told(c.reloadAdvised)))"
+    page.evaluate(f"() => {{ window.advised = {advised}; quittance.withdraw(); }}")
+    assert page.evaluate("advised") is True
+    assert page.evaluate("[...document.querySelectorAll('iframe')].map((f) => f.src)") == [""] * 3
 
 
 def test_a_choice_made_on_the_pages_own_switch_is_recorded(stage: Stage) -> None:

@@ -496,6 +496,7 @@ async def test_saving_a_sites_form_as_it_was_shown_changes_nothing(stage: Stage)
         (await session.get_one(Site, stage.seeded.site_id)).draft = draft
 
     shown = (await browser.get(path)).text
+    assert ".js&#34;&gt;&lt;/script&gt;" in shown, "not async: it holds a host back"
     assert (await browser.post(path, form_fields(shown))).status_code == 303
 
     async with stage.runtime.database.reading() as session:

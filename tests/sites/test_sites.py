@@ -386,6 +386,23 @@ async def test_a_rule_that_could_hit_too_much_is_refused(
     assert refused.status_code == 422
 
 
+async def test_a_site_with_a_rule_for_a_host_gets_the_part_that_holds_hosts_back(
+    service: Stage,
+) -> None:
+    service.app.state.widget = script.WIDGET
+    rule = {"kind": "host", "pattern": "*.stats.example", "purpose": "analytics"}
+    holding = (await service.client.get(f"/b/{await service.add_site(trackers=[rule])}.js")).text
+    plain = (await service.client.get(f"/b/{await service.add_site()}.js")).text
+
+    assert "quittance_hosts=" in holding
+    assert "[quittance_hosts])" in holding
+    assert "quittance_hosts" not in plain
+    assert script.tag("/c.js", b"x", {"trackers": [rule]}).endswith('"></script>')
+    assert script.tag("/c.js", b"x", {"trackers": [rule | {"kind": "cookie"}]}).endswith(
+        '" async></script>'
+    )
+
+
 async def test_ban_009_a_reader_can_neither_change_nor_publish(service: Stage) -> None:
     site_key = await service.add_site()
     await service.add_key("reader", "wsp_one", "sites:read")

@@ -149,7 +149,7 @@ def copy_of(
         languages=options(spoken, language),
         regions=options(REGIONS, region),
         address=f"{public_url}/b/{site.site_key}/{version.id}.js?{query}",
-        tag=script.tag("/consent.js", body),
+        tag=script.tag("/consent.js", body, notice.content),
     )
 
 

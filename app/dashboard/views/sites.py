@@ -30,6 +30,7 @@ from app.sites.host_identity import HostIdentity
 from app.sites.known_trackers import suggested
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
 from app.sites.models import NoticeVersion, Site, TrackerSeen
+from app.sites.script import loading
 
 _TEXT_KEYS = (*TEXT_KEYS, *OPTIONAL_TEXT_KEYS)
 _MODULES = {
@@ -263,7 +264,7 @@ async def site_page(
             )
             for each in history
         ],
-        snippet=f'<script src="{public_url}/b/{site.site_key}.js" async></script>',
+        snippet=f'<script src="{public_url}/b/{site.site_key}.js"{loading(site.draft)}></script>',
         privacy_url=f"{public_url}/privacy/{site.site_key}",
         preview=f"/dashboard/sites/{site.id}/preview",
         regions=[Option(value, text, value == "DE") for value, text in REGIONS.items()],

@@ -65,7 +65,6 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button?.dataset.copy) copy(button);
-    if (button?.dataset.act === "open") window.quittance?.open();
     if (button?.dataset.act === "withdraw") window.quittance?.withdraw();
   });
 

@@ -1,0 +1,113 @@
+/**
+ * Holds back what comes from hosts that the site has a rule for, though its elements carry no mark:
+ * what scripts make, what the parser meets later, and from now on the frames, images and links that
+ * are there. Marked as their author could have marked them, they are the gate's.
+ *
+ * What has begun cannot be stopped: a script that runs already counts as run. And a browser may ask
+ * for what stands in the page's own markup before any script runs; only a mark there prevents that.
+ */
+import type { Config } from "../config";
+import { findAll, matches } from "../dom";
+import { type Gate, isHttp, sourceName } from "../gate";
+import { isHost } from "../hosts";
+import type { Quittance } from "../main";
+
+const SOURCED = ["script[src]", "iframe[src]", "img[src]", "link[href]"]
+  .map((each) => `${each}:not([data-purpose])`)
+  .join();
+
+export function install(quittance: Quittance, { trackers }: Config, gate: Gate): void {
+  const rules = (trackers ?? []).filter(({ kind }) => kind === "host");
+  const { setAttribute } = Element.prototype;
+  const set = (element: Element, name: string, value: string): void =>
+    setAttribute.call(element, name, value);
+
+  function purposeOf(element: Element, url: string): string | undefined {
+    const host = isHttp(element, url) && new URL(url, element.baseURI).hostname;
+    return host ? rules.find(({ pattern }) => isHost(pattern, host))?.purpose : undefined;
+  }
+
+  const isHeld = (element: Element): boolean =>
+    element.hasAttribute("data-purpose") && element.hasAttribute(`data-${sourceName(element)}`);
+
+  /** Keeps an address from an element; false: it may have it. */
+  function hold(element: Element, url: string): boolean {
+    const purpose = purposeOf(element, url);
+    if (!purpose) return false;
+    // A mark without an address: this element is being opened.
+    if (quittance.has(purpose) || (element.hasAttribute("data-purpose") && !isHeld(element))) {
+      if (element instanceof HTMLScriptElement) gate.noteRun(purpose);
+      return false;
+    }
+    const name = sourceName(element);
+    set(element, "data-purpose", purpose);
+    set(element, `data-${name}`, url);
+    element.removeAttribute(name);
+    if (element instanceof HTMLScriptElement) {
+      if (element.type === "module") set(element, "data-type", "module");
+      set(element, "type", "text/plain");
+    }
+    if (element.isConnected) queueMicrotask(gate.sync);
+    return true;
+  }
+
+  /** A held script stays data, whatever type its maker gives it. */
+  function retype(element: Element, type: string): boolean {
+    if (!(element instanceof HTMLScriptElement) || !isHeld(element)) return false;
+    if (type === "module") set(element, "data-type", type);
+    return true;
+  }
+
+  const stops = (element: Element, name: string, value: string): boolean =>
+    name === "type" ? retype(element, value) : name === sourceName(element) && hold(element, value);
+
+  const { prototype: script } = HTMLScriptElement;
+  for (const [owner, name] of [
+    [script, "src"],
+    [script, "type"],
+    [HTMLIFrameElement.prototype, "src"],
+    [HTMLImageElement.prototype, "src"],
+    [HTMLLinkElement.prototype, "href"],
+  ] as const) {
+    const own = Object.getOwnPropertyDescriptor(owner, name);
+    Object.defineProperty(owner, name, {
+      ...own,
+      set(this: Element, value: unknown) {
+        if (!stops(this, name, String(value))) own?.set?.call(this, value);
+      },
+    });
+  }
+  Element.prototype.setAttribute = function (name: string, value: string) {
+    if (
+      !/^(src|href|type)$/i.test(name) ||
+      !isOurs(this) ||
+      !stops(this, name.toLowerCase(), `${value}`)
+    )
+      setAttribute.call(this, name, value);
+  };
+
+  function found(element: Element, hasBegun: boolean): void {
+    const url = element.getAttribute(sourceName(element)) ?? "";
+    if (hasBegun && element instanceof HTMLScriptElement)
+      gate.noteRun(purposeOf(element, url) ?? "");
+    else if (hold(element, url) && element instanceof HTMLIFrameElement)
+      element.replaceWith(element.cloneNode(false)); // without an address it would stay as it is
+  }
+  const look = (): void => {
+    for (const element of findAll(document, SOURCED)) found(element, true);
+  };
+
+  look();
+  quittance.on("change", look);
+  new MutationObserver((records) => {
+    // Then only a parser's scripts have yet to begin: the others went through `src`.
+    const hasBegun = document.readyState !== "loading";
+    for (const node of records.flatMap(({ addedNodes }) => [...addedNodes])) {
+      if (!(node instanceof Element)) continue;
+      if (matches(node, SOURCED)) found(node, hasBegun);
+      for (const inner of findAll(node, SOURCED)) found(inner, hasBegun);
+    }
+  }).observe(document, { childList: true, subtree: true });
+}
+
+const isOurs = (element: Element): boolean => /^(script|iframe|img|link)$/.test(element.localName);
