@@ -20,7 +20,7 @@ from sqlmodel import col
 
 from app.consent import queries
 from app.consent.models import IS_CHOICE, IS_SIGNAL, ConsentRecord, VisitorLink
-from app.consent.state import Choice, Decision, Merged, Standing, denials, deny, merge
+from app.consent.state import Choice, Decision, Standing, denials, merge
 from app.core import bulk
 from app.core.db import Moment, is_postgresql, table_of
 from app.identity.models import PersonalValue
@@ -101,12 +101,6 @@ async def said_by(
     visitor's site. Whoever calls it takes turns with others at these people.
     """
     await take_turns(session, {(site_id, person) for (site_id, _), person in people.items()})
-    return await _said(session, people, now)
-
-
-async def _said(
-    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
-) -> dict[OnSite, list[Said]]:
     chosen, signalled = await _records(session, people, now, IS_CHOICE, IS_SIGNAL)
     denied = await _denied_by_gpc(session, signalled)
     said: dict[OnSite, list[Said]] = defaultdict(list)
@@ -199,34 +193,22 @@ async def current_state(
     now: dt.datetime,
 ) -> queries.CurrentState | None:
     """What holds for a visitor: for one that is linked to a person who has chosen, the newest
-    choice on any of their devices, see ``merge``; else its own records, or, where a signal on
-    another device denies more, the denials of both.
+    choice on any of their devices; else its own records alone.
     """
     own = await queries.current_state(session, site.id, visitor_id)
     people = await people_of(session, [(site.id, visitor_id)], now)
-    everything = [each for said in (await _said(session, people, now)).values() for each in said]
+    (chosen,) = await _records(session, people, now, IS_CHOICE)
+    records = {each.id: each for made in chosen.values() for each in made}
     published = await directory.notice(site.version_id)
-    denied_here = _denied_by_signal(own, published)
-
-    async def merged(said: Collection[Said]) -> Merged | None:
-        choices = []
-        for record in (each.record for each in said if not each.signal):
-            answered = await directory.notice(record.notice_version_id)
-            may_grant = not queries.CurrentState(record, {}).is_stale(answered, published, now)
-            choices.append(Choice(record.decided_at, record.choices, record.id, may_grant))
-        return merge(choices, [each.signal for each in said if each.signal], denied_here)
-
-    elsewhere = [each for each in everything if each.record.visitor_id != visitor_id]
-    if found := await merged(everything):
-        alone = await merged([each for each in everything if each not in elsewhere])
-        records = {each.record.id: each.record for each in everything}
-        return queries.CurrentState(records[found.consent_id], found.choices, found != alone)
-    held = denials(own.choices) if own else {}
-    denied = {name for each in elsewhere if each.signal for name in each.signal.choices}
-    if denied <= held.keys():
+    choices = []
+    for each in records.values():
+        answered = await directory.notice(each.notice_version_id)
+        is_stale = queries.CurrentState(each, each.choices).is_stale(answered, published, now)
+        choices.append(Choice(each.decided_at, each.choices, each.id, may_grant=not is_stale))
+    merged = merge(choices, denied_here=_denied_by_signal(own, published))
+    if merged is None:
         return own
-    newest = max((each.record for each in elsewhere), key=lambda each: (each.decided_at, each.id))
-    return queries.CurrentState(newest, deny(held, denied), is_joint=True, is_open=True)
+    return queries.CurrentState(records[merged.consent_id], merged.choices)
 
 
 def _denied_by_signal(own: queries.CurrentState | None, notice: Notice | None) -> Collection[str]:

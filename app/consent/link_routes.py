@@ -162,11 +162,20 @@ class _Linking:
         for _ in range(3):
             known = await self._known()
             holder_id = known or new_id("vis")
-            key = await keys.ensure(holder_id, self.now)  # committed before what it seals
+            found = (  # committed before what it seals
+                await keys.load([holder_id]) if known else await keys.create([holder_id], self.now)
+            )
+            if not found:
+                await self._drop(holder_id)
+                continue
+            work = partial(self._work, holder_id, found[holder_id], is_new=known is None)
             try:
-                return await carry_out(partial(self._work, holder_id, key, is_new=known is None))
-            except links.HolderChanged:
-                await keys.forget([holder_id])
+                return await carry_out(work)
+            except (links.HolderChanged, errors.Problem) as error:
+                if known is None:
+                    await keys.forget([holder_id])
+                if isinstance(error, errors.Problem):
+                    raise
         raise errors.Unavailable(
             "The visitor is being linked elsewhere; try again.", headers={"Retry-After": "1"}
         )
@@ -175,6 +184,12 @@ class _Linking:
         database: Database = self.request.app.state.database
         async with database.reading() as session:
             return await links.holder_of(session, self.site.id, self.visitor_id)
+
+    async def _drop(self, holder_id: str) -> None:
+        """A link whose key is gone holds nothing: its end was cut short, or is under way."""
+        database: Database = self.request.app.state.database
+        async with database.writing() as session:
+            await links.forget(session, [holder_id])
 
     async def _work(
         self, holder_id: str, key: HolderKey, session: AsyncSession, *, is_new: bool
@@ -238,6 +253,6 @@ class _Linking:
             "expires_at": rfc3339(record.expires_at),
             "notice_version": record.notice_version_id,
             "consent_id": record.id,
-            "source": "other_device" if state.is_joint else "this_device",
+            "source": "this_device" if record.visitor_id == self.visitor_id else "other_device",
             "stale": is_stale,
         }

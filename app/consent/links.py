@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from app.consent.devices import take_turns
 from app.consent.errors import TooManyLinks, TooManyVisitors, VisitorOfAnother
 from app.consent.models import VisitorLink
 from app.core.db import insert_or_ignore
@@ -26,8 +27,8 @@ log = get_logger(__name__)
 
 MAX_PER_KIND = 50
 MAX_VISITORS = 400
-"""Visitors of a site that may be linked to one ``user_id``; what more have ("guest", "0") is no
-person. A browser that forgets everything when it closes is a new visitor each time: who signs in
+"""Visitors of a site that may be linked to one ``user_id``; what more have ("guest", "0") is hardly
+a person. A browser that forgets everything when it closes is a new visitor each time: who signs in
 with it once a day has 390 by the end of the longest term.
 """
 
@@ -104,8 +105,10 @@ async def link(
         raise TooManyLinks(
             f"At most {MAX_PER_KIND} identifiers of a kind; unlink the visitor first."
         )
-    for user in (row for row in rows if row["kind"] == Kind.USER_ID):
-        if await _is_of_many(session, site, user["subject_ref"], now):
+    users = [row["subject_ref"] for row in rows if row["kind"] == Kind.USER_ID]
+    await take_turns(session, {(site.id, (site.workspace_id, each)) for each in users})
+    for each in users:
+        if await _is_of_many(session, site, each, now):
             log.warning("too_many_visitors", site_id=site.id)
             raise TooManyVisitors(MAX_VISITORS)
     await vault.add(session, rows)
@@ -115,7 +118,9 @@ async def link(
 async def _is_of_many(
     session: AsyncSession, site: PublishedSite, user_ref: bytes, now: dt.datetime
 ) -> bool:
-    """Whether no further visitor may have this ``user_id``; reads no more links than one may."""
+    """Whether no further visitor may have this ``user_id``; of the site's links it reads no more
+    than one may have.
+    """
     found = (
         sa.select(col(PersonalValue.id))
         .join(VisitorLink, col(VisitorLink.id) == col(PersonalValue.holder_id))

@@ -52,19 +52,15 @@ class DayCount:
 @dataclass(frozen=True, slots=True)
 class CurrentState:
     """What holds for a visitor: the newest record, with the denials of any other of the same
-    moment. ``is_joint``: other devices of the same person have a say in it. ``is_open``: nobody has
-    answered yet, so that the visitor is asked.
-    """
+    moment."""
 
     record: ConsentRecord
     choices: dict[str, bool]
-    is_joint: bool = False
-    is_open: bool = False
 
     def is_stale(self, answered: Notice | None, published: Notice | None, now: dt.datetime) -> bool:
         """Whether the visitor should be asked again. ``answered``: the notice that was shown."""
         asked = [each and each.material for each in (answered, published)]
-        return self.is_open or asked[0] != asked[1] or self.record.expires_at <= now
+        return asked[0] != asked[1] or self.record.expires_at <= now
 
 
 async def current_state(

@@ -13,9 +13,9 @@ from app.consent.schemas import Method
 BY_CHOICE = frozenset(
     {Method.ACCEPT_ALL, Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.API}
 )
-"""Records of a person's own explicit choice, which count on all their devices. A closed banner
-(dismissed) and what another tool had stored (migrated) hold where they were made; what a signal
-(gpc) denies counts for the person, see ``Standing`` and ``merge``."""
+"""Records of a person's own explicit choice, which count on all their devices. A signal (gpc), a
+closed banner (dismissed) and what another tool had stored (migrated) hold where they were made; at
+destinations a signal counts for the person, see ``Standing``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +88,20 @@ class Merged:
     choices: dict[str, bool]
 
 
-def merge(
-    choices: Iterable[Choice], signals: Iterable[Decision] = (), denied_here: Collection[str] = ()
-) -> Merged | None:
+def merge(choices: Iterable[Choice], denied_here: Collection[str] = ()) -> Merged | None:
     """The newest explicit choice on any of the person's devices holds on each; of those made at the
     same moment, a denial of any wins. A grant that may no longer grant is none; a denial stays one.
 
-    ``signals``: what an opt-out signal denied on any of the devices, which counts unless a choice
-    was made since (11 CCR 7025(c)(1)); ``denied_here``: what the one of this device denies, made
-    since the last choice on it.
+    ``denied_here``: what this device's own signal (GPC) denies, made since the last choice on it.
     """
     found = list(choices)
     if not found:
         return None
     moment = max(each.decided_at for each in found)
     newest = [each for each in found if each.decided_at == moment]
-    since = [each for each in signals if each.decided_at >= moment]
-    denied = {*denied_here, *(purpose for each in since for purpose in each.choices)}
-    holding = deny(reduce(deny_wins, (_holding(each) for each in newest)), denied)
+    holding = reduce(deny_wins, (_holding(each) for each in newest))
+    holding |= {purpose: False for purpose in denied_here if purpose in holding}
     return Merged(max(newest, key=_weight).consent_id, holding)
-
-
-def deny(choices: Mapping[str, bool], purposes: Collection[str]) -> dict[str, bool]:
-    return dict(sorted({**choices, **dict.fromkeys(purposes, False)}.items()))
 
 
 def _holding(choice: Choice) -> dict[str, bool]:

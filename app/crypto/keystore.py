@@ -75,10 +75,7 @@ class KeyStore:
                     holder_id=holder_id, wrapped=wrapped, created_at=now
                 )
             )
-            found = await session.execute(
-                sa.select(col(DataKey.wrapped)).where(col(DataKey.holder_id) == holder_id)
-            )
-            return HolderKey(open_wrapped(self._ring, holder_id, found.scalar_one()))
+        return (await self.load([holder_id]))[holder_id]
 
     async def load(self, holder_ids: Collection[str]) -> dict[str, HolderKey]:
         """The keys that still exist; a forgotten holder is missing from the answer."""

@@ -284,7 +284,8 @@ export function start(
   /** Another tab, or this page before it was frozen, may be behind the stored decision. */
   function catchUp(): void {
     const newest = load(config.site_key);
-    if (newest && newest.decidedAt > (state.decision?.decidedAt ?? 0)) {
+    const { decision: mine } = state;
+    if (newest && newest.decidedAt > (mine?.decidedAt ?? 0)) {
       const { decision } = begin(config, {
         stored: newest,
         gpc,
@@ -292,32 +293,29 @@ export function start(
         newVisitorId: "",
       });
       if (decision === newest) apply({ type: "adopt", decision: newest });
-    } else if (newest?.consentId && !state.decision?.consentId) {
-      recorded({ ...newest, consentId: newest.consentId }); // by another tab
+    } else if (newest?.consentId && mine && !mine.consentId) {
+      const { consentId, decidedAt, choices } = newest; // recorded by another tab
+      if (sameChoices(choices, mine.choices)) recorded({ consentId, decidedAt });
     }
   }
 
   /** Somebody else signed in here before: what they chose is not this person's. */
-  function renew(): void {
+  function renew(): string {
     forget(config);
-    startFrom(null);
-  }
-
-  /** As a page does that finds this decision stored, with what the signal makes of it. */
-  function startFrom(stored: Decision | null): void {
-    become(begin(config, { stored, gpc, now: Date.now(), newVisitorId: uuid() }), true);
-    if (!state.decision || state.decision === stored) return;
-    save(config, state.decision);
+    const now = Date.now();
+    become(begin(config, { stored: null, gpc, now, newVisitorId: uuid() }), true);
+    if (state.decision) save(config, state.decision);
     post();
+    return state.visitorId;
   }
 
   const identify = async (token: string): Promise<boolean> => {
     const { identify: link } = await loadDialog();
     const keep = (decision: Decision): void => {
-      save(config, decision);
-      startFrom(decision);
+      if (decision.decidedAt >= (state.decision?.decidedAt ?? 0)) save(config, decision);
+      catchUp();
     };
-    return link(config, { state: () => state, keep, renew }, token);
+    return link(config, { id: () => state.visitorId, keep, renew }, token);
   };
 
   /** From the first choice on, or when there is time. */

@@ -115,10 +115,6 @@ function reasonOf(config: Config, earlier: Decision | null, now: number): Reason
 /** A person's own act on this site: what it names is all that stands against the GPC signal. */
 const EXPLICIT: readonly Method[] = ["accept_all", "custom"];
 
-/** Said with the signal on: then a grant in this browser stands against it. */
-export const outweighsGpc = ({ gpc, method }: Decision): boolean =>
-  gpc && EXPLICIT.includes(method);
-
 /** Does the signal deny this purpose, unless a person said otherwise? The service judges alike. */
 const signalDenies = ({ honours_gpc }: Config, gpc: boolean, { denied_by_gpc }: Purpose): boolean =>
   gpc && honours_gpc === true && denied_by_gpc;
@@ -157,8 +153,9 @@ export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start)
       prompt: null,
       reason: null,
     };
+    const isOutweighed = stored.gpc && EXPLICIT.includes(stored.method);
     const isOverruled =
-      !outweighsGpc(stored) &&
+      !isOutweighed &&
       optional(config).some((each) => granted(choices, each.id) && signalDenies(config, gpc, each));
     return isOverruled ? heed(config, answered, now) : answered;
   }

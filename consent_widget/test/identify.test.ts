@@ -22,10 +22,11 @@ beforeEach(() => {
   vi.stubGlobal("fetch", network);
   let id = VISITOR;
   visitor = {
-    state: () => ({ visitorId: id, decision: null }),
+    id: () => id,
     keep: vi.fn(),
     renew: vi.fn(() => {
       id = OTHER;
+      return id;
     }),
   };
 });

@@ -176,7 +176,7 @@ describe("a stored decision", () => {
     expect(state).toMatchObject({ prompt: "ask", reason: { kind: "changed", purposes } });
   });
 
-  it("gives no reason where the notice is the same and only the service says that it is outdated", () => {
+  it("gives no reason where only the service says that it is outdated", () => {
     const state = begin(site(), { ...NOBODY, stored: decision({ material: "-" }) });
     expect(state).toMatchObject({ prompt: "ask", reason: null });
   });

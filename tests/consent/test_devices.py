@@ -26,6 +26,7 @@ from tests.identity.hosts import Host
 HOST = Host()
 ALL = dict.fromkeys(("functional", "analytics", "advertising"), True)
 NONE = dict.fromkeys(ALL, False)
+DAY = dt.timedelta(days=1)
 REJECTS: dict[str, Any] = {"choices": NONE, "method": "reject_all"}
 
 
@@ -134,6 +135,7 @@ async def test_who_shares_no_account_shares_nothing_by_address(
     ("record", "reason"),
     [
         ({"method": "dismissed", "choices": NONE}, "a closed banner"),
+        ({"method": "gpc", "gpc": True, "region": "US-CA", "choices": NONE}, "a signal"),
         ({"method": "migrated"}, "what another tool had stored"),
     ],
 )
@@ -146,49 +148,21 @@ async def test_only_an_explicit_choice_travels(
         await each.state(HOST.token())
 
     assert (await phone.current())["choices"] == ALL, reason
-    assert (await laptop.current())["choices"] == ALL
+    if record["method"] != "gpc":
+        assert (await laptop.current())["choices"] == ALL
 
 
-CALIFORNIA: dict[str, Any] = {"region": "US-CA", "gpc": True}
-
-
-async def test_what_the_signal_denies_in_one_browser_is_denied_in_all_until_chosen_otherwise(
+async def test_a_signal_that_comes_after_a_choice_stays_in_its_browser_too(
     phone: Browser, laptop: Browser
 ) -> None:
-    """11 CCR 7025(c)(1): who is known has objected as a person."""
-    await laptop.choose(method="custom", decided_at=ago(minutes=3))
-    await phone.choose(**CALIFORNIA, method="gpc", decided_at=ago(minutes=2))
-    await phone.state(HOST.token())
+    california: dict[str, Any] = {"region": "US-CA", "gpc": True}
+    await phone.choose(method="custom", decided_at=ago(minutes=2))
+    await phone.choose(**california, method="gpc", decided_at=ago(minutes=1))
+    for each in (phone, laptop):
+        await each.state(HOST.token())
 
-    state = await laptop.state(HOST.token())
-
-    denied = ALL | {"advertising": False}
-    assert state is not None
-    assert (state["choices"], state["source"], state["stale"]) == (denied, "other_device", False)
-    assert (await laptop.current())["choices"] == denied
-
-    await laptop.choose(method="custom")
-    assert (await laptop.state(HOST.token()))["source"] == "this_device"  # type: ignore[index]
     assert (await laptop.current())["choices"] == ALL
-    assert (await phone.current())["choices"] == denied, "the signal is still on in this browser"
-
-
-@pytest.mark.parametrize("closed", [False, True])
-async def test_who_has_chosen_nothing_anywhere_is_asked_and_denied_what_their_signal_denies(
-    phone: Browser, laptop: Browser, *, closed: bool
-) -> None:
-    await phone.choose(**CALIFORNIA, method="gpc", decided_at=ago(minutes=2))
-    await phone.state(HOST.token())
-    if closed:
-        await laptop.choose(region="US-CA", method="dismissed", decided_at=ago(minutes=1))
-
-    state = await laptop.state(HOST.token())
-
-    assert state is not None
-    assert (state["choices"], state["source"]) == ({"advertising": False}, "other_device")
-    assert state["stale"] is True
-    await laptop.choose(region="US-CA", method="dismissed", choices=ALL | {"advertising": False})
-    assert (await laptop.state(HOST.token()))["source"] == "this_device"  # type: ignore[index]
+    assert (await phone.current())["choices"] == ALL | {"advertising": False}
 
 
 async def test_who_has_chosen_nothing_anywhere_keeps_what_this_browser_has(
@@ -207,7 +181,8 @@ async def test_who_has_chosen_nothing_anywhere_keeps_what_this_browser_has(
 async def test_a_signal_in_this_browser_still_denies_what_was_granted_elsewhere(
     phone: Browser, laptop: Browser
 ) -> None:
-    await laptop.choose(**CALIFORNIA, method="gpc", decided_at=ago(minutes=5))
+    california: dict[str, Any] = {"region": "US-CA", "gpc": True}
+    await laptop.choose(**california, method="gpc", decided_at=ago(minutes=5))
     await phone.choose(decided_at=ago(minutes=1))
     await phone.state(HOST.token())
 
@@ -216,7 +191,7 @@ async def test_a_signal_in_this_browser_still_denies_what_was_granted_elsewhere(
     assert state["choices"] == ALL | {"advertising": False}
     assert (await phone.current())["choices"] == ALL
 
-    await laptop.choose(**CALIFORNIA, method="custom")
+    await laptop.choose(**california, method="custom")
     assert (await laptop.current())["choices"] == ALL
 
 
@@ -379,31 +354,32 @@ async def test_what_more_visitors_have_than_one_person_is_refused_as_a_user_id(
     assert (await Browser(phone.shop).sign_in(token)).status_code == 201, "not used up; links ended"
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("order", ["before", "half-way", "after"])
 async def test_who_signs_in_while_their_links_end_is_linked_anew(
     phone: Browser, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
-    """The key that was destroyed meanwhile seals nothing of the new link."""
+    """A key that was destroyed meanwhile seals nothing of the new link."""
     service = phone.shop.service
     await phone.state(HOST.token())
     ((holder_id,),) = await service.rows("select id from visitor_link")
-    ensure = service.key_store.ensure
+    load = service.key_store.load
 
     async def end() -> None:
         await service.key_store.forget([holder_id])
-        async with service.database.writing() as session:
-            await links.forget(session, [holder_id])
+        if order != "half-way":
+            async with service.database.writing() as session:
+                await links.forget(session, [holder_id])
 
-    async def meanwhile(holder: str, now: dt.datetime) -> HolderKey:
-        monkeypatch.setattr(service.key_store, "ensure", ensure)
-        if order == "before":
-            await end()
-        key = await ensure(holder, now)
+    async def meanwhile(holders: list[str]) -> dict[str, HolderKey]:
+        monkeypatch.setattr(service.key_store, "load", load)
         if order == "after":
+            found = await load(holders)
             await end()
-        return key
+            return found
+        await end()
+        return await load(holders)
 
-    monkeypatch.setattr(service.key_store, "ensure", meanwhile)
+    monkeypatch.setattr(service.key_store, "load", meanwhile)
     await phone.state(HOST.token(email="bob@shop.example", email_verified=True))
 
     ((new_id,),) = await service.rows("select id from visitor_link")
@@ -411,7 +387,20 @@ async def test_who_signs_in_while_their_links_end_is_linked_anew(
         opened = await vault.open_holder(session, service.key_store, [new_id])
     assert {each.kind for each in opened} == {"user_id", "email"}
     assert await service.rows("select distinct holder_id from personal_value") == [(new_id,)]
-    assert new_id != holder_id
+    assert await service.key_store.load([holder_id]) == {}
+
+
+async def test_sign_ins_at_once_do_not_pass_the_limit_and_leave_no_keys(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "MAX_VISITORS", 3)
+    answers = await asyncio.gather(
+        *(Browser(shop).sign_in(HOST.token(sub="guest")) for _ in range(8))
+    )
+
+    assert sorted(each.status_code for each in answers) == [201] * 3 + [422] * 5
+    made = [each async for each in shop.service.key_store.made(None, utc_now() + DAY)]
+    assert sum(map(len, made)) == 3
 
 
 # --- what a refusal on another device takes back
