@@ -205,7 +205,8 @@ async def current_state(
         answered = await directory.notice(each.notice_version_id)
         is_stale = queries.CurrentState(each, each.choices).is_stale(answered, published, now)
         choices.append(Choice(each.decided_at, each.choices, each.id, may_grant=not is_stale))
-    merged = merge(choices, denied_here=_denied_by_signal(own, published))
+    asked = published.choices if published else ()
+    merged = merge(choices, _denied_by_signal(own, published), asked)
     if merged is None:
         return own
     return queries.CurrentState(records[merged.consent_id], merged.choices)

@@ -79,7 +79,9 @@ SiteKey = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class ConsentIn(Schema):
-    """One choice, as the widget posts it. ``choices`` names every purpose that is not required."""
+    """One choice, as the widget posts it. ``choices`` names every purpose that is not required; by
+    ``custom``, under a law that does not ask first, those that the person has decided on.
+    """
 
     event_id: Uuid
     site_key: SiteKey

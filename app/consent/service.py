@@ -75,8 +75,12 @@ def draft(
 
 
 def _asked(notice: Notice, regime: Regime, body: ConsentIn) -> dict[str, bool]:
-    """The choices without the required purposes, which may be named but not denied."""
-    if missing := notice.choices - body.choices.keys():
+    """The choices without the required purposes, which may be named but not denied. Where the law
+    does not ask first, a person may decide on some purposes (``custom``) and leave the others be.
+    """
+    is_partial = body.method is Method.CUSTOM and regime.mode != "opt_in"
+    missing = notice.choices - body.choices.keys()
+    if missing and not (is_partial and missing < notice.choices):
         raise ChoicesDoNotFit(
             f"`choices` must name every purpose that is not required; {len(missing)} missing."
         )
@@ -84,7 +88,7 @@ def _asked(notice: Notice, regime: Regime, body: ConsentIn) -> dict[str, bool]:
         raise ChoicesDoNotFit("`choices` names a purpose that is not in the notice.")
     if not all(body.choices.get(purpose, True) for purpose in notice.required):
         raise ChoicesDoNotFit("A required purpose is not a choice.")
-    choices = {purpose: body.choices[purpose] for purpose in sorted(notice.choices)}
+    choices = {each: body.choices[each] for each in sorted(notice.choices - missing)}
     if any(choices.values()):
         if body.method is Method.REJECT_ALL:
             raise ChoicesDoNotFit("`reject_all` grants nothing; send `custom`.")

@@ -7,6 +7,8 @@ import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import groupby
+from typing import TypeVar
 
 from app.consent.schemas import Method
 
@@ -40,18 +42,19 @@ def combine(decisions: Iterable[Decision]) -> Decision | None:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What destinations are to know of a person: the newest explicit choice on any device, and what
-    an opt-out signal has denied on any since (11 CCR 7025(c)(1): it counts for the browser and,
-    where the consumer is known, for the consumer). ``signals`` have nothing but denials.
+    """What destinations are to know of a person: what was chosen last of each purpose, explicitly,
+    on any device, and what an opt-out signal has denied on any since (11 CCR 7025(c)(1): it counts
+    for the browser and, where the consumer is known, for the consumer). ``signals`` have nothing
+    but denials.
 
     Kept apart, so that it does not matter in which order records come in.
     """
 
-    choice: Decision | None = None
+    choices: tuple[Decision, ...] = ()
     signals: tuple[Decision, ...] = ()
 
     def with_choice(self, made: Decision) -> Standing:
-        return replace(self, choice=combine(filter(None, (self.choice, made))))
+        return replace(self, choices=(*self.choices, made))
 
     def with_signal(self, signal: Decision) -> Standing:
         return replace(self, signals=(*self.signals, signal))
@@ -59,13 +62,19 @@ class Standing:
     @property
     def decision(self) -> Decision | None:
         """What it adds up to."""
-        state = self.choice
+        state = None
+        for made in _by_moment(self.choices):
+            said = reduce(deny_wins, (each.choices for each in made))
+            state = Decision(made[0].decided_at, {**(state.choices if state else {}), **said})
         for each in sorted(self.signals, key=lambda signal: signal.decided_at):
             if state is None:
                 state = each
             elif state.decided_at <= each.decided_at:
                 state = Decision(each.decided_at, {**state.choices, **each.choices})
         return state
+
+
+Made = TypeVar("Made", bound=Decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +97,35 @@ class Merged:
     choices: dict[str, bool]
 
 
-def merge(choices: Iterable[Choice], denied_here: Collection[str] = ()) -> Merged | None:
+def merge(
+    choices: Iterable[Choice], denied_here: Collection[str] = (), asked: Collection[str] = ()
+) -> Merged | None:
     """The newest explicit choice on any of the person's devices holds on each; of those made at the
     same moment, a denial of any wins. A grant that may no longer grant is none; a denial stays one.
+    Of the purposes in ``asked``, one that the newest choice left be is as it was chosen before.
 
     ``denied_here``: what this device's own signal (GPC) denies, made since the last choice on it.
     """
-    found = list(choices)
-    if not found:
+    moments = _by_moment(choices)
+    if not moments:
         return None
-    moment = max(each.decided_at for each in found)
-    newest = [each for each in found if each.decided_at == moment]
-    holding = reduce(deny_wins, (_holding(each) for each in newest))
+    holding: dict[str, bool] = {}
+    for made in moments:
+        said = {purpose for each in made for purpose in each.choices}
+        kept = {each: holding[each] for each in holding if each in asked and each not in said}
+        holding = kept | reduce(deny_wins, map(_holding, made))
     holding |= {purpose: False for purpose in denied_here if purpose in holding}
-    return Merged(max(newest, key=_weight).consent_id, holding)
+    return Merged(max(moments[-1], key=_weight).consent_id, dict(sorted(holding.items())))
+
+
+def _by_moment(decisions: Iterable[Made]) -> list[list[Made]]:
+    """The oldest first."""
+    ordered = sorted(decisions, key=_moment)
+    return [list(made) for _, made in groupby(ordered, _moment)]
+
+
+def _moment(made: Decision) -> dt.datetime:
+    return made.decided_at
 
 
 def _holding(choice: Choice) -> dict[str, bool]:

@@ -15,7 +15,7 @@ export interface Decision {
   /** Milliseconds since the epoch; also what ties the service's answer to this decision. */
   readonly decidedAt: number;
   readonly method: Method;
-  /** Every purpose that is not required. */
+  /** Every purpose that is not required; one that is missing was left be, where it runs unasked. */
   readonly choices: Choices;
   readonly consentId: string | null;
 }
@@ -58,8 +58,16 @@ export const granted = (choices: Choices, id: string): boolean =>
 const refused = (choices: Choices | undefined, id: string): boolean =>
   choices !== undefined && Object.hasOwn(choices, id) && choices[id] === false;
 
+const isUnasked = ({ mode }: Config, { default: byDefault }: Purpose): boolean =>
+  mode !== "opt_in" && byDefault;
+
 const effective = (config: Config, choices: Choices): Choices =>
-  build(config.purposes, (purpose) => purpose.required || granted(choices, purpose.id));
+  build(
+    config.purposes,
+    (each) =>
+      each.required ||
+      (Object.hasOwn(choices, each.id) ? choices[each.id] === true : isUnasked(config, each)),
+  );
 
 /** One answer for all optional purposes. */
 export const all = (config: Config, value: boolean): Choices =>
@@ -123,8 +131,7 @@ const signalDenies = ({ honours_gpc }: Config, gpc: boolean, { denied_by_gpc }: 
 function unanswered(config: Config, earlier: Decision | null): Choices {
   return build(
     optional(config),
-    ({ id, default: byDefault }) =>
-      config.mode !== "opt_in" && byDefault && !refused(earlier?.choices, id),
+    (each) => isUnasked(config, each) && !refused(earlier?.choices, each.id),
   );
 }
 
@@ -184,8 +191,19 @@ export function reduce(config: Config, state: State, action: Action): State {
   switch (action.type) {
     case "decide": {
       const isExplicit = EXPLICIT.includes(action.method);
-      const choices = build(optional(config), (each) => {
-        const isNamed = Object.hasOwn(action.changes, each.id);
+      const names = (choices: Choices | undefined, { id }: Purpose): boolean =>
+        choices !== undefined && Object.hasOwn(choices, id);
+      // What runs unasked was not chosen by who decides on something else.
+      const isLeftBe = (each: Purpose): boolean =>
+        action.method === "custom" &&
+        isUnasked(config, each) &&
+        granted(state.choices, each.id) &&
+        !signalDenies(config, state.gpc, each) &&
+        !names(action.changes, each) &&
+        !names(state.decision?.choices, each);
+      const decided = optional(config).filter((each) => !isLeftBe(each));
+      const choices = build(decided, (each) => {
+        const isNamed = names(action.changes, each);
         return (
           ((isExplicit && isNamed) || !signalDenies(config, state.gpc, each)) &&
           granted(isNamed ? action.changes : state.choices, each.id)

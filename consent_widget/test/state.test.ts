@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { all, answers, begin, honoursGpc, reduce, type State } from "../src/state";
+import type { Method } from "../src/config";
+import { all, answers, begin, type Choices, honoursGpc, reduce, type State } from "../src/state";
 import { decision, NOW, site, usSite, VISITOR } from "./fixtures";
 
 const DAY = 86_400_000;
@@ -200,6 +201,23 @@ describe("a stored decision", () => {
 });
 
 describe("deciding", () => {
+  it("leaves be what runs unasked, says again what was said, and denies what is denied", () => {
+    const decide = (state: State, changes: Choices, method: Method = "custom") =>
+      reduce(usSite(), state, { type: "decide", changes, method, at: NOW });
+    const open = begin(usSite(), NOBODY);
+    const first = decide(open, { functional: false });
+    expect(first.decision?.choices).toEqual({ functional: false });
+    expect(first.choices).toMatchObject({ functional: false, analytics: true, advertising: true });
+    const second = decide(first, { analytics: true });
+    expect(second.decision?.choices).toEqual({ functional: false, analytics: true });
+    const all = { functional: true, analytics: true, advertising: true };
+    const accepted = decide(open, all, "accept_all");
+    expect(decide(accepted, { analytics: false }).decision?.choices).toEqual({
+      ...all,
+      analytics: false,
+    });
+  });
+
   const config = site();
   const fresh = begin(config, NOBODY);
   const decide = (state: State, changes: Record<string, boolean>, at = NOW): State =>

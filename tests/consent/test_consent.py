@@ -618,6 +618,29 @@ async def test_a_linked_visitors_identifiers_lie_sealed_until_forgotten(shop: Sh
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"region": "US-CA"}, 201),
+        ({"region": "US-CA", "choices": {}}, 422),
+        ({"region": "US-CA", "method": "withdrawal"}, 422),
+        ({"region": "US-CA", "method": "gpc", "gpc": True}, 422),
+        ({"region": "DE"}, 422),
+    ],
+)
+async def test_where_the_law_does_not_ask_first_a_person_may_decide_on_some_purposes(
+    shop: Shop, changes: dict[str, Any], status: int
+) -> None:
+    body = shop.body(**({"method": "custom", "choices": {"advertising": False}} | changes))
+    answer = await shop.post(body)
+
+    assert answer.status_code == status, answer.text
+    if status == 201:
+        assert answer.json()["choices"] == {"advertising": False}
+        assert (await shop.current(body["visitor_id"]))["choices"] == {"advertising": False}
+        assert await shop.outbox() == [(body["visitor_id"], ["advertising"])]
+
+
 async def test_linking_in_parallel_makes_one_holder(shop: Shop) -> None:
     service, visitor = shop.service, str(uuid.uuid4())
     bodies = [

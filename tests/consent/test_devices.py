@@ -537,6 +537,26 @@ async def test_signing_in_settles_what_other_devices_had_said(
     assert await laptop.shop.outbox(is_grant=True) == [(laptop.visitor_id, ["functional"])]
 
 
+@pytest.mark.parametrize("is_linked_first", [False, True])
+async def test_who_limits_one_purpose_grants_none_of_those_that_run_unasked(
+    phone: Browser, laptop: Browser, *, is_linked_first: bool
+) -> None:
+    """Before the laptop says whose it is, it knows nothing of what the phone refused."""
+    california: dict[str, Any] = {"region": "US-CA"}
+    await phone.choose(**california, **REJECTS, decided_at=ago(minutes=2))
+    await phone.state(HOST.token())
+    if is_linked_first:
+        await laptop.state(HOST.token())
+    await laptop.choose(**california, method="custom", choices={"functional": True})
+    await laptop.state(HOST.token())
+
+    held = NONE | {"functional": True}
+    assert (await phone.current())["choices"] == held
+    assert (await laptop.current())["choices"] == held
+    granted = await phone.shop.outbox(is_grant=True)
+    assert granted == [(laptop.visitor_id, ["functional"])]
+
+
 async def test_in_one_batch_each_persons_refusal_takes_back_their_own_grants(
     shop: Shop, phone: Browser, laptop: Browser
 ) -> None:

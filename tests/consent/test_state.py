@@ -14,6 +14,8 @@ from app.consent.state import (
     Choice,
     Decision,
     Merged,
+    Standing,
+    changed,
     combine,
     denials,
     granted_again,
@@ -138,6 +140,22 @@ def test_nothing_is_granted_but_by_the_newest_choice_and_nothing_denied_is_lost(
         assert not (purpose in granted and purpose in denied_here)
     for purpose in granted:
         assert any(each.may_grant and each.choices[purpose] for each in newest)
+
+
+def test_what_a_choice_leaves_be_is_as_it_was_chosen_before() -> None:
+    refusal, partial = choice(1, "all", a=False, b=False, gone=False), choice(2, "some", b=True)
+
+    assert merge([refusal, partial], asked=("a", "b")) == Merged("some", {"a": False, "b": True})
+    assert merge([partial], asked=("a", "b")) == Merged("some", {"b": True})
+    before = Standing().with_choice(refusal)
+    for standing in (
+        before.with_choice(partial),
+        Standing().with_choice(partial).with_choice(refusal),
+    ):
+        assert standing.decision == Decision(
+            partial.decided_at, {"a": False, "b": True, "gone": False}
+        )
+    assert changed(before, before.with_choice(partial), asks_first=False) == (set(), {"b"})
 
 
 @given(st.lists(made_anywhere, min_size=1, max_size=6), made_anywhere)
