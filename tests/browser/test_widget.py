@@ -23,6 +23,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from app.sites import consent_mode
 from tests.browser.shop import GATES, NONCE, ORDER, Shop
 from tests.journeys.instance import Embedded, wait_for
 
@@ -471,6 +472,44 @@ def test_a_choice_made_on_the_pages_own_switch_is_recorded(stage: Stage) -> None
     record = stage.record(page)
     assert record["method"] == "custom"
     assert record["choices"] == {"functional": False, "analytics": True, "advertising": False}
+
+
+def test_google_is_told_what_holds_before_its_tags_run_at_each_change_and_when_it_lapses(
+    stage: Stage, new_site: NewSite
+) -> None:
+    wished: dict[str, Any] = {"modules": ["consent_mode"], "languages": ["en"]}
+    stage.site_key = new_site(**wished)
+    api, site = stage.service.api, f"/v1/sites/{stage.site_key}"
+    draft = api.get(site).raise_for_status().json()["config"]
+    base = stage.service.base_url
+    source = f"{base}/b/{stage.site_key}.js?region=DE&amp;lang=en"
+    address = stage.shop.embed(
+        f'<script nonce="{NONCE}">{consent_mode.stub(stage.site_key, draft)}</script>'
+        f'<script nonce="{NONCE}" src="{source}" async></script>',
+        base,
+    )
+    told = """dataLayer.filter((each) => each[0] === "consent").map(([, command, state]) =>
+      [command, state.ad_storage, state.analytics_storage])"""
+    page = stage.open(address)
+    assert page.evaluate(told) == [["default", "denied", "denied"]]
+
+    page.evaluate("quittance.set({ analytics: true })")
+    assert page.evaluate(told)[1:] == [["update", "denied", "granted"]]
+    page.reload()
+    until(page, "window.quittance")
+    assert page.evaluate(told) == [[each, "denied", "granted"] for each in ("default", "update")]
+
+    own = {"en": {"name": "Partners", "description": "Hands your address on."}}
+    purposes = [*draft["purposes"], {"id": "partners", "texts": own}]
+    api.patch(site, json={"config": draft | {"purposes": purposes}}).raise_for_status()
+    api.post(f"{site}/publish").raise_for_status()
+    page = stage.open(stage.shop.embed(
+        f'<script nonce="{NONCE}">{consent_mode.stub(stage.site_key, draft)}</script>'
+        f'<script nonce="{NONCE}" src="{source}&amp;again" async></script>',
+        base,
+    ), page.context)  # fmt: skip
+    assert page.evaluate("quittance.decided") is False
+    assert page.evaluate(told) == [["default", "denied", "granted"], ["update", "denied", "denied"]]
 
 
 # --- Global Privacy Control
