@@ -23,7 +23,9 @@ export function createPlaceholder(
   // The frame's own measures, so that the page does not jump when it loads.
   const width = Number.parseInt(frame.getAttribute("width") ?? "", 10);
   const height = Number.parseInt(frame.getAttribute("height") ?? "", 10);
-  const size = width > 0 && height > 0 ? `:host{max-width:${width}px;min-height:${height}px}` : "";
+  // Whoever has made it wider by style has room for this, too.
+  const most = frame.clientWidth > width ? "" : `max-width:${width}px;`;
+  const size = width > 0 && height > 0 ? `:host{${most}aspect-ratio:${width}/${height}}` : "";
   const { texts } = config;
   shadow(host, base + css + size + config.theme.sheet).append(
     h(
