@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -334,14 +334,20 @@ async def read_stats(
     until: AwareDatetime | None = None,
     by: queries.By = "regime",
 ) -> dict[str, Any]:
-    """How often the banner was shown and what was answered, by law, language or notice version.
+    """How often the banner was shown and what was answered, by law, language, notice version or
+    site.
 
-    ``partial``: an own selection; ``rejected``: refused, withdrawn or dismissed; ``other``: by the
-    GPC signal, taken over from elsewhere, or by a server. ``shown`` is null where the site's module
-    ``counts`` never told; it is kept by the UTC day.
+    An own selection is ``accepted`` or ``rejected`` where it grants all or nothing, else
+    ``partial``. ``rejected``: also withdrawn, or closed unanswered where the law asks first;
+    ``other``: closed under any other law, by the GPC signal, taken over from elsewhere, or by a
+    server. ``shown`` is null where the site's module ``counts`` never told; it is kept by the UTC
+    day.
     """
     wanted = await _wanted(caller, session, site_key, since, until)
     found = queries.answers(await queries.groups(session, wanted), by)
+    if by == "site":
+        keys = await queries.site_keys(session, [each.key for each in found])
+        found = [replace(each, key=keys[each.key]) for each in found]
     return {"items": [asdict(each) for each in found], "next_cursor": None}
 
 
