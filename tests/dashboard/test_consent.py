@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import io
+import json
 import re
 import uuid
 
 import pytest
+import sqlalchemy as sa
+from markupsafe import escape
+from sqlmodel import col
 
 from app.consent.models import ConsentRecord
 from app.core.ids import new_id
+from app.security.models import AuditEntry
 from app.sites import service
 from app.sites.config import SiteConfig
+from app.sites.languages import shipped
+from app.sites.models import NoticeVersion
 from tests.dashboard.conftest import Browser, Stage
 from tests.dashboard.fields import form_fields, publish
+from tests.dashboard.seeds import seed
 
 
 @pytest.fixture
@@ -120,3 +130,90 @@ async def add_site(
         ]  # fmt: skip
         session.add_all(rows)
     return site.id, [each.id for each in rows]
+
+
+async def test_the_proof_has_the_words_that_were_shown_and_the_receipt(stage: Stage):
+    viewer = await stage.signed_in(stage.seeded.viewer)
+    async with stage.runtime.database.writing() as session:
+        record = await session.get_one(ConsentRecord, stage.seeded.consent_id)
+        version = await session.get_one(NoticeVersion, record.notice_version_id)
+        said = version.content["languages"][record.language]
+    page = (await viewer.post("/dashboard/consent", {"consent_id": record.id})).text
+    shown = notice_on(page)
+
+    assert f'lang="{record.language}" dir="ltr"' in shown
+    for text in (said["texts"][each] for each in ("title", "accept", "reject", "manage")):
+        assert escape(text) in shown
+    assert escape(said["texts"]["body"]) in shown
+    assert escape(said["texts"]["do_not_sell"]) not in shown
+    for purpose in said["purposes"].values():
+        assert escape(purpose["name"]) in shown
+        assert escape(purpose["description"]) in shown
+    assert f'href="/v1/receipts/{record.id}"' in page
+    assert f'href="{path_of(stage)}/versions/1"' in page
+
+
+async def test_a_closed_notice_had_one_button_and_granted_nothing(stage: Stage, browser: Browser):
+    config = SiteConfig(regimes=("gdpr", "au_privacy"))
+    records = [("dismissed", True), ("api", True)]
+    _, (closed, by_server) = await add_site(stage, "Magazine", config, records)
+    texts = shipped()["en"]["texts"]
+
+    shown = notice_on((await browser.post("/dashboard/consent", {"consent_id": closed})).text)
+    assert re.findall(r"<span>(.*?)</span>", shown) == [texts["understood"], texts["manage"]]
+    assert re.findall(r'data-tone="\w+" lang="en" dir="ltr">(.*?)<', shown) == [
+        "always on", "left on", "left on", "left on",
+    ]  # fmt: skip
+    page = (await browser.post("/dashboard/consent", {"consent_id": by_server})).text
+    assert "A server recorded this choice" in page
+
+
+def notice_on(page: str) -> str:
+    found = re.search(r'<figure class="notice-shown".*?</figure>', page, re.S)
+    assert found
+    return found[0]
+
+
+async def test_records_are_taken_as_a_file_and_the_audit_log_says_by_whom(stage: Stage):
+    viewer = await stage.signed_in(stage.seeded.viewer)
+    site_id, ids = await add_site(stage, "Magazine", SiteConfig(), [("accept_all", True)] * 3)
+    path = "/dashboard/consent/export"
+    asked = {"site": site_id, "days": "14"}
+
+    lines = await viewer.post(path, asked | {"format": "ndjson"})
+    assert lines.headers["content-disposition"] == 'attachment; filename="consents.ndjson"'
+    assert lines.headers["cache-control"] == "no-store"
+    assert {json.loads(each)["consent_id"] for each in lines.text.splitlines()} == set(ids)
+    sheet = await viewer.post(path, {"site": "", "days": "14", "format": "csv"})
+    rows = list(csv.DictReader(io.StringIO(sheet.text)))
+    assert set(ids) < {each["consent_id"] for each in rows}
+    oldest = min(dt.datetime.fromisoformat(each["recorded_at"]) for each in rows)
+    assert stage.now - dt.timedelta(days=14) < oldest < stage.now - dt.timedelta(days=12)
+
+    async with stage.runtime.database.reading() as session:
+        found = await session.execute(
+            sa.select(AuditEntry).where(col(AuditEntry.verb) == "export_consents")
+        )
+        entries = [(each.actor, each.target, each.data) for each in found.scalars()]
+    actor = f"admin:{stage.seeded.viewer.id}"
+    assert sorted(entries, key=repr) == sorted(
+        [
+            (actor, site_id, {"format": "ndjson", "days": 14}),
+            (actor, stage.seeded.workspace_id, {"format": "csv", "days": 14}),
+        ],
+        key=repr,
+    )
+
+
+async def test_no_file_of_another_workspace_or_of_another_kind(stage: Stage):
+    other = await seed(stage.runtime, stage.now, "Borealis")
+    viewer = await stage.signed_in(stage.seeded.viewer)
+    path = "/dashboard/consent/export"
+
+    foreign = {"site": other.site_id, "days": "30", "format": "csv"}
+    assert (await viewer.post(path, foreign)).status_code == 404
+    for wrong in ({"format": "pdf"}, {"days": "9999999"}):
+        assert (await viewer.post(path, foreign | {"site": ""} | wrong)).status_code == 422
+    mine = await viewer.post(path, foreign | {"site": ""})
+    assert mine.status_code == 200
+    assert other.consent_id not in mine.text

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent import queries
+from app.consent import audit_trail, queries
 from app.consent.models import ConsentRecord
 from app.consent.shown import MODULE
+from app.core.errors import NotFound
 from app.dashboard import present
 from app.dashboard.views.charts import (
     Share,
@@ -25,7 +27,8 @@ from app.dashboard.views.charts import (
 from app.dashboard.views.paging import SIZE, Pager, Position
 from app.dashboard.views.requests import Option, options
 from app.security.sessions import Operator
-from app.sites.languages import shipped
+from app.sites.directory import Notice, notice_of
+from app.sites.languages import direction, shipped
 from app.sites.models import NoticeVersion, Site
 
 SERIES = ("Accepted all", "Own selection", "Refused", "Signal or other")
@@ -47,6 +50,35 @@ class RecordRow:
     language: str
     is_gpc_applied: bool
     visitor: str
+
+
+@dataclass(frozen=True, slots=True)
+class PurposeShown:
+    name: str
+    description: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeShown:
+    """What was on the screen, in the visitor's language (``language``, ``direction``: of the HTML
+    attributes); ``caveat`` says where it was not this banner.
+    """
+
+    number: int
+    sha256: str
+    href: str
+    receipt: str
+    asked: str
+    language: str
+    direction: str
+    title: str
+    body: str
+    buttons: list[str]
+    purposes: list[PurposeShown]
+    controller: str
+    policy_url: str
+    caveat: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +131,10 @@ class ConsentPage:
     periods: list[Option]
     looked_up: str
     found: RecordRow | None
-    notice_number: int | None
-    notice_hash: str
+    notice: NoticeShown | None
+    here: str
+    site_id: str
+    days: str
 
 
 def days_back(now: dt.datetime, count: int) -> list[dt.date]:
@@ -135,7 +169,7 @@ async def consent_page(
     answers = await _answers(session, operator.workspace_id, site_id, start, sites)
     rows, pager = await _records(session, operator.workspace_id, site_id, position, sites)
     record = await _lookup(session, operator.workspace_id, looked_up)
-    notice = await session.get(NoticeVersion, record.notice_version_id) if record else None
+    version = await session.get(NoticeVersion, record.notice_version_id) if record else None
     return ConsentPage(
         chart=stacked_bars(days, per_day, SERIES),
         answers=answers,
@@ -151,9 +185,85 @@ async def consent_page(
         periods=options(PERIODS, position.filters["days"]),
         looked_up=looked_up,
         found=_row(record, sites) if record else None,
-        notice_number=notice.number if notice else None,
-        notice_hash=notice.sha256 if notice else "",
+        notice=_notice(record, version) if record and version else None,
+        here=position.here,
+        site_id=site_id,
+        days=position.filters["days"],
     )
+
+
+async def exported(
+    session: AsyncSession, operator: Operator, site_id: str, days: str, now: dt.datetime
+) -> queries.Filter:
+    """The records behind the numbers of the page; a site that is not theirs is ``NotFound``."""
+    if site_id and site_id not in await _sites(session, operator.workspace_id):
+        raise NotFound("There is no site with this id in your workspace.")
+    first = days_back(now, int(days))[0]
+    start = dt.datetime.combine(first, dt.time(), dt.UTC)
+    return queries.Filter(operator.workspace_id, site_id or None, start)
+
+
+_ASKED = {
+    "opt_in": "asked first",
+    "opt_out": "could object",
+    "notice": "only told",
+}
+_ELSEWHERE = {
+    "api": "A server recorded this choice. Where it was asked, this banner need not have been.",
+    "migrated": "Taken over from another consent manager: it asked in its own words, not in these.",
+    "gpc": "Nobody was asked: the browser's signal decided, and this said so.",
+}
+
+
+def _notice(record: ConsentRecord, version: NoticeVersion) -> NoticeShown:
+    notice = notice_of(version)
+    shown = audit_trail.shown(record, notice, version)
+    texts, mode = shown["texts"], shown["mode"]
+    title, body, buttons = _banner(record, notice, texts, mode)
+    return NoticeShown(
+        number=version.number,
+        sha256=version.sha256,
+        href=f"/dashboard/sites/{version.site_id}/versions/{version.number}",
+        receipt=f"/v1/receipts/{record.id}",
+        asked=_ASKED[mode],
+        language=record.language,
+        direction=direction(record.language),
+        title=title,
+        body=body,
+        buttons=buttons,
+        purposes=[
+            PurposeShown(each["name"], each["description"], _answer(record, each))
+            for each in shown["purposes"]
+        ],
+        controller=shown["controller"]["name"],
+        policy_url=shown["policy_url"],
+        caveat=_ELSEWHERE.get(record.method, ""),
+    )
+
+
+def _banner(
+    record: ConsentRecord, notice: Notice, texts: dict[str, str], mode: str
+) -> tuple[str, str, list[str]]:
+    """Title, body and buttons, as the widget puts them (consent_widget/src/view.ts)."""
+    if record.method == "gpc":
+        return texts["title"], texts["gpc_notice"], [texts["close"], texts["manage"]]
+    refuse = [texts[each] for each in ("reject", "do_not_sell") if each in texts]
+    if not notice.content["regimes"].get(record.regime, {}).get("shown", True):
+        buttons = [*refuse, texts["accept"], texts["save"]]
+        return texts["dialog_title"], texts["dialog_body"], buttons
+    if mode == "notice":
+        answers = [texts.get("understood", texts["close"])]
+    else:
+        answers = [*refuse, texts["accept"]]
+    return texts["title"], texts["body"], [*answers, texts["manage"]]
+
+
+def _answer(record: ConsentRecord, purpose: Mapping[str, Any]) -> str:
+    if purpose["required"]:
+        return "always on"
+    if not record.choices.get(purpose["id"]):
+        return "denied"
+    return "left on" if record.method in {"dismissed", "gpc"} else "granted"
 
 
 async def _answers(
