@@ -19,8 +19,9 @@ from app.core.errors import BadRequest, Invalid, NotFound
 from app.core.http import strict_json
 from app.dashboard import forms, present
 from app.dashboard.present import Badge
+from app.dashboard.views import preview
 from app.dashboard.views.people import names_of
-from app.dashboard.views.requests import Option
+from app.dashboard.views.requests import Option, options
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, seen, service
@@ -115,6 +116,17 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class RegionOption:
+    """A place of the preview; not offered while the draft does not name its law."""
+
+    value: str
+    text: str
+    law: str
+    is_offered: bool
+    is_chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SitePage:
     id: str
     name: str
@@ -142,18 +154,10 @@ class SitePage:
     snippet: str
     privacy_url: str
     preview: str
-    regions: list[Option]
+    regions: list[RegionOption]
+    states: list[Option]
     may_edit: bool
     host: HostForm
-
-
-REGIONS = {
-    "DE": "Germany (GDPR)",
-    "GB": "United Kingdom",
-    "US-CA": "California (CCPA)",
-    "BR": "Brazil (LGPD)",
-    "": "Unknown region",
-}
 
 
 def _host(site: Site, public_url: str) -> HostForm:
@@ -266,10 +270,21 @@ async def site_page(
         snippet=f'<script src="{public_url}/b/{site.site_key}.js" async></script>',
         privacy_url=f"{public_url}/privacy/{site.site_key}",
         preview=f"/dashboard/sites/{site.id}/preview",
-        regions=[Option(value, text, value == "DE") for value, text in REGIONS.items()],
+        regions=_regions(draft),
+        states=options(preview.STATES, ""),
         may_edit=operator.may(Role.OPERATOR),
         host=_host(site, public_url),
     )
+
+
+def _regions(draft: Mapping[str, Any]) -> list[RegionOption]:
+    """Of all laws, so that a law ticked in the form has its place; the strictest is chosen."""
+    offered = {each.law for each in preview.regions(draft["regimes"])}
+    chosen = preview.regions(draft["regimes"])[0].code
+    return [
+        RegionOption(each.code, each.name, each.law, each.law in offered, each.code == chosen)
+        for each in preview.regions(regimes.load())
+    ]
 
 
 _SHOWN_SEEN = 100
