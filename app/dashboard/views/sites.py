@@ -25,7 +25,7 @@ from app.dashboard.views.requests import Option, options
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, seen, service
-from app.sites.config import LONG_TEXTS, ConsentMode, SiteConfig
+from app.sites.config import LONG_TEXTS, MAX_CONTACT, MAX_SHORT, ConsentMode, SiteConfig
 from app.sites.consent_mode import stub
 from app.sites.host_identity import HostIdentity
 from app.sites.known_trackers import suggested
@@ -72,6 +72,7 @@ class TextRow:
     value: str
     default: str
     is_long: bool
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ class SitePage:
     origins: str
     is_intake_open: bool
     draft: Mapping[str, Any]
+    contact_limit: int
     language: str
     languages: list[Option]
     offered: list[Option]
@@ -233,6 +235,7 @@ async def site_page(
         origins="\n".join(site.origins),
         is_intake_open=site.is_intake_open,
         draft=draft,
+        contact_limit=MAX_CONTACT,
         language=language,
         languages=[
             Option(tag, str(titles.get(tag, tag)), tag == language) for tag in draft["languages"]
@@ -359,7 +362,12 @@ def _texts(draft: Mapping[str, Any], language: str) -> list[TextRow]:
     own = draft["texts"].get(language, {})
     return [
         TextRow(
-            key, present.words(key), own.get(key, ""), str(ours.get(key, "")), key in LONG_TEXTS
+            key,
+            present.words(key),
+            own.get(key, ""),
+            str(ours.get(key, "")),
+            key in LONG_TEXTS,
+            LONG_TEXTS.get(key, MAX_SHORT),
         )
         for key in _TEXT_KEYS
     ]
