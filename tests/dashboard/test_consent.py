@@ -20,7 +20,7 @@ from app.security.models import AuditEntry
 from app.sites import service
 from app.sites.config import SiteConfig
 from app.sites.languages import shipped
-from app.sites.models import NoticeVersion
+from app.sites.models import NoticeVersion, Site
 from tests.dashboard.conftest import Browser, Stage
 from tests.dashboard.fields import form_fields, publish
 from tests.dashboard.seeds import seed
@@ -151,6 +151,12 @@ async def test_the_proof_has_the_words_that_were_shown_and_the_receipt(stage: St
         assert escape(purpose["description"]) in shown
     assert f'href="/v1/receipts/{record.id}"' in page
     assert f'href="{path_of(stage)}/versions/1"' in page
+
+    async with stage.runtime.database.writing() as session:
+        (await session.get_one(Site, record.site_id)).deleted_at = stage.now
+    page = (await viewer.post("/dashboard/consent", {"consent_id": record.id})).text
+    assert notice_on(page) == shown
+    assert "/versions/1" not in page
 
 
 async def test_a_closed_notice_had_one_button_and_granted_nothing(stage: Stage, browser: Browser):

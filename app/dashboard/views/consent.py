@@ -62,7 +62,8 @@ class PurposeShown:
 @dataclass(frozen=True, slots=True)
 class NoticeShown:
     """What was on the screen, in the visitor's language (``language``, ``direction``: of the HTML
-    attributes); ``caveat`` says where it was not this banner.
+    attributes). ``caveat`` says where it was not this banner; ``href`` is empty once the site is
+    gone.
     """
 
     number: int
@@ -185,7 +186,7 @@ async def consent_page(
         periods=options(PERIODS, position.filters["days"]),
         looked_up=looked_up,
         found=_row(record, sites) if record else None,
-        notice=_notice(record, version) if record and version else None,
+        notice=await _notice(session, record, version) if record and version else None,
         here=position.here,
         site_id=site_id,
         days=position.filters["days"],
@@ -215,7 +216,11 @@ _ELSEWHERE = {
 }
 
 
-def _notice(record: ConsentRecord, version: NoticeVersion) -> NoticeShown:
+async def _notice(
+    session: AsyncSession, record: ConsentRecord, version: NoticeVersion
+) -> NoticeShown:
+    site = await session.get(Site, version.site_id)
+    is_gone = site is None or site.deleted_at is not None
     notice = notice_of(version)
     shown = audit_trail.shown(record, notice, version)
     texts, mode = shown["texts"], shown["mode"]
@@ -223,7 +228,7 @@ def _notice(record: ConsentRecord, version: NoticeVersion) -> NoticeShown:
     return NoticeShown(
         number=version.number,
         sha256=version.sha256,
-        href=f"/dashboard/sites/{version.site_id}/versions/{version.number}",
+        href="" if is_gone else f"/dashboard/sites/{version.site_id}/versions/{version.number}",
         receipt=f"/v1/receipts/{record.id}",
         asked=_ASKED[mode],
         language=record.language,
