@@ -8,7 +8,7 @@ from typing import Any
 
 from app.consent.models import ConsentRecord
 from app.core.clock import rfc3339
-from app.sites.banner import texts_under
+from app.sites.banner import spoken, texts_under
 from app.sites.directory import Notice
 from app.sites.models import NoticeVersion
 
@@ -17,7 +17,8 @@ SCHEMA_VERSION = "ISO/IEC TS 27560:2023"
 
 def shown(record: ConsentRecord, notice: Notice, version: NoticeVersion) -> dict[str, Any]:
     """The words of the notice version in the visitor's own language, under the law that was
-    applied. Whoever has the version's whole content can compute ``version_hash`` anew.
+    applied, but for labels that are not on the screen under it. Whoever has the version's whole
+    content can compute ``version_hash`` anew.
     """
     content = notice.content
     said = content["languages"][record.language]
@@ -30,11 +31,18 @@ def shown(record: ConsentRecord, notice: Notice, version: NoticeVersion) -> dict
         "language": record.language,
         "regime": record.regime,
         "mode": mode,
-        "texts": texts_under(said["texts"], mode),
+        "texts": _on_screen(record, spoken(texts_under(said["texts"], mode), mode, content)),
         "purposes": [each | said["purposes"][each["id"]] for each in content["purposes"]],
         "policy_url": content["policy_url"],
         "controller": content["controller"],
     }
+
+
+def _on_screen(record: ConsentRecord, texts: dict[str, str]) -> dict[str, str]:
+    """A banner that only tells and was closed had one button; others are in the settings."""
+    is_told = record.method == "dismissed" and "understood" in texts
+    unseen = {"accept", "do_not_sell"} if is_told else set()
+    return {key: text for key, text in texts.items() if key not in unseen}
 
 
 def mode_of(record: ConsentRecord, notice: Notice) -> str:

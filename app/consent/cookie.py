@@ -24,18 +24,32 @@ _MOST = 20
 
 
 def line(record: ConsentRecord, choices: Mapping[str, bool], notice: Notice) -> str:
+    """What holds after this record."""
+    ids = [each["id"] for each in notice.content["purposes"]]
+    asked = {each: choices[each] for each in ids if each in choices}
+    return encoded(
+        mode_of(record, notice), asked,
+        version_id=record.notice_version_id, material=notice.material, has_gpc=record.gpc,
+        visitor_id=record.visitor_id, decided_at=record.decided_at, method=record.method,
+        consent_id=record.id,
+    )  # fmt: skip
+
+
+def encoded(
+    mode: str, choices: Mapping[str, bool], *, version_id: str, material: str, visitor_id: str,
+    decided_at: dt.datetime, method: str, consent_id: str = "", has_gpc: bool = False,
+) -> str:  # fmt: skip
     """As ``encode`` in ``consent_widget/src/storage.ts`` writes it, which explains the format."""
-    asked = [each["id"] for each in notice.content["purposes"] if each["id"] in choices]
     fields = (
         "2",
-        _LETTER[mode_of(record, notice)] + ("g" if record.gpc else ""),
-        _escaped(record.notice_version_id),
-        record.visitor_id,
-        str((record.decided_at - _EPOCH) // _MILLISECOND),
-        record.method,
-        ":".join(("+" if choices[each] else "-") + _escaped(each) for each in asked),
-        _escaped(record.id),
-        _escaped(notice.material),
+        _LETTER[mode] + ("g" if has_gpc else ""),
+        _escaped(version_id),
+        visitor_id,
+        str((decided_at - _EPOCH) // _MILLISECOND),
+        method,
+        ":".join(("+" if granted else "-") + _escaped(each) for each, granted in choices.items()),
+        _escaped(consent_id),
+        _escaped(material),
     )
     return "|".join(fields)
 

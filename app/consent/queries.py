@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -27,6 +27,10 @@ from app.sites.models import NoticeVersion, Site
 _DAY_MICROSECONDS = 86_400_000_000
 _RECORD = table_of(ConsentRecord)
 
+Answer = Literal["accepted", "partial", "rejected", "other"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
+By = Literal["regime", "language", "version", "site"]
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -41,11 +45,11 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class DayCount:
-    """How many records one site got on one day (UTC) by one method."""
+    """How many records with one answer one site got on one day (UTC)."""
 
     day: dt.date
     site_id: str
-    method: str
+    answer: Answer
     count: int
 
 
@@ -206,7 +210,7 @@ async def daily_counts(
     until: dt.datetime,
     site_id: str | None = None,
 ) -> list[DayCount]:
-    """Records per day, site and method, oldest day first; days without records are left out."""
+    """Records per day, site and answer, oldest day first; days without records are left out."""
     recorded_at = col(ConsentRecord.recorded_at)
     day: Any
     if is_postgresql(session):
@@ -215,14 +219,16 @@ async def daily_counts(
         day = sa.cast(
             sa.type_coerce(recorded_at, sa.BigInteger).op("/")(_DAY_MICROSECONDS), sa.Integer
         )
-    key = (day.label("day"), col(ConsentRecord.site_id), col(ConsentRecord.method))
-    rows = await session.execute(
-        sa.select(*key, sa.func.count())
-        .where(*_conditions(session, Filter(workspace_id, site_id, since, until)))
-        .group_by(sa.literal_column("day"), *key[1:])
-        .order_by(sa.literal_column("day"), *key[1:])
-    )
-    return [DayCount(_date(day), site, method, count) for day, site, method, count in rows]
+    wanted = Filter(workspace_id, site_id, since, until)
+    sums: dict[tuple[int | dt.date, str, Answer], int] = {}
+    for (at, site), answer, count in await _answered(
+        session, wanted, day.label("at"), col(ConsentRecord.site_id)
+    ):
+        sums[at, site, answer] = sums.get((at, site, answer), 0) + count
+    return [
+        DayCount(_date(at), site, answer, sums[at, site, answer])
+        for at, site, answer in sorted(sums)
+    ]
 
 
 async def daily_totals(
@@ -238,29 +244,93 @@ async def daily_totals(
     return list((await session.execute(sa.select(*counts))).one())
 
 
-ANSWERS = ("accepted", "partial", "rejected", "other")
-ANSWER_OF = {
+_ANSWER_OF: dict[str, Answer] = {
     "accept_all": "accepted",
-    "custom": "partial",
     "reject_all": "rejected",
     "withdrawal": "rejected",
-    "dismissed": "rejected",
 }
-"""By method; what is not named is ``other``: nobody answered the banner, or not here."""
+_BY_CHOICES: dict[str, Answer] = {"all": "accepted", "some": "partial", "none": "rejected"}
 
-By = Literal["regime", "language", "version"]
+
+def answer_of(method: str, granted: str | None, mode: str) -> Answer:
+    """What a record says. ``granted``: whether an own selection grants ``all``, ``some`` or
+    ``none``; ``mode``: how the visitor was asked.
+
+    Closing the banner refuses where the law asks first. Elsewhere it answers nothing: what ran goes
+    on. What is not named came by a signal, from elsewhere or from a server.
+    """
+    if method == "custom":
+        return _BY_CHOICES[granted or "some"]
+    if method == "dismissed" and mode == "opt_in":
+        return "rejected"
+    return _ANSWER_OF.get(method, "other")
+
+
+def _granted(session: AsyncSession) -> Any:
+    """``all``, ``some`` or ``none``, of own selections only. The choices are searched as text: no
+    purpose's id holds a colon.
+    """
+    choices = col(ConsentRecord.choices)
+    text: Any
+    if is_postgresql(session):
+        text, place, mark = sa.cast(choices, sa.Text), sa.func.strpos, ": "
+    else:
+        text, place, mark = sa.type_coerce(choices, sa.String), sa.func.instr, ":"
+    return sa.case(
+        (col(ConsentRecord.method) != "custom", sa.null()),
+        (place(text, f"{mark}false") == 0, "all"),
+        (place(text, f"{mark}true") == 0, "none"),
+        else_="some",
+    )
+
+
+async def _answered(
+    session: AsyncSession, wanted: Filter, *columns: Any
+) -> list[tuple[tuple[Any, ...], Answer, int]]:
+    """Records counted by these columns and by answer; the same key may come several times."""
+    law = (col(ConsentRecord.notice_version_id), col(ConsentRecord.regime))
+    said = (col(ConsentRecord.method), _granted(session).label("granted"))
+    grouped = [
+        sa.literal_column(each.name) if isinstance(each, sa.Label) else each
+        for each in (*columns, *law, *said)
+    ]
+    rows = await session.execute(
+        sa.select(*columns, *law, *said, sa.func.count())
+        .where(*_conditions(session, wanted))
+        .group_by(*grouped)
+    )
+    found = [(tuple(row[:-5]), *row[-5:]) for row in rows]
+    closed = {version for _, version, _, method, _, _ in found if method == "dismissed"}
+    modes = await _modes(session, closed)
+    return [
+        (key, answer_of(method, granted, modes.get((version, regime), "opt_in")), count)
+        for key, version, regime, method, granted, count in found
+    ]
+
+
+async def _modes(session: AsyncSession, versions: Collection[str]) -> dict[tuple[str, str], str]:
+    """How notice versions asked under each of their laws."""
+    if not versions:
+        return {}
+    rows = await session.execute(
+        sa.select(col(NoticeVersion.id), col(NoticeVersion.content)["regimes"]).where(
+            bulk.among(table_of(NoticeVersion).c.id, versions)
+        )
+    )
+    return {(version, law): said["mode"] for version, laws in rows for law, said in laws.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Records of one method, or with None displays of the banner, under one law, in one language,
-    of one notice version (its id).
+    """Records with one answer, or displays of the banner (``shown``), of one site, under one law,
+    in one language, of one notice version; sites and versions by their ids.
     """
 
+    site: str
     regime: str
     language: str
     version: str
-    method: str | None
+    kind: Answer | Literal["shown"]
     count: int
 
 
@@ -284,37 +354,43 @@ class Answers:
 async def groups(session: AsyncSession, wanted: Filter) -> list[Group]:
     """Records and displays. Displays are counted by the UTC day: a day that is only partly wanted
     counts as a whole."""
-    shown = (col(ConsentView.regime), col(ConsentView.language), col(ConsentView.notice_version_id))
-    chosen = (
-        col(ConsentRecord.regime),
-        col(ConsentRecord.language),
-        col(ConsentRecord.notice_version_id),
-        col(ConsentRecord.method),
-    )
-    records = await session.execute(
-        sa.select(*chosen, sa.func.count()).where(*_conditions(session, wanted)).group_by(*chosen)
+    chosen, shown = (
+        (col(each.site_id), col(each.regime), col(each.language), col(each.notice_version_id))
+        for each in (ConsentRecord, ConsentView)
     )
     displays = await session.execute(
         sa.select(*shown, sa.func.sum(col(ConsentView.count)))
         .where(*_views(wanted))
         .group_by(*shown)
     )
-    found = [Group(law, tag, version, method, n) for law, tag, version, method, n in records]
-    return found + [Group(law, tag, version, None, int(n)) for law, tag, version, n in displays]
+    answered = await _answered(session, wanted, *chosen)
+    return [
+        Group(site, law, tag, version, answer, count)
+        for (site, law, tag, version), answer, count in answered
+    ] + [
+        Group(site, law, tag, version, "shown", int(count))
+        for site, law, tag, version, count in displays
+    ]
 
 
 def answers(found: Iterable[Group], by: By) -> list[Answers]:
     """The groups summed up by one of their members, the most answered first."""
     sums: dict[str, dict[str, int]] = {}
     for each in found:
-        kind = ANSWER_OF.get(each.method, "other") if each.method else "shown"
         sum_of = sums.setdefault(getattr(each, by), {})
-        sum_of[kind] = sum_of.get(kind, 0) + each.count
+        sum_of[each.kind] = sum_of.get(each.kind, 0) + each.count
     rows = [
         Answers(key, said.get("shown"), *(said.get(kind, 0) for kind in ANSWERS))
         for key, said in sums.items()
     ]
     return sorted(rows, key=lambda row: (-row.total, -(row.shown or 0), row.key))
+
+
+async def site_keys(session: AsyncSession, site_ids: Collection[str]) -> dict[str, str]:
+    rows = await session.execute(
+        sa.select(col(Site.id), col(Site.site_key)).where(bulk.among(table_of(Site).c.id, site_ids))
+    )
+    return dict(rows.all())
 
 
 def _views(wanted: Filter) -> list[Any]:

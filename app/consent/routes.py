@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from app.consent import audit_trail, devices, queries
+from app.consent import audit_trail, devices, export, queries
 from app.consent.errors import OriginNotAllowed
 from app.consent.remember import token_for
 from app.consent.schemas import ConsentIn, ConsentOut, Method, Uuid
 from app.consent.service import draft, fingerprint
 from app.consent.writer import ConsentWriter, Row
-from app.core import errors, sheets
+from app.core import errors
 from app.core.clock import rfc3339, utc_now
 from app.core.db import Database
 from app.core.http import (
@@ -293,36 +291,10 @@ async def list_consents(
 async def export_consents(
     request: Request,
     wanted: Wanted,
-    format: Literal["ndjson", "csv"] = "ndjson",
+    format: export.Format = "ndjson",
 ) -> StreamingResponse:
     """All matching records as a file, newest first: one JSON object a line, or CSV."""
-    database: Database = request.app.state.database
-    lines = _csv(database, wanted) if format == "csv" else _ndjson(database, wanted)
-    return StreamingResponse(
-        lines,
-        media_type="text/csv; charset=utf-8" if format == "csv" else "application/x-ndjson",
-        headers={"Content-Disposition": f'attachment; filename="consents.{format}"'},
-    )
-
-
-async def _ndjson(database: Database, wanted: queries.Filter) -> AsyncIterator[str]:
-    async with database.reading() as session:
-        async for record in queries.export(session, wanted):
-            yield json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-async def _csv(database: Database, wanted: queries.Filter) -> AsyncIterator[str]:
-    """Choices stand in two columns, purposes separated by spaces."""
-    names = [name for name in queries.RECORD_MEMBERS if name != "choices"]
-    yield sheets.line([*names, "granted", "denied"])
-    async with database.reading() as session:
-        async for record in queries.export(session, wanted):
-            choices = record["choices"]
-            granted, denied = (
-                " ".join(each for each in choices if choices[each] is answer)
-                for answer in (True, False)
-            )
-            yield sheets.line([*(record[name] for name in names), granted, denied])
+    return export.answer(request.app.state.database, wanted, format)
 
 
 @router.get("/v1/consents/stats", tags=["consent"])
@@ -334,14 +306,20 @@ async def read_stats(
     until: AwareDatetime | None = None,
     by: queries.By = "regime",
 ) -> dict[str, Any]:
-    """How often the banner was shown and what was answered, by law, language or notice version.
+    """How often the banner was shown and what was answered, by law, language, notice version or
+    site.
 
-    ``partial``: an own selection; ``rejected``: refused, withdrawn or dismissed; ``other``: by the
-    GPC signal, taken over from elsewhere, or by a server. ``shown`` is null where the site's module
-    ``counts`` never told; it is kept by the UTC day.
+    An own selection is ``accepted`` or ``rejected`` where it grants all or nothing, else
+    ``partial``. ``rejected``: also withdrawn, or closed unanswered where the law asks first;
+    ``other``: closed under any other law, by the GPC signal, taken over from elsewhere, or by a
+    server. ``shown`` is null where the site's module ``counts`` never told; it is kept by the UTC
+    day.
     """
     wanted = await _wanted(caller, session, site_key, since, until)
     found = queries.answers(await queries.groups(session, wanted), by)
+    if by == "site":
+        keys = await queries.site_keys(session, [each.key for each in found])
+        found = [replace(each, key=keys[each.key]) for each in found]
     return {"items": [asdict(each) for each in found], "next_cursor": None}
 
 

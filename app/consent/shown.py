@@ -27,6 +27,8 @@ log = get_logger(__name__)
 
 router = APIRouter(route_class=StrictRoute, tags=["public"])
 
+MODULE = "counts"
+
 
 class ShownIn(Schema):
     """Which banner came into view."""
@@ -118,7 +120,7 @@ async def count_shown(request: Request, site_key: str) -> Response:
         notice = await directory_of(database).notice(body.notice_version)
         await displays_of(database).count(display(site, notice, body, utc_now()))
 
-    return await beacons.take(request, site_key, "counts", ShownIn, store)
+    return await beacons.take(request, site_key, MODULE, ShownIn, store)
 
 
 @router.options("/b/{site_key}/shown", include_in_schema=False)

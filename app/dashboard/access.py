@@ -83,6 +83,7 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("POST", "/dashboard/sites/{site_id}/preview"): _OPERATOR,
     ("GET", "/dashboard/consent"): _VIEWER,
     ("POST", "/dashboard/consent"): _VIEWER,
+    ("POST", "/dashboard/consent/export"): _VIEWER,
     ("GET", "/dashboard/suppressions"): _VIEWER,
     ("GET", "/dashboard/keys"): _OWNER,
     ("POST", "/dashboard/keys"): _OWNER,

@@ -103,7 +103,13 @@ METHOD = {
     "migrated": "Migrated",
     "api": "API",
 }
-REGIME = {"gdpr": "GDPR", "uk_gdpr": "UK GDPR", "ccpa": "CCPA", "lgpd": "LGPD"}
+REGIME = {
+    "gdpr": "GDPR",
+    "uk_gdpr": "UK GDPR",
+    "ccpa": "CCPA",
+    "lgpd": "LGPD",
+    "au_privacy": "Privacy Act 1988",
+}
 _ABBREVIATIONS = {
     "email": "e-mail",
     "api": "API",

@@ -116,6 +116,23 @@ def strict(notice: Notice, shown: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def spoken(
+    texts: Mapping[str, str], mode: str, content: Mapping[str, Any], *, may_tighten: bool = False
+) -> dict[str, str]:
+    """The texts without those that have no place in a banner of this mode. ``content``: with the
+    ``purposes`` and ``trackers``. ``may_tighten``: the browser's time zone may change the mode.
+    """
+    has_place = {
+        "reject": mode == "opt_in" or may_tighten,
+        "understood": mode == "notice",
+        "do_not_sell": mode != "opt_in",
+        "limit_use": mode != "opt_in"
+        and any(each.get("sensitive") for each in content["purposes"]),
+        "not_cleared": bool(content.get("trackers")),
+    }
+    return {key: text for key, text in texts.items() if has_place.get(key, True)}
+
+
 def texts_under(texts: dict[str, str], mode: str) -> dict[str, str]:
     """The words that are true under this law: who is asked, or who may object."""
     said = {key: text for key, text in texts.items() if not key.endswith(_OTHER_WORDS)}

@@ -33,7 +33,8 @@ LONG_TEXTS = {
     "unavailable": 600,
 }
 """The most characters of texts that may be longer than a line."""
-_MAX_SHORT = 120
+MAX_SHORT = 120
+MAX_CONTACT = 300
 _RESERVED = frozenset({"constructor", "prototype"})  # names every JavaScript object has
 
 
@@ -71,7 +72,7 @@ def _base(address: str) -> str:
 
 
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
-ShortText = Annotated[str, Field(max_length=_MAX_SHORT), AfterValidator(_plain)]
+ShortText = Annotated[str, Field(max_length=MAX_SHORT), AfterValidator(_plain)]
 PurposeId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 LanguageTag = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*()&+ -]{1,100}$")]
@@ -172,7 +173,7 @@ class Controller(Schema):
     """Who decides why and how data is used. Empty name: the site's name is shown."""
 
     name: ShortText = ""
-    contact: Annotated[str, Field(max_length=300), AfterValidator(_plain)] = ""
+    contact: Annotated[str, Field(max_length=MAX_CONTACT), AfterValidator(_plain)] = ""
 
 
 def _default_purposes() -> tuple[Purpose, ...]:
@@ -224,9 +225,9 @@ class SiteConfig(Schema):
                     raise ValueError(
                         f"text keys are: {', '.join((*TEXT_KEYS, *OPTIONAL_TEXT_KEYS))}"
                     )
-                if not text or len(text) > LONG_TEXTS.get(key, _MAX_SHORT):
+                if not text or len(text) > LONG_TEXTS.get(key, MAX_SHORT):
                     raise ValueError(
-                        f"`{key}` has 1 to {LONG_TEXTS.get(key, _MAX_SHORT)} characters"
+                        f"`{key}` has 1 to {LONG_TEXTS.get(key, MAX_SHORT)} characters"
                     )
         return texts
 

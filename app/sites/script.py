@@ -15,7 +15,7 @@ from typing import Any
 
 from app.core.errors import Invalid
 from app.sites import theme
-from app.sites.banner import show, strict
+from app.sites.banner import show, spoken, strict
 from app.sites.directory import Notice, PublishedSite
 from app.sites.errors import WidgetNotBuilt
 from app.sites.regimes import clean_region
@@ -128,7 +128,9 @@ def config_of(
             {name: value for name, value in each.items() if name != "sensitive" or value}
             for each in banner["purposes"]
         ],
-        "texts": _spoken(banner),
+        "texts": spoken(
+            banner["texts"], banner["mode"], banner, may_tighten=bool(banner.get("strict"))
+        ),
         "theme": {"position": banner["theme"]["position"], "sheet": theme.sheet(banner["theme"])},
         "api": base_url,
         "dialog": f"{base_url}/b/w/{digest}/dialog.js",
@@ -146,18 +148,6 @@ _READ = frozenset({
 })  # fmt: skip
 """The members of a banner that the widget reads, and only where they say something: every visitor
 pays for them."""
-
-
-def _spoken(banner: Mapping[str, Any]) -> dict[str, str]:
-    """The texts without those that have no place in this banner."""
-    mode = banner["mode"]
-    has_place = {
-        "understood": mode == "notice",
-        "do_not_sell": mode != "opt_in",
-        "limit_use": mode != "opt_in" and any(each["sensitive"] for each in banner["purposes"]),
-        "not_cleared": bool(banner["trackers"]),
-    }
-    return {key: text for key, text in banner["texts"].items() if has_place.get(key, True)}
 
 
 def dialog(widget: Path) -> bytes:

@@ -19,6 +19,7 @@ from app.sites import directory, regimes
 from app.sites.banner import show
 from app.sites.changes import changed_purposes, material, sha256_of
 from app.sites.config import SiteConfig, language_of
+from app.sites.directory import Notice
 from app.sites.errors import InvalidOrigin, NotPublishable, UnknownSite
 from app.sites.models import NoticeVersion, Site
 from app.sites.origins import clean_origin
@@ -351,18 +352,25 @@ def banner(
 ) -> dict[str, Any]:
     """What a visitor is shown (``app.sites.banner.show``); without a version: what the draft would
     show."""
-    if version is None:
-        content = content_of(site)
-        version = NoticeVersion(
+    notice = directory.notice_of(version) if version else draft_notice(site)
+    return show(notice, [lang] if lang else [], region, gpc=gpc)
+
+
+def draft_notice(site: Site, live: NoticeVersion | None = None) -> Notice:
+    """The draft as if it were published; its ``news`` are against ``live``."""
+    content = content_of(site)
+    return directory.notice_of(
+        NoticeVersion(
             id="ntv_draft",
             site_id=site.id,
             number=0,
             sha256=sha256_of(content),
             content=content,
+            news={live.id: changed_purposes(live.content, content)} if live else None,
             published_at=site.created_at,
             published_by="",
         )
-    return show(directory.notice_of(version), [lang] if lang else [], region, gpc=gpc)
+    )
 
 
 def has_unpublished_changes(site: Site, published: NoticeVersion | None) -> bool:

@@ -139,6 +139,44 @@ async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
     assert scene.complaints == []
 
 
+async def test_the_preview_tells_each_state_and_holds_back_by_the_drafts_rules(scene: Scene):
+    page = await scene.page(scene.seeded.operator)
+    await page.goto(f"{scene.url}/dashboard/sites/{scene.seeded.site_id}")
+    frame = page.frame_locator("iframe.preview")
+    words = frame.locator("quittance-banner .words")
+    state, region = (
+        page.get_by_label("What the visitor comes with"),
+        page.get_by_label("Visitor's region"),
+    )
+
+    await page.locator('[name="p4.id"]').fill("surveys")
+    await page.locator('[name="p4.name"]').fill("Surveys")
+    await page.locator('[name="trackers"]').fill("host *.video.example = advertising")
+    held = frame.locator("quittance-placeholder")
+    await expect(held).to_be_visible()
+    await state.select_option("changed")
+    await expect(words).to_contain_text("New or changed since your last choice: Surveys.")
+    await state.select_option("expired")
+    await expect(words).to_contain_text("has run out")
+    await region.select_option("US-CA")
+    await state.select_option("gpc")
+    await expect(words).to_contain_text("Global Privacy Control")
+    await expect(held).to_be_visible()
+    await state.select_option("")
+    embedded = frame.frame_locator("figure iframe")
+    await expect(embedded.get_by_text("the other provider's content")).to_be_visible()
+
+    australia = region.locator('option[value="AU"]')
+    await expect(australia).to_be_disabled()
+    await page.get_by_label("Privacy Act 1988 (Australia)").check()
+    await expect(australia).to_be_enabled()
+    await region.select_option("AU")
+    await expect(frame.get_by_role("button", name="OK")).to_be_visible()
+    await page.get_by_label("Privacy Act 1988 (Australia)").uncheck()
+    await expect(region).to_have_value("DE")
+    assert scene.complaints == []
+
+
 @pytest.fixture
 async def incident(scene: Scene) -> Incident:
     return await seed_incident(scene.runtime, dt.datetime.now(dt.UTC))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from app.consent import queries
-from tests.consent.conftest import Shop
+from tests.consent.conftest import Shop, open_shop
+from tests.sites.stage import Stage
 
 
 async def get(shop: Shop, path: str, key: str = "alice") -> Any:
@@ -59,6 +60,27 @@ async def test_under_an_opt_out_law_the_words_are_those_of_that_law(shop: Shop) 
     texts = version["content"]["languages"]["en"]["texts"]
     assert notice["mode"] == "opt_out"
     assert notice["texts"]["body"] == texts["body_opt_out"] != texts["body"]
+
+
+@pytest.mark.parametrize(
+    ("region", "method", "labels"),
+    [
+        ("DE", "accept_all", {"accept", "reject"}),
+        ("US-CA", "accept_all", {"accept", "do_not_sell"}),
+        ("AU", "dismissed", {"understood"}),
+        ("AU", "accept_all", {"accept", "do_not_sell", "understood"}),
+    ],
+)
+async def test_labels_that_were_not_on_the_screen_are_not_told(
+    service: Stage, region: str, method: str, labels: set[str]
+) -> None:
+    shop = await open_shop(service, regimes=["gdpr", "ccpa", "au_privacy"])
+    made = await shop.choose(region=region, method=method)
+    texts = (await get(shop, f"/v1/consents/{made['consent_id']}")).json()["notice"]["texts"]
+
+    known = {"accept", "reject", "do_not_sell", "understood", "limit_use", "not_cleared"}
+    assert texts.keys() & known == labels
+    assert {"title", "body", "manage"} <= texts.keys()
 
 
 async def test_the_record_is_told_by_the_names_of_the_standard(shop: Shop) -> None:

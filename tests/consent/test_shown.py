@@ -154,6 +154,52 @@ async def test_stats_tell_what_was_shown_and_answered(shop: Shop) -> None:
     assert version == {"key": shop.notice_version, "shown": 6} | answered | {"other": 1}
 
 
+@pytest.mark.parametrize(
+    ("region", "method", "granted", "answer"),
+    [
+        ("DE", "custom", ("functional", "analytics", "advertising"), "accepted"),
+        ("DE", "custom", ("analytics",), "partial"),
+        ("DE", "custom", (), "rejected"),
+        ("DE", "dismissed", (), "rejected"),
+        ("US-CA", "dismissed", ("functional", "analytics", "advertising"), "other"),
+        ("US-CA", "dismissed", (), "other"),
+        ("AU", "dismissed", ("functional", "analytics", "advertising"), "other"),
+        ("AU", "withdrawal", (), "rejected"),
+        ("DE", "migrated", (), "other"),
+    ],
+)
+async def test_an_answer_is_told_by_what_was_granted_and_how_it_was_asked(
+    service: Stage, region: str, method: str, granted: tuple[str, ...], answer: str
+) -> None:
+    shop = await open_shop(service, regimes=["gdpr", "ccpa", "au_privacy"])
+    await shop.choose(region=region, method=method, choices=NONE | dict.fromkeys(granted, True))
+
+    (law,) = await stats(shop)
+    assert {key for key in ("accepted", "partial", "rejected", "other") if law[key]} == {answer}
+
+
+async def test_a_purpose_named_true_or_false_is_no_answer(service: Stage) -> None:
+    purposes = [{"id": each, "texts": {"en": {"name": each}}} for each in ("true", "false")]
+    shop = await open_shop(service, purposes=purposes, languages=["en"])
+    for granted in (True, False):
+        await shop.choose(method="custom", choices={"true": granted, "false": granted})
+
+    (law,) = await stats(shop)
+    assert (law["accepted"], law["partial"], law["rejected"]) == (1, 0, 1)
+
+
+async def test_stats_tell_sites_apart_by_their_keys(shop: Shop, service: Stage) -> None:
+    await show(shop)
+    await shop.choose()
+    other = await open_shop(service)
+    await other.choose(method="custom", choices=NONE | {"analytics": True})
+
+    found = {each["key"]: each for each in await stats(shop, by="site")}
+    assert set(found) == {shop.site_key, other.site_key}
+    assert (found[shop.site_key]["shown"], found[shop.site_key]["accepted"]) == (1, 1)
+    assert (found[other.site_key]["shown"], found[other.site_key]["partial"]) == (None, 1)
+
+
 async def test_stats_keep_to_the_period_the_site_and_the_workspace(
     shop: Shop, service: Stage
 ) -> None:

@@ -569,6 +569,27 @@ async def test_a_first_party_host_is_set_without_publishing(stage: Stage):
     assert "first_party" in wrong.text
 
 
+async def test_a_field_of_the_editor_takes_as_much_as_the_draft_does(stage: Stage):
+    browser = await stage.signed_in(stage.seeded.operator)
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+    text = (await browser.get(path)).text
+    for name, limit in (
+        ("controller_contact", 300),
+        ("controller_name", 120),
+        ("policy_url", 500),
+        ("t.title", 120),
+        ("t.body", 2000),
+        ("t.expired", 600),
+        ("p0.name", 120),
+        ("p0.description", 600),
+    ):
+        assert re.search(f'name="{re.escape(name)}"[^>]* maxlength="{limit}"', text), name
+        fits, over = ("https://x.example/".ljust(each, "x") for each in (limit, limit + 1))
+        saved = await browser.post(path, form_fields(text) | {name: fits})
+        assert saved.status_code == 303, name
+        assert (await browser.post(path, form_fields(text) | {name: over})).status_code == 422, name
+
+
 async def test_consent_is_counted_and_found_by_id(stage: Stage):
     browser = await stage.signed_in(stage.seeded.viewer)
     text = (await browser.get("/dashboard/consent?days=14")).text

@@ -28,7 +28,7 @@ async def live(stage: Stage) -> NoticeVersion:
         return await session.get_one(NoticeVersion, site.published_version_id)
 
 
-async def save(stage: Stage, browser: Browser, **fields: str) -> str:
+async def save(stage: Stage, browser: Browser, **fields: Any) -> str:
     """Change the draft; returns the site's path."""
     path = f"/dashboard/sites/{stage.seeded.site_id}"
     saved = await browser.post(path, form_fields((await browser.get(path)).text) | fields)
@@ -191,6 +191,65 @@ async def test_the_preview_shows_what_the_form_says_and_saves_nothing(
     assert "<script>alert(1)" not in looked.text
     assert "sandbox allow-scripts" in looked.headers["content-security-policy"]
     assert form_fields((await browser.get(path)).text) == form_fields(page)
+
+
+def places(page: str) -> dict[str, bool]:
+    """Of the preview's regions, whether one is offered."""
+    (select,) = re.findall(r'aria-label="Visitor\'s region"[^>]*>(.*?)</select>', page)
+    options = re.findall(r'<option value="([^"]*)"([^>]*)>', select)
+    return {value: "disabled" not in rest for value, rest in options}
+
+
+async def test_the_preview_offers_a_place_for_each_law_of_the_draft(stage: Stage, browser: Browser):
+    path = f"/dashboard/sites/{stage.seeded.site_id}"
+    before = (await browser.get(path)).text
+    known = {"DE": True, "GB": True, "BR": True, "US-CA": True, "AU": False, "": True}
+    assert places(before) == known
+    assert "region=DE" in before
+
+    await save(stage, browser, regimes=["au_privacy", "ccpa"])
+    page = (await browser.get(path)).text
+    offered = {each for each, is_offered in places(page).items() if is_offered}
+    assert offered == {"US-CA", "AU", ""}
+    assert re.search(r'<iframe class="preview"[^>]*region=US-CA"', page)
+    told = await browser.get(f"{path}/preview?region=AU")
+    assert '"mode":"notice"' in told.text
+
+
+async def test_the_preview_comes_back_with_what_was_answered_before(stage: Stage, browser: Browser):
+    path = await save(stage, browser, **{"p4.id": "surveys", "p4.name": "Surveys"})
+    number = (await live(stage)).id
+
+    async def looked(state: str, region: str = "DE") -> str:
+        return (await browser.get(f"{path}/preview?lang=en&region={region}&state={state}")).text
+
+    first, changed, expired = [await looked(each) for each in ("", "changed", "expired")]
+    assert "|accept_all|" not in first
+    assert f'"news":{{"{number}":["surveys"]}}' in changed
+    assert f"2|i|{number}|" in changed
+    assert re.search(r"2\|i\|ntv_draft\|[^|]+\|\d+\|accept_all\|", expired)
+    assert '"gpc":true' in await looked("gpc", "US-CA")
+    assert '"gpc":true' not in first
+    page = (await browser.get(path)).text
+    posted = await browser.post(f"{path}/preview", form_fields(page) | {"preview_state": "changed"})
+    assert f"2|i|{number}|" in posted.text
+
+
+@pytest.mark.parametrize(
+    ("rules", "host"),
+    [
+        ("cookie _ga* = analytics", None),
+        ("host cdn.example = necessary\nhost *.video.example = advertising", "video.example"),
+    ],
+)
+async def test_a_host_rule_of_the_draft_holds_in_the_preview(
+    stage: Stage, browser: Browser, rules: str, host: str | None
+):
+    path = await save(stage, browser, trackers=rules)
+    looked = (await browser.get(f"{path}/preview")).text
+    frames = re.findall(r'<iframe title="([^"]*)" data-purpose="([^"]*)" data-src="/dash', looked)
+    assert frames == ([(host, "advertising")] if host else [])
+    assert "https://" not in looked.partition("quittanceWidget.start(")[0].partition("<main>")[2]
 
 
 async def test_a_viewer_previews_the_saved_draft_only(stage: Stage):

@@ -106,24 +106,3 @@ async def test_an_empty_list_says_how_to_begin(stage: Stage, browser: Browser):
     assert "Nobody looks yet" in card((await browser.get(path)).text)
     await publish(browser, path)
     assert "?quittance-report" in card((await browser.get(path)).text)
-
-
-async def test_consent_is_told_by_law_language_and_version(stage: Stage, browser: Browser):
-    page = (await browser.get("/dashboard/consent?days=90")).text
-    found = re.search(r'<section class="card" id="answers">.*?</section>', page, re.S)
-    assert found
-    heads = re.findall(r"<thead><tr><th>(\w+)</th><th[^>]*>Shown", found[0])
-    assert heads == ["Law", "Language", "Version"]
-    rows: dict[str, list[list[str]]] = {}
-    for body in re.findall(r"<tbody>(.*?)</tbody>", found[0], re.S):
-        for row in re.findall(r"<tr>(.*?)</tr>", body, re.S):
-            cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
-            name, *rest = (re.sub(r"<[^>]+>", "", cell).split() for cell in cells)
-            rows[" ".join(name)] = rest
-    assert rows["GDPR"][0] == rows["1"][0] == ["2", "040"]
-    assert rows["Deutsch"][0] == ["840"]
-    assert rows["Français"][0] == ["\N{EN DASH}"]  # never counted there
-    counts = [int(cell[0]) for cell in rows["GDPR"][1:]]
-    shares = [int(cell[1]) for cell in rows["GDPR"][1:]]
-    assert shares == [round(100 * each / sum(counts)) for each in counts]
-    assert f"{sum(counts)} in 90 days" in page

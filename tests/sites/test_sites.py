@@ -691,6 +691,14 @@ async def test_a_script_for_a_law_that_does_not_ask_carries_the_stricter_ones(
     assert "strict" not in berlin
 
 
+async def test_a_script_under_one_law_has_that_laws_labels_only(service: Stage) -> None:
+    path = f"/b/{await service.add_site(regimes=['ccpa'])}.js"
+    california = inlined((await service.client.get(f"{path}?region=US-CA&lang=en")).text)
+
+    assert "strict" not in california
+    assert california["texts"].keys() & {"reject", "do_not_sell", "understood"} == {"do_not_sell"}
+
+
 async def test_a_notice_versions_script_is_the_same_for_everybody(service: Stage) -> None:
     site_key = await service.add_site(languages=["en", "de"])
     live = await service.client.get(f"/b/{site_key}.js?lang=de&region=US-CA")

@@ -1,17 +1,22 @@
-"""Consent: numbers, the latest records, lookup by consent id."""
+"""Consent: numbers, the latest records, lookup by consent id, records as a file."""
 
 from __future__ import annotations
+
+from typing import cast, get_args
 
 from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.consent import export
 from app.core.clock import utc_now
+from app.core.errors import Invalid
 from app.core.http import Reading
 from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
-from app.dashboard.render import page
+from app.dashboard.render import HEADERS, page
 from app.dashboard.views import consent as views
 from app.dashboard.views.paging import Position
+from app.security import audit
 from app.security.sessions import Operator
 
 
@@ -25,6 +30,28 @@ async def look_up(request: Request, operator: SignedIn, session: Reading) -> Res
     """One record by the id that the visitor was shown."""
     form = await forms.read(request)
     return await _page(request, operator, session, forms.text(form, "consent_id", limit=60))
+
+
+@router.post("/consent/export")
+async def export_records(request: Request, operator: SignedIn) -> Response:
+    """The records of the chosen site and period as a file. Visitor ids stand in it whole, so the
+    audit log says who took it.
+    """
+    form = await forms.read(request)
+    now = utc_now()
+    site_id = forms.text(form, "site", limit=48)
+    format, days = forms.text(form, "format", limit=10), forms.text(form, "days", limit=3)
+    if format not in get_args(export.Format) or days not in views.PERIODS:
+        raise Invalid("Choose CSV or NDJSON, and one of the periods.")
+    database = request.app.state.database
+    async with database.writing() as session:
+        wanted = await views.exported(session, operator, site_id, days, now)
+        audit.record(
+            session, workspace_id=operator.workspace_id, actor=operator.actor,
+            verb="export_consents", target=site_id or operator.workspace_id, now=now,
+            format=format, days=int(days),
+        )  # fmt: skip
+    return export.answer(database, wanted, cast(export.Format, format), HEADERS)
 
 
 async def _page(

@@ -19,6 +19,7 @@ from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import HEADERS, page, redirect, template
 from app.dashboard.routes.destinations import as_problem
+from app.dashboard.views import preview as previews
 from app.dashboard.views import publishing
 from app.dashboard.views import sites as views
 from app.security.models import Role
@@ -27,11 +28,11 @@ from app.sites import script, service
 from app.sites.config import SiteConfig
 from app.sites.directory import directory_of
 from app.sites.host_identity import check_reachable, set_host_identity
-from app.sites.models import Site
+from app.sites.models import NoticeVersion, Site
 
 _PREVIEW_CSP = (
     "default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self'; "
-    "img-src data:; connect-src 'none'; "
+    "img-src data:; connect-src 'none'; frame-src 'self'; "
     "form-action 'none'; frame-ancestors 'self'; base-uri 'none'; sandbox allow-scripts"
 )
 
@@ -188,7 +189,7 @@ async def preview(site_id: str, request: Request, operator: SignedIn, session: R
     network.
     """
     site = await views.find(session, operator.workspace_id, site_id)
-    return _preview(request, site, site.draft, request.query_params)
+    return await _preview(request, session, site, site.draft, request.query_params)
 
 
 @router.post("/sites/{site_id}/preview")
@@ -202,29 +203,35 @@ async def preview_unsaved(
         draft = SiteConfig.model_validate(views.draft_from(form, site.draft))
     except (Problem, ValidationError) as error:
         return _framed(name=site.name, problem=as_problem(error))
-    asked = {name: forms.text(form, f"preview_{name}", limit=20) for name in ("lang", "region")}
-    return _preview(request, site, draft.model_dump(mode="json"), asked)
+    names = ("lang", "region", "state")
+    asked = {name: forms.text(form, f"preview_{name}", limit=20) for name in names}
+    return await _preview(request, session, site, draft.model_dump(mode="json"), asked)
 
 
-def _preview(
-    request: Request, site: Site, draft: Mapping[str, Any], asked: Mapping[str, str]
+async def _preview(
+    request: Request,
+    session: AsyncSession,
+    site: Site,
+    draft: Mapping[str, Any],
+    asked: Mapping[str, str],
 ) -> Response:
-    region = asked.get("region", "")[:8]
-    widget = script.widget_of(request.app.state)
+    live = await session.get(NoticeVersion, site.published_version_id or "")
     shown = Site(**site.model_dump() | {"draft": draft})
-    config = script.config_of(
-        service.banner(shown, None, asked.get("lang", "")[:20] or None, region or None),
-        base_url="", region=region or None, gpc=False, widget=widget,
-    )  # fmt: skip
-    config.pop("tags", None)  # they would carry the nonce, and run here
-    body, _ = script.script(config, (), widget)
-    code = Markup(body.decode())  # noqa: S704 - our own script, its data escaped for HTML
-    return _framed(name=site.name, code=code)
+    widget = script.widget_of(request.app.state)
+    code = Markup(previews.code_of(shown, live, asked, widget, utc_now()))  # noqa: S704 - our own script, its data escaped for HTML
+    return _framed(name=site.name, code=code, embed=previews.embed_of(draft))
 
 
-def _framed(name: str, code: Markup | None = None, problem: Problem | None = None) -> Response:
+def _framed(
+    name: str,
+    code: Markup | None = None,
+    embed: previews.Embed | None = None,
+    problem: Problem | None = None,
+) -> Response:
     nonce = secrets.token_urlsafe(16)
-    html = template("preview.html").render(nonce=nonce, name=name, code=code, problem=problem)
+    html = template("preview.html").render(
+        nonce=nonce, name=name, code=code, embed=embed, problem=problem
+    )
     policy = _PREVIEW_CSP.format(nonce=nonce)
     return HTMLResponse(html, headers={**HEADERS, "Content-Security-Policy": policy})
 

@@ -18,8 +18,21 @@ const soon = () => {
   timer = setTimeout(show, 500);
 };
 
+// A law that is ticked brings its place along, one that is not takes it away.
+const region = document.querySelector('#preview select[name="preview_region"]');
+const offer = () => {
+  const laws = new FormData(form).getAll("regimes");
+  for (const option of region.options) {
+    option.hidden = option.disabled = option.dataset.law !== "" && !laws.includes(option.dataset.law);
+  }
+  if (region.selectedOptions[0]?.disabled) {
+    region.value = [...region.options].find((each) => !each.disabled).value;
+  }
+};
+
 if (form && button && frame) {
   button.hidden = true;
+  form.addEventListener("input", offer);
   form.addEventListener("input", soon);
   // Selects above the frame belong to the form by their `form` attribute, so their events pass it by.
   for (const each of document.querySelectorAll('#preview select[form="editor"]')) {

@@ -190,3 +190,32 @@ def shares(counts: Mapping[str, int], order: Sequence[str]) -> list[Share]:
         )
         x += width
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class SplitBar:
+    """What was answered, over how often it was asked (``shown``, None: nobody counted). Widths and
+    places are of 100.
+    """
+
+    shown: float | None
+    bars: tuple[Bar, ...]
+
+
+def split_bars(rows: Sequence[tuple[int | None, Sequence[int]]]) -> list[SplitBar]:
+    """One bar per row, on one scale; a row is the times shown and a number per series."""
+    top = max((max(shown or 0, sum(counts)) for shown, counts in rows), default=0) or 1
+    return [
+        SplitBar(None if shown is None else round(100 * shown / top, 2), _pieces(counts, top))
+        for shown, counts in rows
+    ]
+
+
+def _pieces(counts: Sequence[int], top: int) -> tuple[Bar, ...]:
+    found, x = [], 0.0
+    for series, count in enumerate(counts, 1):
+        width = 100 * count / top
+        if count:
+            found.append(Bar(round(x, 2), 2, round(width, 2), 6, series))
+        x += width
+    return tuple(found)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent import queries
+from app.consent import audit_trail, queries
 from app.consent.models import ConsentRecord
+from app.consent.shown import MODULE
+from app.core.errors import NotFound
 from app.dashboard import present
-from app.dashboard.views.charts import Share, StackedBars, shares, stacked_bars
+from app.dashboard.views.charts import (
+    Share,
+    SplitBar,
+    StackedBars,
+    shares,
+    split_bars,
+    stacked_bars,
+)
 from app.dashboard.views.paging import SIZE, Pager, Position
 from app.dashboard.views.requests import Option, options
 from app.security.sessions import Operator
-from app.sites.languages import shipped
+from app.sites.directory import Notice, notice_of
+from app.sites.languages import direction, shipped
 from app.sites.models import NoticeVersion, Site
 
 SERIES = ("Accepted all", "Own selection", "Refused", "Signal or other")
@@ -42,6 +53,36 @@ class RecordRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PurposeShown:
+    name: str
+    description: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeShown:
+    """What was on the screen, in the visitor's language (``language``, ``direction``: of the HTML
+    attributes). ``caveat`` says where it was not this banner; ``href`` is empty once the site is
+    gone.
+    """
+
+    number: int
+    sha256: str
+    href: str
+    receipt: str
+    asked: str
+    language: str
+    direction: str
+    title: str
+    body: str
+    buttons: list[str]
+    purposes: list[PurposeShown]
+    controller: str
+    policy_url: str
+    caveat: str
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One kind of answer, and its share of all answers of the row."""
 
@@ -57,6 +98,7 @@ class AnswerRow:
     name: str
     shown: int | None
     parts: list[Part]
+    bar: SplitBar
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +108,20 @@ class AnswerTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Uncounted:
+    """A site that does not count how often its banner is shown, and what is left to do for it."""
+
+    name: str
+    href: str
+    is_in_draft: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ConsentPage:
     chart: StackedBars
     answers: list[AnswerTable]
+    has_shown: bool
+    uncounted: list[Uncounted]
     shares: list[Share]
     total: int
     period: str
@@ -79,8 +132,10 @@ class ConsentPage:
     periods: list[Option]
     looked_up: str
     found: RecordRow | None
-    notice_number: int | None
-    notice_hash: str
+    notice: NoticeShown | None
+    here: str
+    site_id: str
+    days: str
 
 
 def days_back(now: dt.datetime, count: int) -> list[dt.date]:
@@ -89,17 +144,7 @@ def days_back(now: dt.datetime, count: int) -> list[dt.date]:
     return [today - dt.timedelta(days=back) for back in range(count - 1, -1, -1)]
 
 
-async def daily_counts(
-    session: AsyncSession, workspace_id: str, site_id: str | None, since: dt.date
-) -> dict[tuple[dt.date, str], int]:
-    """Records per UTC day and method, over all sites or one."""
-    start = dt.datetime.combine(since, dt.time(), dt.UTC)
-    found: dict[tuple[dt.date, str], int] = {}
-    for each in await queries.daily_counts(session, workspace_id, start, _FAR, site_id):
-        found[each.day, each.method] = found.get((each.day, each.method), 0) + each.count
-    return found
-
-
+_DELETED = "a deleted site"
 _FAR = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
 
 
@@ -113,19 +158,24 @@ async def consent_page(
     sites = await _sites(session, operator.workspace_id)
     site_id = position.filters["site"] if position.filters["site"] in sites else ""
     days = days_back(now, int(position.filters["days"]))
-    counts = await daily_counts(session, operator.workspace_id, site_id or None, days[0])
+    start = dt.datetime.combine(days[0], dt.time(), dt.UTC)
     per_day: dict[dt.date, list[int]] = {}
     totals = dict.fromkeys(SERIES, 0)
-    for (each, method), count in counts.items():
-        series = queries.ANSWERS.index(queries.ANSWER_OF.get(method, "other"))
-        per_day.setdefault(each, [0] * len(SERIES))[series] += count
-        totals[SERIES[series]] += count
+    for each in await queries.daily_counts(
+        session, operator.workspace_id, start, _FAR, site_id or None
+    ):
+        series = queries.ANSWERS.index(each.answer)
+        per_day.setdefault(each.day, [0] * len(SERIES))[series] += each.count
+        totals[SERIES[series]] += each.count
+    answers = await _answers(session, operator.workspace_id, site_id, start, sites)
     rows, pager = await _records(session, operator.workspace_id, site_id, position, sites)
     record = await _lookup(session, operator.workspace_id, looked_up)
-    notice = await session.get(NoticeVersion, record.notice_version_id) if record else None
+    version = await session.get(NoticeVersion, record.notice_version_id) if record else None
     return ConsentPage(
         chart=stacked_bars(days, per_day, SERIES),
-        answers=await _answers(session, operator.workspace_id, site_id, days[0], sites),
+        answers=answers,
+        has_shown=any(row.shown is not None for table in answers for row in table.rows),
+        uncounted=await _uncounted(session, operator.workspace_id, site_id),
         shares=shares(totals, SERIES),
         total=sum(totals.values()),
         period=PERIODS[position.filters["days"]],
@@ -136,35 +186,148 @@ async def consent_page(
         periods=options(PERIODS, position.filters["days"]),
         looked_up=looked_up,
         found=_row(record, sites) if record else None,
-        notice_number=notice.number if notice else None,
-        notice_hash=notice.sha256 if notice else "",
+        notice=await _notice(session, record, version) if record and version else None,
+        here=position.here,
+        site_id=site_id,
+        days=position.filters["days"],
     )
 
 
+async def exported(
+    session: AsyncSession, operator: Operator, site_id: str, days: str, now: dt.datetime
+) -> queries.Filter:
+    """The records behind the numbers of the page; a site that is not theirs is ``NotFound``."""
+    if site_id and site_id not in await _sites(session, operator.workspace_id):
+        raise NotFound("There is no site with this id in your workspace.")
+    first = days_back(now, int(days))[0]
+    start = dt.datetime.combine(first, dt.time(), dt.UTC)
+    return queries.Filter(operator.workspace_id, site_id or None, start)
+
+
+_ASKED = {
+    "opt_in": "asked first",
+    "opt_out": "could object",
+    "notice": "only told",
+}
+_ELSEWHERE = {
+    "api": "A server recorded this choice. Where it was asked, this banner need not have been.",
+    "migrated": "Taken over from another consent manager: it asked in its own words, not in these.",
+    "gpc": "Nobody was asked: the browser's signal decided, and this said so.",
+}
+
+
+async def _notice(
+    session: AsyncSession, record: ConsentRecord, version: NoticeVersion
+) -> NoticeShown:
+    site = await session.get(Site, version.site_id)
+    is_gone = site is None or site.deleted_at is not None
+    notice = notice_of(version)
+    shown = audit_trail.shown(record, notice, version)
+    texts, mode = shown["texts"], shown["mode"]
+    title, body, buttons = _banner(record, notice, texts, mode)
+    return NoticeShown(
+        number=version.number,
+        sha256=version.sha256,
+        href="" if is_gone else f"/dashboard/sites/{version.site_id}/versions/{version.number}",
+        receipt=f"/v1/receipts/{record.id}",
+        asked=_ASKED[mode],
+        language=record.language,
+        direction=direction(record.language),
+        title=title,
+        body=body,
+        buttons=buttons,
+        purposes=[
+            PurposeShown(each["name"], each["description"], _answer(record, each))
+            for each in shown["purposes"]
+        ],
+        controller=shown["controller"]["name"],
+        policy_url=shown["policy_url"],
+        caveat=_ELSEWHERE.get(record.method, ""),
+    )
+
+
+def _banner(
+    record: ConsentRecord, notice: Notice, texts: dict[str, str], mode: str
+) -> tuple[str, str, list[str]]:
+    """Title, body and buttons, as the widget puts them (consent_widget/src/view.ts)."""
+    if record.method == "gpc":
+        return texts["title"], texts["gpc_notice"], [texts["close"], texts["manage"]]
+    refuse = [texts[each] for each in ("reject", "do_not_sell") if each in texts]
+    if not notice.content["regimes"].get(record.regime, {}).get("shown", True):
+        buttons = [*refuse, texts["accept"], texts["save"]]
+        return texts["dialog_title"], texts["dialog_body"], buttons
+    if mode == "notice":
+        answers = [texts.get("understood", texts["close"])]
+    else:
+        answers = [*refuse, texts["accept"]]
+    return texts["title"], texts["body"], [*answers, texts["manage"]]
+
+
+def _answer(record: ConsentRecord, purpose: Mapping[str, Any]) -> str:
+    if purpose["required"]:
+        return "always on"
+    if not record.choices.get(purpose["id"]):
+        return "denied"
+    return "left on" if record.method in {"dismissed", "gpc"} else "granted"
+
+
 async def _answers(
-    session: AsyncSession, workspace_id: str, site_id: str, since: dt.date, sites: dict[str, str]
+    session: AsyncSession,
+    workspace_id: str,
+    site_id: str,
+    start: dt.datetime,
+    sites: dict[str, str],
 ) -> list[AnswerTable]:
-    start = dt.datetime.combine(since, dt.time(), dt.UTC)
+    """By law, language and version; by site, too, where several have something to tell."""
     found = await queries.groups(session, queries.Filter(workspace_id, site_id or None, start))
     versions = await _version_names(session, {each.version for each in found}, sites)
     names: dict[queries.By, tuple[str, Callable[[str], str]]] = {
+        "site": ("Site", lambda key: sites.get(key, _DELETED)),
         "regime": ("Law", present.regime),
         "language": ("Language", _language),
         "version": ("Version", lambda key: versions.get(key, key)),
     }
+    if len({each.site for each in found}) < 2:
+        del names["site"]
     return [
-        AnswerTable(
-            title, [_answer_row(name(each.key), each) for each in queries.answers(found, by)]
-        )
+        AnswerTable(title, _answer_rows(name, queries.answers(found, by)))
         for by, (title, name) in names.items()
         if found
     ]
 
 
-def _answer_row(name: str, said: queries.Answers) -> AnswerRow:
-    counts = zip(SERIES, (getattr(said, each) for each in queries.ANSWERS), strict=True)
-    total = said.total or 1
-    return AnswerRow(name, said.shown, [Part(of, n, round(100 * n / total)) for of, n in counts])
+def _answer_rows(name: Callable[[str], str], found: list[queries.Answers]) -> list[AnswerRow]:
+    counts = [[getattr(each, answer) for answer in queries.ANSWERS] for each in found]
+    bars = split_bars([(each.shown, said) for each, said in zip(found, counts, strict=True)])
+    return [
+        AnswerRow(name(each.key), each.shown, _parts(said), bar)
+        for each, said, bar in zip(found, counts, bars, strict=True)
+    ]
+
+
+def _parts(said: list[int]) -> list[Part]:
+    total = sum(said) or 1
+    return [Part(of, n, round(100 * n / total)) for of, n in zip(SERIES, said, strict=True)]
+
+
+async def _uncounted(session: AsyncSession, workspace_id: str, site_id: str) -> list[Uncounted]:
+    """The sites on the air without the module that counts."""
+    live = col(NoticeVersion.content)["modules"]
+    rows = await session.execute(
+        sa.select(col(Site.id), col(Site.name), col(Site.draft)["modules"], live)
+        .join(NoticeVersion, col(NoticeVersion.id) == col(Site.published_version_id))
+        .where(
+            col(Site.workspace_id) == workspace_id,
+            col(Site.deleted_at).is_(None),
+            *([col(Site.id) == site_id] if site_id else []),
+        )
+        .order_by(col(Site.name))
+    )
+    return [
+        Uncounted(name, f"/dashboard/sites/{each}#parts", MODULE in (drafted or ()))
+        for each, name, drafted, published in rows
+        if MODULE not in (published or ())
+    ]
 
 
 def _language(tag: str) -> str:
@@ -225,7 +388,7 @@ def _row(record: ConsentRecord, sites: dict[str, str]) -> RecordRow:
         recorded_at=record.recorded_at,
         decided_at=record.decided_at,
         expires_at=record.expires_at,
-        site=sites.get(record.site_id, "a deleted site"),
+        site=sites.get(record.site_id, _DELETED),
         method=present.METHOD.get(record.method, present.words(record.method)),
         granted=sorted(name for name, is_granted in record.choices.items() if is_granted),
         denied=sorted(name for name, is_granted in record.choices.items() if not is_granted),

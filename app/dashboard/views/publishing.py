@@ -14,9 +14,9 @@ from urllib.parse import urlencode
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.dashboard import present
+from app.dashboard.views import preview
 from app.dashboard.views.people import names_of
 from app.dashboard.views.requests import Option, options
-from app.dashboard.views.sites import REGIONS
 from app.security.sessions import Operator
 from app.sites import script, service
 from app.sites.changes import changed_purposes, changes, material, sha256_of
@@ -138,16 +138,17 @@ def copy_of(
     spoken = {
         each: str(shipped().get(each, {}).get("name", each)) for each in notice.content["languages"]
     }
-    language, region = asked.get("lang", ""), asked.get("region", "DE")
+    places = {each.code: each.name for each in preview.regions(notice.content["regimes"])}
+    language, region = asked.get("lang", ""), asked.get("region")
     language = language if language in spoken else notice.content["default_language"]
-    region = region if region in REGIONS else "DE"
+    region = region if region in places else next(iter(places))
     body, _ = script.pinned(
         site, notice, lang=language, region=region, base_url=public_url, widget=widget
     )
     query = urlencode({"lang": language, "region": region})
     return Copy(
         languages=options(spoken, language),
-        regions=options(REGIONS, region),
+        regions=options(places, region),
         address=f"{public_url}/b/{site.site_key}/{version.id}.js?{query}",
         tag=script.tag("/consent.js", body, notice.content),
     )

@@ -19,12 +19,13 @@ from app.core.errors import BadRequest, Invalid, NotFound
 from app.core.http import strict_json
 from app.dashboard import forms, present
 from app.dashboard.present import Badge
+from app.dashboard.views import preview
 from app.dashboard.views.people import names_of
-from app.dashboard.views.requests import Option
+from app.dashboard.views.requests import Option, options
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, seen, service
-from app.sites.config import LONG_TEXTS, ConsentMode, SiteConfig
+from app.sites.config import LONG_TEXTS, MAX_CONTACT, MAX_SHORT, ConsentMode, SiteConfig
 from app.sites.consent_mode import stub
 from app.sites.host_identity import HostIdentity
 from app.sites.known_trackers import suggested
@@ -72,6 +73,7 @@ class TextRow:
     value: str
     default: str
     is_long: bool
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,17 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class RegionOption:
+    """A place of the preview; not offered while the draft does not name its law."""
+
+    value: str
+    text: str
+    law: str
+    is_offered: bool
+    is_chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SitePage:
     id: str
     name: str
@@ -125,6 +138,7 @@ class SitePage:
     origins: str
     is_intake_open: bool
     draft: Mapping[str, Any]
+    contact_limit: int
     language: str
     languages: list[Option]
     offered: list[Option]
@@ -143,18 +157,10 @@ class SitePage:
     snippet: str
     privacy_url: str
     preview: str
-    regions: list[Option]
+    regions: list[RegionOption]
+    states: list[Option]
     may_edit: bool
     host: HostForm
-
-
-REGIONS = {
-    "DE": "Germany (GDPR)",
-    "GB": "United Kingdom",
-    "US-CA": "California (CCPA)",
-    "BR": "Brazil (LGPD)",
-    "": "Unknown region",
-}
 
 
 def _host(site: Site, public_url: str) -> HostForm:
@@ -230,6 +236,7 @@ async def site_page(
         origins="\n".join(site.origins),
         is_intake_open=site.is_intake_open,
         draft=draft,
+        contact_limit=MAX_CONTACT,
         language=language,
         languages=[
             Option(tag, str(titles.get(tag, tag)), tag == language) for tag in draft["languages"]
@@ -267,10 +274,21 @@ async def site_page(
         snippet=f'<script src="{public_url}/b/{site.site_key}.js"{loading(site.draft)}></script>',
         privacy_url=f"{public_url}/privacy/{site.site_key}",
         preview=f"/dashboard/sites/{site.id}/preview",
-        regions=[Option(value, text, value == "DE") for value, text in REGIONS.items()],
+        regions=_regions(draft),
+        states=options(preview.STATES, ""),
         may_edit=operator.may(Role.OPERATOR),
         host=_host(site, public_url),
     )
+
+
+def _regions(draft: Mapping[str, Any]) -> list[RegionOption]:
+    """Of all laws, so that a law ticked in the form has its place; the strictest is chosen."""
+    offered = {each.law for each in preview.regions(draft["regimes"])}
+    chosen = preview.regions(draft["regimes"])[0].code
+    return [
+        RegionOption(each.code, each.name, each.law, each.law in offered, each.code == chosen)
+        for each in preview.regions(regimes.load())
+    ]
 
 
 _SHOWN_SEEN = 100
@@ -345,7 +363,12 @@ def _texts(draft: Mapping[str, Any], language: str) -> list[TextRow]:
     own = draft["texts"].get(language, {})
     return [
         TextRow(
-            key, present.words(key), own.get(key, ""), str(ours.get(key, "")), key in LONG_TEXTS
+            key,
+            present.words(key),
+            own.get(key, ""),
+            str(ours.get(key, "")),
+            key in LONG_TEXTS,
+            LONG_TEXTS.get(key, MAX_SHORT),
         )
         for key in _TEXT_KEYS
     ]

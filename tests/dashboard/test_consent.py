@@ -1,0 +1,225 @@
+"""The Consent page: what was answered, by whom it was asked, and the proof of one choice."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+import re
+import uuid
+
+import pytest
+import sqlalchemy as sa
+from markupsafe import escape
+from sqlmodel import col
+
+from app.consent.models import ConsentRecord
+from app.core.ids import new_id
+from app.security.models import AuditEntry
+from app.sites import service
+from app.sites.config import SiteConfig
+from app.sites.languages import shipped
+from app.sites.models import NoticeVersion, Site
+from tests.dashboard.conftest import Browser, Stage
+from tests.dashboard.fields import form_fields, publish
+from tests.dashboard.seeds import seed
+
+
+@pytest.fixture
+async def browser(stage: Stage) -> Browser:
+    return await stage.signed_in(stage.seeded.operator)
+
+
+def path_of(stage: Stage) -> str:
+    return f"/dashboard/sites/{stage.seeded.site_id}"
+
+
+async def test_consent_is_told_by_law_language_and_version(stage: Stage, browser: Browser):
+    page = (await browser.get("/dashboard/consent?days=90")).text
+    found = re.search(r'<section class="card" id="answers">.*?</section>', page, re.S)
+    assert found
+    heads = re.findall(r"<thead><tr><th>(\w+)</th><th[^>]*>Shown", found[0])
+    assert heads == ["Law", "Language", "Version"]  # one site: no table of sites
+    rows: dict[str, list[list[str]]] = {}
+    for body in re.findall(r"<tbody>(.*?)</tbody>", found[0], re.S):
+        for row in re.findall(r"<tr>(.*?)</tr>", body, re.S):
+            cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+            name, *rest = (re.sub(r"<[^>]+>", "", cell).split() for cell in cells)
+            rows[" ".join(name)] = rest
+    assert rows["GDPR"][0] == rows["1"][0] == ["2", "040"]
+    assert rows["Deutsch"][0] == ["840"]
+    assert rows["Français"][0] == ["\N{EN DASH}"]  # never counted there
+    counts = [int(cell[0]) for cell in rows["GDPR"][1:-1]]
+    shares = [int(cell[1]) for cell in rows["GDPR"][1:-1]]
+    assert shares == [round(100 * each / sum(counts)) for each in counts]
+    assert f"{sum(counts)} in 90 days" in page
+
+    bars = {
+        row[0]: {name: float(width) for width, name in re.findall(_RECT, row[1])}
+        for row in re.findall(r'<td class="lead-cell">(.*?)</td>(.*?)</tr>', found[0], re.S)
+    }
+    assert bars["GDPR"]["shown"] == 100
+    assert bars["GDPR"]["s1"] == pytest.approx(100 * counts[0] / 2040, abs=0.01)
+    assert bars["Deutsch"]["shown"] == 70
+    assert "shown" not in bars["Français"]
+
+
+_RECT = r'<rect [^>]*?width="([\d.]+)"[^>]*? class="(\w+)"/>'
+
+
+async def test_sites_are_told_apart_and_a_closed_notice_is_no_refusal(
+    stage: Stage, browser: Browser
+):
+    config = SiteConfig(regimes=("gdpr", "au_privacy"), modules=("counts",))
+    await add_site(stage, "Aurora magazine", config, [("dismissed", True)] * 3)
+    page = (await browser.get("/dashboard/consent?days=14")).text
+    rows = {
+        re.sub(r"<[^>]+>", "", name): re.findall(r'data-label="([^"]+)"[^>]*>(\d+)', rest)
+        for name, rest in re.findall(r'<td class="lead-cell">(.*?)</td>(.*?)</tr>', page, re.S)
+    }
+    said = {"Accepted all": "0", "Own selection": "0", "Refused": "0", "Signal or other": "3"}
+    assert dict(rows["Aurora magazine"]) == said
+    assert dict(rows["Privacy Act 1988"]) == said
+    assert "Aurora shop" in rows
+    closed = re.findall(r"<title>\d+ \w+: (.*?)</title>", page)
+    assert any("Signal or other" in each for each in closed)
+
+
+async def test_who_does_not_count_displays_is_told_how_to(stage: Stage, browser: Browser):
+    path = path_of(stage)
+    text = uncounted((await browser.get("/dashboard/consent")).text)
+    assert f'<a href="{path}#parts">Aurora shop</a>' in text
+    assert "publish it" not in text
+
+    fields = form_fields((await browser.get(path)).text)
+    await browser.post(path, fields | {"modules": ["counts"]})
+    assert "publish it" in uncounted((await browser.get("/dashboard/consent")).text)
+    await publish(browser, path)
+    assert uncounted((await browser.get("/dashboard/consent")).text) == ""
+
+
+def uncounted(page: str) -> str:
+    found = re.search(r'<p [^>]*id="uncounted">.*?</p>', page, re.S)
+    return found[0] if found else ""
+
+
+async def add_site(
+    stage: Stage, name: str, config: SiteConfig, records: list[tuple[str, bool]]
+) -> tuple[str, list[str]]:
+    """A published site of the same workspace with records under Australia's law, which grant all or
+    nothing; its id and theirs.
+    """
+    now, workspace_id = stage.now, stage.seeded.workspace_id
+    async with stage.runtime.database.writing() as session:
+        site = await service.create_site(
+            session, workspace_id=workspace_id, name=name, origins=["https://mag.example"],
+            config=config, actor="system", now=now,
+        )  # fmt: skip
+        version = await service.publish_site(session, site, actor="system", now=now)
+        rows = [
+            ConsentRecord(
+                id=new_id("con"), workspace_id=workspace_id, site_id=site.id,
+                notice_version_id=version.id, visitor_id=str(uuid.uuid4()),
+                event_id=str(uuid.uuid4()), method=method, language="en", region="AU",
+                choices=dict.fromkeys(("functional", "analytics", "advertising"), granted),
+                regime="au_privacy", gpc=False, is_gpc_applied=False, page=None, fingerprint=b"x",
+                decided_at=now, recorded_at=now, expires_at=now + dt.timedelta(days=180),
+            )
+            for method, granted in records
+        ]  # fmt: skip
+        session.add_all(rows)
+    return site.id, [each.id for each in rows]
+
+
+async def test_the_proof_has_the_words_that_were_shown_and_the_receipt(stage: Stage):
+    viewer = await stage.signed_in(stage.seeded.viewer)
+    async with stage.runtime.database.writing() as session:
+        record = await session.get_one(ConsentRecord, stage.seeded.consent_id)
+        version = await session.get_one(NoticeVersion, record.notice_version_id)
+        said = version.content["languages"][record.language]
+    page = (await viewer.post("/dashboard/consent", {"consent_id": record.id})).text
+    shown = notice_on(page)
+
+    assert f'lang="{record.language}" dir="ltr"' in shown
+    for text in (said["texts"][each] for each in ("title", "accept", "reject", "manage")):
+        assert escape(text) in shown
+    assert escape(said["texts"]["body"]) in shown
+    assert escape(said["texts"]["do_not_sell"]) not in shown
+    for purpose in said["purposes"].values():
+        assert escape(purpose["name"]) in shown
+        assert escape(purpose["description"]) in shown
+    assert f'href="/v1/receipts/{record.id}"' in page
+    assert f'href="{path_of(stage)}/versions/1"' in page
+
+    async with stage.runtime.database.writing() as session:
+        (await session.get_one(Site, record.site_id)).deleted_at = stage.now
+    page = (await viewer.post("/dashboard/consent", {"consent_id": record.id})).text
+    assert notice_on(page) == shown
+    assert "/versions/1" not in page
+
+
+async def test_a_closed_notice_had_one_button_and_granted_nothing(stage: Stage, browser: Browser):
+    config = SiteConfig(regimes=("gdpr", "au_privacy"))
+    records = [("dismissed", True), ("api", True)]
+    _, (closed, by_server) = await add_site(stage, "Magazine", config, records)
+    texts = shipped()["en"]["texts"]
+
+    shown = notice_on((await browser.post("/dashboard/consent", {"consent_id": closed})).text)
+    assert re.findall(r"<span>(.*?)</span>", shown) == [texts["understood"], texts["manage"]]
+    assert re.findall(r'data-tone="\w+" lang="en" dir="ltr">(.*?)<', shown) == [
+        "always on", "left on", "left on", "left on",
+    ]  # fmt: skip
+    page = (await browser.post("/dashboard/consent", {"consent_id": by_server})).text
+    assert "A server recorded this choice" in page
+
+
+def notice_on(page: str) -> str:
+    found = re.search(r'<figure class="notice-shown".*?</figure>', page, re.S)
+    assert found
+    return found[0]
+
+
+async def test_records_are_taken_as_a_file_and_the_audit_log_says_by_whom(stage: Stage):
+    viewer = await stage.signed_in(stage.seeded.viewer)
+    site_id, ids = await add_site(stage, "Magazine", SiteConfig(), [("accept_all", True)] * 3)
+    path = "/dashboard/consent/export"
+    asked = {"site": site_id, "days": "14"}
+
+    lines = await viewer.post(path, asked | {"format": "ndjson"})
+    assert lines.headers["content-disposition"] == 'attachment; filename="consents.ndjson"'
+    assert lines.headers["cache-control"] == "no-store"
+    assert {json.loads(each)["consent_id"] for each in lines.text.splitlines()} == set(ids)
+    sheet = await viewer.post(path, {"site": "", "days": "14", "format": "csv"})
+    rows = list(csv.DictReader(io.StringIO(sheet.text)))
+    assert set(ids) < {each["consent_id"] for each in rows}
+    oldest = min(dt.datetime.fromisoformat(each["recorded_at"]) for each in rows)
+    assert stage.now - dt.timedelta(days=14) < oldest < stage.now - dt.timedelta(days=12)
+
+    async with stage.runtime.database.reading() as session:
+        found = await session.execute(
+            sa.select(AuditEntry).where(col(AuditEntry.verb) == "export_consents")
+        )
+        entries = [(each.actor, each.target, each.data) for each in found.scalars()]
+    actor = f"admin:{stage.seeded.viewer.id}"
+    assert sorted(entries, key=repr) == sorted(
+        [
+            (actor, site_id, {"format": "ndjson", "days": 14}),
+            (actor, stage.seeded.workspace_id, {"format": "csv", "days": 14}),
+        ],
+        key=repr,
+    )
+
+
+async def test_no_file_of_another_workspace_or_of_another_kind(stage: Stage):
+    other = await seed(stage.runtime, stage.now, "Borealis")
+    viewer = await stage.signed_in(stage.seeded.viewer)
+    path = "/dashboard/consent/export"
+
+    foreign = {"site": other.site_id, "days": "30", "format": "csv"}
+    assert (await viewer.post(path, foreign)).status_code == 404
+    for wrong in ({"format": "pdf"}, {"days": "9999999"}):
+        assert (await viewer.post(path, foreign | {"site": ""} | wrong)).status_code == 422
+    mine = await viewer.post(path, foreign | {"site": ""})
+    assert mine.status_code == 200
+    assert other.consent_id not in mine.text
