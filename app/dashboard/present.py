@@ -103,7 +103,13 @@ METHOD = {
     "migrated": "Migrated",
     "api": "API",
 }
-REGIME = {"gdpr": "GDPR", "uk_gdpr": "UK GDPR", "ccpa": "CCPA", "lgpd": "LGPD"}
+REGIME = {
+    "gdpr": "GDPR",
+    "uk_gdpr": "UK GDPR",
+    "ccpa": "CCPA",
+    "lgpd": "LGPD",
+    "au_privacy": "AU Privacy Act",
+}
 _ABBREVIATIONS = {
     "email": "e-mail",
     "api": "API",
@@ -112,6 +118,7 @@ _ABBREVIATIONS = {
     "gpc": "GPC",
     "http": "HTTP",
     "csv": "CSV",
+    "sql": "SQL",
 }
 
 
