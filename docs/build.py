@@ -417,6 +417,10 @@ def _sizes() -> list[tuple[str, str]]:
         ("identifiers in one suppression check", str(checked)),
         ("file in an operator's answer", _bytes(decide.MAX_ANSWER)),
         ("note in the request form", f"{privacy_pages.MAX_NOTE} characters"),
+        (
+            "a request form sent sooner after it was opened is shown again, to be sent once more",
+            _span(privacy_pages.FORM_MIN_AGE),
+        ),
         ("life of a request form once opened", _span(privacy_pages.FORM_LIFETIME)),
         ("life of a confirmation link", _span(people.LINK_LIFETIME)),
         ("cooling-off of a confirmed erasure by form", _span(people.COOLING_OFF)),

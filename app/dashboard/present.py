@@ -108,7 +108,7 @@ REGIME = {
     "uk_gdpr": "UK GDPR",
     "ccpa": "CCPA",
     "lgpd": "LGPD",
-    "au_privacy": "Privacy Act 1988",
+    "au_privacy": "AU Privacy Act",
 }
 _ABBREVIATIONS = {
     "email": "e-mail",
@@ -118,6 +118,7 @@ _ABBREVIATIONS = {
     "gpc": "GPC",
     "http": "HTTP",
     "csv": "CSV",
+    "sql": "SQL",
 }
 
 

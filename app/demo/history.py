@@ -288,19 +288,7 @@ class Stage:
                     session, workspace_id, request.id, ACTOR, reason, at + dt.timedelta(hours=1)
                 )
             case Turn.AWAITS_APPROVAL:
-                request.status, request.hold_reason, request.next_step_at = (
-                    Status.AWAITING_APPROVAL,
-                    "too_many_identifiers",
-                    None,
-                )
-                note(
-                    session,
-                    request.id,
-                    "approval_needed",
-                    "service",
-                    at,
-                    reason="too_many_identifiers",
-                )
+                resolve.await_approval(session, request, at)
         return at
 
     async def _fan_out(self, request: SubjectRequest, at: dt.datetime) -> dt.datetime:

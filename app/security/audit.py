@@ -24,11 +24,11 @@ def record(
     **data: Any,
 ) -> None:
     """Add a line in the caller's transaction; ``data`` holds names and counts, never identifiers or
-    secrets.
+    secrets. The id begins with ``now``: pages and the sweep go by it alone.
     """
     session.add(
         AuditEntry(
-            id=new_id("aud"),
+            id=new_id("aud", now.timestamp()),
             workspace_id=workspace_id,
             at=now,
             actor=actor,

@@ -221,8 +221,9 @@ async def read_site(caller: Reader, session: Reading, site_key: str) -> dict[str
 async def change_site(
     request: Request, caller: Editor, session: Writing, site_key: str, body: SitePatch
 ) -> dict[str, Any]:
-    """Change what is given. Origins, `first_party` and host identity act at once; the rest of the
-    configuration is a draft until it is published."""
+    """Change what is given; a `config` replaces the whole draft, so read it, change it and send all
+    of it. Origins, `first_party` and host identity act at once; the rest of the configuration is a
+    draft until it is published."""
     await check_reachable(body.host_identity, request.app.state.outbound)
     site = await service.find_site(session, caller.workspace_id, site_key)
     now = utc_now()

@@ -51,7 +51,7 @@ MAX_NOTE = 2000
 MAX_BODY = 32_768
 FORM_LIFETIME = dt.timedelta(minutes=30)
 FORM_MIN_AGE = dt.timedelta(seconds=1)
-"""Nobody reads and fills in the form in less."""
+"""Who sends the form sooner is asked to send it again: a program might not, a person does."""
 TRAP = "website"
 """The field that people do not see, and programs fill in."""
 
@@ -630,9 +630,13 @@ async def send_form(desk: AtDesk, request: Request) -> Response:
     form, errors = _checked(desk, typed, ticket)
     if form is None or ticket is None:
         return await _form_page(desk, request, typed, errors, code=422)
-    if reason := _why_a_program(fields, ticket):
-        log.info("form_discarded", reason=reason, site_id=desk.site.id)
+    if fields.get(TRAP):
+        log.info("form_discarded", reason="trap", site_id=desk.site.id)
         return _see_other(desk.url("/sent"))
+    if utc_now() - ticket.rendered_at < FORM_MIN_AGE:
+        log.info("form_shown_again", reason="too_fast", site_id=desk.site.id)
+        errors = {"form": desk.words("form.error.too_fast")}
+        return await _form_page(desk, request, typed, errors, code=422, token=fields["token"])
     services = _services(request)
     async with services.database.reading() as session:
         workspace = await session.get_one(Workspace, desk.site.workspace_id)
@@ -686,16 +690,15 @@ def _checked(
     )
 
 
-def _why_a_program(fields: Mapping[str, str], ticket: Ticket) -> str | None:
-    """Why this form was not filled in by a person, if it was not."""
-    if fields.get(TRAP):
-        return "trap"
-    return "too_fast" if utc_now() - ticket.rendered_at < FORM_MIN_AGE else None
-
-
 async def _form_page(
-    desk: Desk, request: Request, typed: Typed, errors: Mapping[str, str], code: int = 200
+    desk: Desk,
+    request: Request,
+    typed: Typed,
+    errors: Mapping[str, str],
+    code: int = 200,
+    token: str | None = None,
 ) -> Response:
+    """``token``: the one that the form had before, where it is still good."""
     now, words, content = utc_now(), desk.words, desk.notice.content
     async with _services(request).database.reading() as session:
         workspace = await session.get_one(Workspace, desk.site.workspace_id)
@@ -714,7 +717,7 @@ async def _form_page(
         errors=errors,
         trap=TRAP,
         max_note=MAX_NOTE,
-        token=_tickets(request).issue(desk.site.site_key, desk.regime.id, now),
+        token=token or _tickets(request).issue(desk.site.site_key, desk.regime.id, now),
         action=desk.url(),
         is_open=desk.site.is_intake_open,
         contact=content["controller"]["contact"] or workspace.contact,

@@ -51,6 +51,7 @@ RETRY = dt.timedelta(seconds=30)
 RETRY_CAP = dt.timedelta(hours=1)
 FAILED_EVENT = "resolve_failed"
 MAX_PER_KIND = 50
+TOO_MANY = "too_many_identifiers"
 
 
 async def resolve_due(services: Services, now: dt.datetime) -> bool:
@@ -286,10 +287,14 @@ def _normalised(identifiers: Sequence[Identifier]) -> list[Identifier]:
 
 async def _needs_approval(session: AsyncSession, request_id: str, now: dt.datetime) -> None:
     for request in await _still_resolving(session, [request_id]):
-        request.status = Status.AWAITING_APPROVAL
-        request.approval_reason = request.hold_reason = "too_many_identifiers"
-        request.next_step_at = None
-        note(session, request.id, "approval_needed", "service", now, reason="too_many_identifiers")
+        await_approval(session, request, now)
+
+
+def await_approval(session: AsyncSession, request: SubjectRequest, now: dt.datetime) -> None:
+    """More identifiers were found than a person usually has: an operator looks first."""
+    request.status, request.next_step_at = Status.AWAITING_APPROVAL, None
+    request.approval_reason = request.hold_reason = TOO_MANY
+    note(session, request.id, "approval_needed", "service", now, reason=TOO_MANY)
 
 
 # Plan

@@ -252,6 +252,10 @@ async def _requests(
         case[0]: new_id("req", (now - dt.timedelta(hours=6 * (len(_CASES) - index))).timestamp())
         for index, case in enumerate(_CASES)
     }
+    hold_reasons = {
+        "on_hold": "Legal hold: case 14/26",
+        "awaiting_approval": "too_many_identifiers",
+    }
     keys = await runtime.keys.create(ids.values(), now)
     archived = ""
     async with runtime.database.writing() as session:
@@ -285,7 +289,8 @@ async def _requests(
                     "completed": "complete_with_residuals",
                     "completed_with_exceptions": "partial",
                 }.get(status),
-                hold_reason="Legal hold: case 14/26" if status == "on_hold" else None,
+                hold_reason=hold_reasons.get(status),
+                approval_reason="too_many_identifiers" if status == "awaiting_approval" else None,
                 held_status="resolving",
                 denial_reason="manifestly_unfounded" if status == "denied" else None,
                 denial_note=f"=cmd {HOSTILE}" if status == "denied" else None,

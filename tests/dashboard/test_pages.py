@@ -20,7 +20,7 @@ from app.core.ids import new_id
 from app.core.sheets import cell
 from app.dashboard.views import lists, schema_forms
 from app.dashboard.views.charts import nice_top
-from app.dashboard.views.requests import masked
+from app.dashboard.views.requests import flat, masked
 from app.delivery.models import Archived, Ready, VirtualQueue
 from app.delivery.order import BOOSTED
 from app.destinations.catalogue import Catalogue, description
@@ -258,6 +258,39 @@ async def test_operators_decide(stage: Stage):
     page = await browser.get(f"/dashboard/requests/{ids['cooling_off']}?notice=held")
     assert "case 15/26" in page.text
     assert "The request is on hold" in page.text
+
+
+async def test_a_request_that_needs_approval_says_why_and_is_not_on_hold(stage: Stage):
+    path = f"/dashboard/requests/{stage.seeded.requests['awaiting_approval']}"
+    operator = (await (await stage.signed_in(stage.seeded.operator)).get(path)).text
+    viewer = (await (await stage.signed_in(stage.seeded.viewer)).get(path)).text
+    why = "<strong>Needs approval:</strong> more identifiers than usual were found."
+
+    assert f"{why} Approve or deny below." in operator
+    assert f"{why} An operator approves or denies it." in viewer
+    assert "On hold." not in operator
+    assert "too_many" not in operator
+    held = f"/dashboard/requests/{stage.seeded.requests['on_hold']}"
+    assert (
+        "<strong>On hold.</strong> Legal hold: case 14/26"
+        in (await (await stage.signed_in(stage.seeded.viewer)).get(held)).text
+    )
+
+
+async def test_a_page_without_deliveries_says_why(stage: Stage):
+    browser = await stage.signed_in(stage.seeded.viewer)
+    for case, words in {
+        "answer": "a request of this kind is answered by hand",
+        "cancelled": "no destination was asked",
+        "resolving": "deliveries appear once the request is verified",
+    }.items():
+        assert (
+            words in (await browser.get(f"/dashboard/requests/{stage.seeded.requests[case]}")).text
+        )
+
+
+def test_laws_and_languages_keep_their_capitals():
+    assert flat({"regime": "uk_gdpr", "connector": "sql"}) == "Regime: UK GDPR, Connector: SQL"
 
 
 async def test_a_step_that_does_not_fit_says_so_on_the_page(stage: Stage):

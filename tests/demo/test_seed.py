@@ -130,6 +130,20 @@ async def test_an_interrupted_past_is_told_to_its_end(
     assert told[0][0] == 1
 
 
+async def test_the_audit_log_of_the_past_is_in_order(start: Start) -> None:
+    async with start() as demo:
+        rows = await demo.rows("SELECT at, verb FROM audit_entry ORDER BY id")
+        approvals = await demo.rows(
+            "SELECT approval_reason FROM subject_request WHERE status = 'awaiting_approval'"
+        )
+
+    moments = [at // 1000 for at, _ in rows]  # milliseconds, as in ids
+    assert {"held", "extended"} <= {verb for _, verb in rows}
+    assert len(set(moments)) > 3
+    assert moments == sorted(moments)
+    assert {reason for (reason,) in approvals} == {"too_many_identifiers"}
+
+
 async def test_every_receipt_of_the_past_verifies_and_is_true(start: Start) -> None:
     async with start() as demo:
         found = await receipts_of(demo)

@@ -59,3 +59,14 @@ def test_every_page_can_be_reached_from_the_index() -> None:
                 todo.append(target)
     written = {page for page in pages() if page.is_relative_to(ROOT / "docs")}
     assert written <= reached
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_that_call_a_service_say_where_its_address_and_key_come_from(page: Path) -> None:
+    calls = [each.text for each in blocks("sh") if each.page == page and "curl " in each.text]
+    for text in calls:
+        assert not re.search(r"https://privacy\.example|\$QUITTANCE(_URL|_KEY)?\b", text)
+    if any(re.search(r"\$(BASE|KEY)\b", each) for each in calls):
+        assert "export BASE=" in page.read_text() or any(
+            link.endswith("index.md#base-and-key") for link in links(page)
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,20 @@ def test_the_readmes_story_by_curl_is_true(tmp_path: Path) -> None:
     assert "VALID: signed by" in done.stdout
     assert "It speaks of the identifier you named." in done.stdout
     assert '"suppressed":true' in done.stdout
+    _compare_with_the_tutorial(done.stdout)
     _check_with_other_software(tmp_path)
+
+
+def _compare_with_the_tutorial(shown: str) -> None:
+    """What the tutorial says the check prints, letter by letter; ``...`` stands for anything."""
+    (sample,) = [
+        each.text
+        for each in blocks("text")
+        if each.page.name == "tutorial.md" and "VALID" in each.text
+    ]
+    for line in sample.splitlines():
+        pattern = re.escape(line).replace(r"\.\.\.", ".*").replace("8321", r"\d+")
+        assert re.search(f"^{pattern}", shown, re.M), line
 
 
 def _check_with_other_software(directory: Path) -> None:

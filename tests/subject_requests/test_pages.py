@@ -595,24 +595,44 @@ async def test_form_015_a_filled_trap_gets_the_same_answer_and_no_mail(roomy: St
     assert [each["reason"] for each in logs if each["event"] == "form_discarded"] == ["trap"]
 
 
-async def test_form_015_nobody_fills_in_a_form_in_50_ms(
+async def test_form_015_a_form_sent_within_a_second_is_shown_again_as_it_was(
     roomy: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "FORM_MIN_AGE", dt.timedelta(seconds=1))
-    _, fields = await roomy.form()
-    sent = {**fields, "kind": "erasure", "email": BOB}
     url = f"/privacy/{roomy.site_key}"
+    sent = {"kind": "rectification", "email": BOB, "note": "My street is wrong."}
 
-    with structlog.testing.capture_logs() as logs:
-        hasty = await roomy.client.post(url, data=sent)
-    assert hasty.status_code == 303
-    assert await roomy.count("subject_request") == 0
-    assert [each["reason"] for each in logs if each["event"] == "form_discarded"] == ["too_fast"]
-    with time_machine.travel(utc_now() + dt.timedelta(seconds=2)):
-        patient = await roomy.client.post(url, data=sent)
+    with time_machine.travel(utc_now(), tick=False) as clock:
+        _, fresh = await roomy.form()
+        with structlog.testing.capture_logs() as logs:
+            hasty = await roomy.client.post(url, data=sent | fresh)
+        assert await roomy.count("subject_request") == 0
+        clock.shift(dt.timedelta(seconds=1))
+        again = fields_of(hasty.text)
+        patient = await roomy.client.post(url, data=sent | again)
 
-    assert patient.headers["location"] == hasty.headers["location"]
+    assert hasty.status_code == 422
+    page = html(hasty)
+    assert "The request was not sent yet." in page
+    assert "This page was only just opened. What you typed is still here" in page
+    assert f'value="{BOB}"' in page
+    assert "My street is wrong." in page
+    assert 'value="rectification" id="kind-rectification" required aria-describedby="kind-' in page
+    assert page.count(" checked>") == 1
+    assert [each["reason"] for each in logs if each["event"] == "form_shown_again"] == ["too_fast"]
+    assert patient.status_code == 303
     assert await roomy.count("subject_request") == 1
+
+
+async def test_form_015_a_program_in_the_trap_learns_nothing_from_its_haste(
+    roomy: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "FORM_MIN_AGE", dt.timedelta(days=1))
+
+    answer = await roomy.send("robot@example.com", website="https://spam.example")
+
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith(f"/privacy/{roomy.site_key}/sent")
 
 
 async def test_form_017_a_closed_intake_says_where_to_turn_and_stores_nothing(roomy: Stage) -> None:

@@ -28,8 +28,10 @@ from app.identity import vault
 from app.identity.models import PersonalValue
 from app.security.models import Role
 from app.security.sessions import Operator
+from app.subject_requests.decide import BULK
 from app.subject_requests.models import RequestEvent, SubjectRequest
-from app.subject_requests.states import MOVES, OPERATIONS, Kind, Status
+from app.subject_requests.resolve import TOO_MANY
+from app.subject_requests.states import FINAL, MOVES, OPERATIONS, Kind, Status
 
 SOON = dt.timedelta(hours=72)
 EXPORT_LIMIT = 10_000
@@ -52,6 +54,10 @@ DENY_REASONS = {
     "public_interest": "Public interest or research",
     "other_peoples_rights": "Rights of other people",
     "not_covered": "The law does not cover this request",
+}
+APPROVAL_REASONS = {
+    TOO_MANY: "more identifiers than usual were found",
+    BULK: "it came with more people at once than one person may ask to erase",
 }
 
 
@@ -311,6 +317,8 @@ class RequestPage:
     outcome: Badge | None
     facts: list[tuple[str, Any]]
     due: Due
+    approval: str
+    """Why it needs an operator's approval; empty: it waits for none."""
     hold_reason: str | None
     denial: str | None
     identifiers: list[Shown]
@@ -318,6 +326,8 @@ class RequestPage:
     is_revealed: bool
     is_forgotten: bool
     deliveries: list[DeliveryView]
+    no_deliveries: str
+    """What to say where there are none."""
     events: list[Event]
     receipt_id: str | None
     duplicate_of: str | None
@@ -368,13 +378,15 @@ async def request_page(
         outcome=present.badge(present.OUTCOME, request.outcome) if request.outcome else None,
         facts=_facts(request),
         due=due_of(request, now),
-        hold_reason=request.hold_reason,
+        approval=_approval(request),
+        hold_reason=request.hold_reason if request.status == Status.ON_HOLD else None,
         denial=_denial(request),
         identifiers=identifiers,
         identifier_kinds=[present.words(kind) for kind in request.identifier_kinds],
         is_revealed=is_revealed,
         is_forgotten=request.forgotten_at is not None,
         deliveries=await _deliveries(session, request, operator),
+        no_deliveries=_no_deliveries(request),
         events=events,
         receipt_id=request.receipt_id,
         duplicate_of=request.duplicate_of,
@@ -435,6 +447,24 @@ def _facts(request: SubjectRequest) -> list[tuple[str, Any]]:
         ("Language", request.language),
         ("Batch", request.batch_id),
     ]
+
+
+def _approval(request: SubjectRequest) -> str:
+    if request.status != Status.AWAITING_APPROVAL:
+        return ""
+    reason = request.approval_reason or request.hold_reason or ""
+    return APPROVAL_REASONS.get(reason, present.words(reason))
+
+
+def _no_deliveries(request: SubjectRequest) -> str:
+    if request.kind in MANUAL_KINDS:
+        return "There are none: a request of this kind is answered by hand."
+    if request.status in FINAL:
+        return "There are none: no destination was asked."
+    return (
+        "Nothing is planned yet: deliveries appear once the request is verified and the person is "
+        "resolved."
+    )
 
 
 def _denial(request: SubjectRequest) -> str | None:
@@ -544,7 +574,8 @@ def flat(data: Mapping[str, Any]) -> str:
             )
             parts.append(f"{present.words(name)}: {inner or 'none'}")
         elif value is not None:
-            parts.append(f"{present.words(name)}: {_said(value)}")
+            said = present.regime(str(value)) if name == "regime" else _said(value)
+            parts.append(f"{present.words(name)}: {said}")
     return ", ".join(parts)
 
 
