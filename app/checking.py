@@ -144,7 +144,7 @@ def _consent_lines(record: dict[str, Any]) -> list[str]:
         f"{more['version_hash']}",
     ]
     lines += [
-        f"  {each['event_state']:<10}{each['purpose']} ({each['purpose_type']})"
+        f"  {each['event_state']:<13}{each['purpose']} ({each['purpose_type']})"
         for each in processing["purposes"]
     ]
     if more["gpc"]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, astuple
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from app.consent import audit_trail, devices, queries
+from app.consent import audit_trail, devices, exports, queries
 from app.consent.errors import OriginNotAllowed
 from app.consent.remember import token_for
 from app.consent.schemas import ConsentIn, ConsentOut, Method, Uuid
@@ -29,14 +30,16 @@ from app.core.http import (
     client_network,
     strict_json,
 )
+from app.core.settings import Settings
 from app.crypto.keyring import KeyRing
 from app.security import api_keys
 from app.security.access import Caller, caller_of, needs
 from app.security.limits import RateLimits
 from app.sites import cors
 from app.sites import service as sites
-from app.sites.directory import PublishedSite, directory_of, notice_of
+from app.sites.directory import Notice, PublishedSite, directory_of
 from app.sites.errors import UnknownSite
+from app.sites.genuine import genuine
 from app.sites.region import region_of
 from app.sites.visitor import has_gpc
 
@@ -293,22 +296,49 @@ async def list_consents(
 async def export_consents(
     request: Request,
     wanted: Wanted,
-    format: Literal["ndjson", "csv"] = "ndjson",
+    format: Literal["ndjson", "csv", "iso_27560"] = "ndjson",
 ) -> StreamingResponse:
-    """All matching records as a file, newest first: one JSON object a line, or CSV."""
+    """All matching records as a file, newest first: one JSON object a line, or CSV.
+
+    ``iso_27560``: one JSON object a line, each as ``GET /v1/consents/{consent_id}`` has it under
+    that name.
+    """
     database: Database = request.app.state.database
-    lines = _csv(database, wanted) if format == "csv" else _ndjson(database, wanted)
+    if format == "csv":
+        lines = _csv(database, wanted)
+    elif format == "ndjson":
+        lines = _ndjson(database, wanted)
+    else:
+        notices = await exports.notices(database, wanted)
+        lines = _iso_27560(database, wanted, notices, _kept(request))
+    name = "consents.iso_27560.ndjson" if format == "iso_27560" else f"consents.{format}"
     return StreamingResponse(
         lines,
         media_type="text/csv; charset=utf-8" if format == "csv" else "application/x-ndjson",
-        headers={"Content-Disposition": f'attachment; filename="consents.{format}"'},
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
 
 
 async def _ndjson(database: Database, wanted: queries.Filter) -> AsyncIterator[str]:
     async with database.reading() as session:
         async for record in queries.export(session, wanted):
-            yield json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+            yield _line(record)
+
+
+async def _iso_27560(
+    database: Database, wanted: queries.Filter, notices: Mapping[str, Notice], kept: dt.timedelta
+) -> AsyncIterator[str]:
+    async for record in exports.iso_records(database, wanted, notices, kept):
+        yield _line(record)
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _kept(request: Request) -> dt.timedelta:
+    settings: Settings = request.app.state.settings
+    return dt.timedelta(days=settings.consent_record_days)
 
 
 async def _csv(database: Database, wanted: queries.Filter) -> AsyncIterator[str]:
@@ -346,13 +376,20 @@ async def read_stats(
 
 
 @router.get("/v1/consents/{consent_id}", tags=["consent"])
-async def read_consent_record(caller: Auditor, session: Reading, consent_id: str) -> dict[str, Any]:
+async def read_consent_record(
+    request: Request, caller: Auditor, session: Reading, consent_id: str
+) -> dict[str, Any]:
     """One record: who chose what, when, the words that were shown (``notice``), and all of it by
     the names of ISO/IEC TS 27560 (``iso_27560``).
+
+    500 ``notice-altered``: the words are no longer those that were published.
     """
-    record, site_key, version = await queries.get(session, caller.workspace_id, consent_id)
-    notice = notice_of(version)
-    return queries.record_json(record, site_key) | {
+    record, site, version = await queries.get(session, caller.workspace_id, consent_id)
+    notice = genuine(version)
+    before = await queries.previous(session, [record])
+    told = audit_trail.Told(record, notice, site.site_key, site.name, before.get(record.id))
+    destinations = await queries.destinations(session, caller.workspace_id)
+    return queries.record_json(record, site.site_key) | {
         "notice": audit_trail.shown(record, notice, version),
-        "iso_27560": audit_trail.iso_27560(record, site_key, notice, record.visitor_id),
+        "iso_27560": audit_trail.for_auditor(told, destinations, _kept(request)),
     }

@@ -1,0 +1,23 @@
+"""Whether a notice version still says what was published: its content against its hash."""
+
+from __future__ import annotations
+
+from app.core.logging import get_logger
+from app.sites.changes import sha256_of
+from app.sites.directory import Notice, notice_of
+from app.sites.errors import NoticeAltered
+from app.sites.models import NoticeVersion
+
+log = get_logger(__name__)
+
+
+def is_genuine(version: NoticeVersion) -> bool:
+    return sha256_of(version.content) == version.sha256
+
+
+def genuine(version: NoticeVersion) -> Notice:
+    """The version to be shown as proof; ``NoticeAltered`` when it is not what was published."""
+    if not is_genuine(version):
+        log.error("notice_altered", site_id=version.site_id, version=version.number)
+        raise NoticeAltered(version.id)
+    return notice_of(version)
