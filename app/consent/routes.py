@@ -56,7 +56,10 @@ _UUID: TypeAdapter[str] = TypeAdapter(Uuid)
 
 async def post_consent(request: Request) -> Response:
     """Record a choice. Answered only once it is stored; the same event and body get the same
-    answer. The application comes here by a ``Shortcut``.
+    answer. ``accept_all`` grants every purpose, ``reject_all`` and ``withdrawal`` grant none, else
+    422: a choice purpose by purpose is ``custom``.
+
+    The application comes here by a ``Shortcut``.
 
     The body is read here rather than by a parameter, so that every refusal can be read by the page
     that caused it: a widget that cannot tell 422 from an outage would try again for ever.
