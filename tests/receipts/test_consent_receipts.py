@@ -177,6 +177,28 @@ async def test_no_receipt_is_signed_for_words_that_were_changed(service: Service
     assert (await kept.fetch()).content == before.content, "what was signed was true"
 
 
+async def test_the_doctor_finds_changed_words_and_proof_that_could_be_changed(
+    service: Service,
+) -> None:
+    made = await scene(service)
+
+    async def said(name: str) -> tuple[bool, str]:
+        found = await asyncio.to_thread(checking.doctor, service.runtime.settings)
+        (one,) = [each for each in found if each["name"] == name]
+        return one["ok"], one["detail"]
+
+    count = (await service.rows("SELECT count(*) FROM notice_version"))[0][0]
+    assert await said("proof") == (True, "its rows refuse changes")
+    ok, detail = await said("notice versions")
+    assert (ok, f"all {count} has the hash" in detail) == (True, True)
+
+    await forge(service)
+    ok, detail = await said("proof")
+    assert (ok, "rows of notice_version can be changed" in detail) == (False, True)
+    ok, detail = await said("notice versions")
+    assert (ok, made.body["notice_version"] in detail) == (False, True)
+
+
 async def again(made: Scene) -> httpx.Response:
     """The same visitor, once more."""
     body = made.body | {"event_id": str(uuid.uuid4()), "decided_at": rfc3339(utc_now())}
@@ -184,7 +206,9 @@ async def again(made: Scene) -> httpx.Response:
 
 
 async def forge(service: Service) -> None:
-    """As somebody would who may do all in the database."""
+    """As somebody can who owns the tables."""
+    on = "" if service.runtime.database.is_sqlite else " ON notice_version"
+    await service.run(f"DROP TRIGGER notice_version_stays{on}")
     await service.run("UPDATE notice_version SET sha256 = :other", other="0" * 64)
 
 
