@@ -12,6 +12,7 @@ import httpx
 import sqlalchemy as sa
 from sqlmodel import col
 
+from app.consent import guards
 from app.core import migrate, outbound
 from app.core.errors import Invalid
 from app.core.settings import Settings
@@ -21,6 +22,8 @@ from app.destinations.models import Destination
 from app.identity.normalise import normalise
 from app.receipts.verify import NotValid, Unreadable, verify
 from app.sites import geoip, resolver
+from app.sites.genuine import is_genuine
+from app.sites.models import NoticeVersion
 from app.tables import KEYS, MAIN
 from connectors.contract import AddressRefused
 
@@ -98,7 +101,8 @@ def _own_keys(settings: Settings) -> dict[str, Any]:
 
 
 def _engine(url: str) -> sa.Engine:
-    return sa.create_engine(url.replace("+aiosqlite", ""), hide_parameters=True)
+    url = url.replace("+aiosqlite", "")
+    return sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool)
 
 
 def as_text(answer: dict[str, Any]) -> str:
@@ -144,7 +148,7 @@ def _consent_lines(record: dict[str, Any]) -> list[str]:
         f"{more['version_hash']}",
     ]
     lines += [
-        f"  {each['event_state']:<10}{each['purpose']} ({each['purpose_type']})"
+        f"  {each['event_state']:<13}{each['purpose']} ({each['purpose_type']})"
         for each in processing["purposes"]
     ]
     if more["gpc"]:
@@ -191,6 +195,9 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
             )
         except sa.exc.SQLAlchemyError as error:
             findings.append(_finding(name, False, f"not reachable ({type(error).__name__})"))
+    if all(each["ok"] for each in findings if each["name"] == "database"):
+        findings.append(_proof(settings))
+        findings.append(_notices(settings))
     if settings.geoip_file:
         findings.append(_geoip(settings.geoip_file))
     if settings.region_resolver:
@@ -200,6 +207,37 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
     if ring is not None and all(each["ok"] for each in findings):
         findings.append(_master_keys(settings, ring))
     return findings
+
+
+def _proof(settings: Settings) -> dict[str, Any]:
+    with _engine(settings.main_url).connect() as connection:
+        unguarded = guards.unguarded(connection)
+    detail = (
+        f"rows of {' and '.join(unguarded)} can be changed: a trigger of the schema is missing or "
+        "turned off. Find out who did it, and restore it from the migrations."
+    )
+    return _finding("proof", not unguarded, detail if unguarded else "its rows refuse changes")
+
+
+def _notices(settings: Settings) -> dict[str, Any]:
+    """Whether each notice version still has the content whose hash it names."""
+    count, altered = 0, []
+    with _engine(settings.main_url).connect() as connection:
+        rows = connection.execution_options(stream_results=True).execute(
+            sa.select(
+                col(NoticeVersion.id), col(NoticeVersion.sha256), col(NoticeVersion.content)
+            ).order_by(col(NoticeVersion.id))
+        )
+        for version_id, sha256, content in rows.yield_per(20):
+            count += 1
+            if not is_genuine(content, sha256):
+                altered.append(version_id)
+    detail = (
+        f"altered since they were published: {', '.join(altered)}. They are not shown as proof; "
+        "restore them from a backup."
+    )
+    whole = f"the content of all {count} has the hash it was published with"
+    return _finding("notice versions", not altered, detail if altered else whole)
 
 
 def _geoip(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 import app.tables
+from app.consent import guards
 from app.core.migrate import Which, drift, upgrade
 
 METADATA: list[tuple[Which, Any]] = [("main", app.tables.MAIN), ("keystore", app.tables.KEYS)]
@@ -21,6 +22,18 @@ def test_an_empty_database_gets_exactly_the_tables_of_the_models(
     upgrade(empty_database_url, which)
 
     assert drift(empty_database_url, which, metadata) == []
+
+
+def test_proof_refuses_changes_from_the_start(empty_database_url: str) -> None:
+    """Also after a later migration that copies a table, as SQLite wants for some changes."""
+    upgrade(empty_database_url, "main")
+
+    engine = sa.create_engine(empty_database_url.replace("+aiosqlite", ""), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        assert guards.unguarded(connection) == []
+        on = "" if connection.dialect.name == "sqlite" else " ON consent_record"
+        connection.execute(sa.text(f"DROP TRIGGER consent_record_stays{on}"))
+        assert guards.unguarded(connection) == ["consent_record"]
 
 
 @pytest.mark.parametrize("which", ["main", "keystore"])

@@ -1,37 +1,60 @@
-"""Consent records as a file, newest first: one JSON object a line, or CSV. Read a page at a time,
-so that it may be as large as it is."""
+"""Consent records as a file, newest first: one JSON object a line, also by the names of ISO/IEC TS
+27560, or CSV. Read a page at a time, so that it may be as large as it is."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi.responses import StreamingResponse
 
-from app.consent import queries
+from app.consent import iso_export, queries
 from app.core import sheets
 from app.core.db import Database
+from app.sites.directory import Notice
 
-Format = Literal["ndjson", "csv"]
-_TYPES: dict[Format, str] = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
+Format = Literal["ndjson", "csv", "iso_27560"]
 
 
-def answer(
+async def answer(
     database: Database,
     wanted: queries.Filter,
     format: Format,
+    kept: dt.timedelta,
     headers: Mapping[str, str] | None = None,
 ) -> StreamingResponse:
-    lines = _csv(database, wanted) if format == "csv" else _ndjson(database, wanted)
-    named = {"Content-Disposition": f'attachment; filename="consents.{format}"'}
-    return StreamingResponse(lines, media_type=_TYPES[format], headers={**(headers or {}), **named})
+    """``kept``: how long records stay."""
+    if format == "csv":
+        lines = _csv(database, wanted)
+    elif format == "ndjson":
+        lines = _ndjson(database, wanted)
+    else:
+        lines = _iso_27560(database, wanted, await iso_export.notices(database, wanted), kept)
+    name = "consents.iso_27560.ndjson" if format == "iso_27560" else f"consents.{format}"
+    return StreamingResponse(
+        lines,
+        media_type="text/csv; charset=utf-8" if format == "csv" else "application/x-ndjson",
+        headers={**(headers or {}), "Content-Disposition": f'attachment; filename="{name}"'},
+    )
 
 
 async def _ndjson(database: Database, wanted: queries.Filter) -> AsyncIterator[str]:
     async with database.reading() as session:
         async for record in queries.export(session, wanted):
-            yield json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+            yield _line(record)
+
+
+async def _iso_27560(
+    database: Database, wanted: queries.Filter, notices: Mapping[str, Notice], kept: dt.timedelta
+) -> AsyncIterator[str]:
+    async for record in iso_export.iso_records(database, wanted, notices, kept):
+        yield _line(record)
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 async def _csv(database: Database, wanted: queries.Filter) -> AsyncIterator[str]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.selectable import TextualSelect
 from sqlmodel import col
 
@@ -21,6 +22,7 @@ from app.core import bulk
 from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql, table_of
 from app.core.errors import NotFound
+from app.destinations.models import Destination
 from app.sites.directory import Notice
 from app.sites.models import NoticeVersion, Site
 
@@ -172,27 +174,35 @@ async def latest(
     return await records(session, Filter(workspace_id, site_id), limit=limit)
 
 
-async def export(
+async def pages(
     session: AsyncSession, wanted: Filter, page: int = 1000
-) -> AsyncIterator[dict[str, Any]]:
-    """All matching records as JSON objects, newest first, read a page at a time."""
+) -> AsyncIterator[list[tuple[ConsentRecord, str]]]:
+    """All matching records with their site keys, newest first, read a page at a time."""
     after = None
     while True:
         found = await records(session, wanted, limit=page, after=after)
-        for record, site_key in found:
-            yield record_json(record, site_key)
+        yield found
         if len(found) < page:
             return
         after = position(found[-1][0])
         session.expunge_all()
 
 
+async def export(
+    session: AsyncSession, wanted: Filter, page: int = 1000
+) -> AsyncIterator[dict[str, Any]]:
+    """All matching records as JSON objects, newest first."""
+    async for found in pages(session, wanted, page):
+        for record, site_key in found:
+            yield record_json(record, site_key)
+
+
 async def get(
     session: AsyncSession, workspace_id: str, consent_id: str
-) -> tuple[ConsentRecord, str, NoticeVersion]:
-    """A record with its site's key and the notice version it names; ``NotFound``."""
+) -> tuple[ConsentRecord, Site, NoticeVersion]:
+    """A record with its site and the notice version it names; ``NotFound``."""
     found = await session.execute(
-        sa.select(ConsentRecord, col(Site.site_key), NoticeVersion)
+        sa.select(ConsentRecord, Site, NoticeVersion)
         .join(Site, col(Site.id) == col(ConsentRecord.site_id))
         .join(NoticeVersion, col(NoticeVersion.id) == col(ConsentRecord.notice_version_id))
         .where(col(ConsentRecord.id) == consent_id, col(ConsentRecord.workspace_id) == workspace_id)
@@ -201,6 +211,49 @@ async def get(
     if row is None:
         raise NotFound("There is no consent record with this id.")
     return row[0], row[1], row[2]
+
+
+async def previous(
+    session: AsyncSession, records: Sequence[ConsentRecord]
+) -> dict[str, ConsentRecord]:
+    """By the id of each of these records, the same visitor's choice before it."""
+    earlier = aliased(ConsentRecord)
+    before = (
+        sa.select(col(earlier.id))
+        .where(
+            col(earlier.site_id) == col(ConsentRecord.site_id),
+            col(earlier.visitor_id) == col(ConsentRecord.visitor_id),
+            col(earlier.decided_at) < col(ConsentRecord.decided_at),
+        )
+        .order_by(col(earlier.decided_at).desc(), col(earlier.id).desc())
+        .limit(1)
+        .correlate(ConsentRecord)
+        .scalar_subquery()
+    )
+    ids = [each.id for each in records]
+    rows = await session.execute(
+        sa.select(col(ConsentRecord.id), before).where(col(ConsentRecord.id).in_(ids))
+    )
+    found = {record_id: before_id for record_id, before_id in rows if before_id is not None}
+    named = await session.execute(
+        sa.select(ConsentRecord).where(col(ConsentRecord.id).in_(set(found.values())))
+    )
+    by_id = {each.id: each for each in named.scalars()}
+    return {record_id: by_id[before_id] for record_id, before_id in found.items()}
+
+
+async def destinations(session: AsyncSession, workspace_id: str) -> list[Destination]:
+    """Those that are in use today, oldest first."""
+    rows = await session.execute(
+        sa.select(Destination)
+        .where(
+            col(Destination.workspace_id) == workspace_id,
+            col(Destination.deleted_at).is_(None),
+            col(Destination.is_enabled),
+        )
+        .order_by(col(Destination.created_at), col(Destination.id))
+    )
+    return list(rows.scalars())
 
 
 async def daily_counts(

@@ -19,12 +19,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.consent.audit_trail import SCHEMA_VERSION, iso_27560
+from app.consent import queries
+from app.consent.audit_trail import SCHEMA_VERSION, Told, iso_27560
 from app.consent.models import ConsentReceipt, ConsentRecord
 from app.core.clock import utc_now
 from app.core.db import Database, insert_or_ignore, table_of
 from app.identity.vault import commitment
-from app.sites.directory import Notice, notice_of
+from app.sites.genuine import genuine
 from app.sites.models import NoticeVersion, Site
 from connectors.contract import Identifier, Kind
 
@@ -57,17 +58,19 @@ class ConsentReceipts:
             if kept := await _kept(session, consent_id):
                 return kept
             found = await session.execute(
-                sa.select(ConsentRecord, NoticeVersion, col(Site.site_key))
+                sa.select(ConsentRecord, NoticeVersion, Site)
                 .join(NoticeVersion, col(NoticeVersion.id) == col(ConsentRecord.notice_version_id))
                 .join(Site, col(Site.id) == col(ConsentRecord.site_id))
                 .where(col(ConsentRecord.id) == consent_id)
             )
             row = found.one_or_none()
-        if row is None:
-            return None
-        record, version, site_key = row
+            if row is None:
+                return None
+            record, version, site = row
+            before = await queries.previous(session, [record])
+        told = Told(record, genuine(version), site.site_key, site.name, before.get(record.id))
         now = utc_now()
-        claims = claims_of(record, notice_of(version), site_key, issuer=self._issuer, now=now)
+        claims = claims_of(told, issuer=self._issuer, now=now)
         made = {
             "consent_id": record.id,
             "workspace_id": record.workspace_id,
@@ -90,15 +93,14 @@ async def _kept(session: AsyncSession, consent_id: str) -> Kept | None:
     return Kept(row[0], frozenset(row[1])) if row else None
 
 
-def claims_of(
-    record: ConsentRecord, notice: Notice, site_key: str, *, issuer: str, now: dt.datetime
-) -> dict[str, Any]:
-    """ISO/IEC TS 27560's receipt: a receipt id and the record, beside what every JWT names. The
-    choice's random event id, which repeats a post, is left out."""
+def claims_of(told: Told, *, issuer: str, now: dt.datetime) -> dict[str, Any]:
+    """ISO/IEC TS 27560's receipt: a receipt id and the record, beside what every JWT names.
+
+    The choice before it is not named: two receipts of one visitor are not to be told to be of one.
+    """
+    record = told.record
     opening = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     principal = commitment(opening, Identifier(Kind.ANONYMOUS_ID, record.visitor_id))
-    told = iso_27560(record, site_key, notice, principal)
-    del told["extension"]["idempotency_id"]
     return {
         "iss": issuer,
         "jti": record.id,
@@ -106,7 +108,7 @@ def claims_of(
         "ver": VERSION,
         "schema_version": SCHEMA_VERSION,
         "receipt_id": record.id,
-        "record": told,
+        "record": iso_27560(told, principal),
         "subject": {
             "commitments": [
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import asdict, astuple, replace
 from functools import lru_cache
 from typing import Annotated, Any
@@ -27,14 +28,16 @@ from app.core.http import (
     client_network,
     strict_json,
 )
+from app.core.settings import Settings
 from app.crypto.keyring import KeyRing
 from app.security import api_keys
 from app.security.access import Caller, caller_of, needs
 from app.security.limits import RateLimits
 from app.sites import cors
 from app.sites import service as sites
-from app.sites.directory import PublishedSite, directory_of, notice_of
+from app.sites.directory import PublishedSite, directory_of
 from app.sites.errors import UnknownSite
+from app.sites.genuine import genuine
 from app.sites.region import region_of
 from app.sites.visitor import has_gpc
 
@@ -51,7 +54,10 @@ _UUID: TypeAdapter[str] = TypeAdapter(Uuid)
 
 async def post_consent(request: Request) -> Response:
     """Record a choice. Answered only once it is stored; the same event and body get the same
-    answer. The application comes here by a ``Shortcut``.
+    answer. ``accept_all`` grants every purpose, ``reject_all`` and ``withdrawal`` grant none, else
+    422: a choice purpose by purpose is ``custom``.
+
+    The application comes here by a ``Shortcut``.
 
     The body is read here rather than by a parameter, so that every refusal can be read by the page
     that caused it: a widget that cannot tell 422 from an outage would try again for ever.
@@ -293,8 +299,17 @@ async def export_consents(
     wanted: Wanted,
     format: export.Format = "ndjson",
 ) -> StreamingResponse:
-    """All matching records as a file, newest first: one JSON object a line, or CSV."""
-    return export.answer(request.app.state.database, wanted, format)
+    """All matching records as a file, newest first: one JSON object a line, or CSV.
+
+    ``iso_27560``: one JSON object a line, each as ``GET /v1/consents/{consent_id}`` has it under
+    that name.
+    """
+    return await export.answer(request.app.state.database, wanted, format, _kept(request))
+
+
+def _kept(request: Request) -> dt.timedelta:
+    settings: Settings = request.app.state.settings
+    return dt.timedelta(days=settings.consent_record_days)
 
 
 @router.get("/v1/consents/stats", tags=["consent"])
@@ -324,13 +339,20 @@ async def read_stats(
 
 
 @router.get("/v1/consents/{consent_id}", tags=["consent"])
-async def read_consent_record(caller: Auditor, session: Reading, consent_id: str) -> dict[str, Any]:
+async def read_consent_record(
+    request: Request, caller: Auditor, session: Reading, consent_id: str
+) -> dict[str, Any]:
     """One record: who chose what, when, the words that were shown (``notice``), and all of it by
     the names of ISO/IEC TS 27560 (``iso_27560``).
+
+    500 ``notice-altered``: the words are no longer those that were published.
     """
-    record, site_key, version = await queries.get(session, caller.workspace_id, consent_id)
-    notice = notice_of(version)
-    return queries.record_json(record, site_key) | {
+    record, site, version = await queries.get(session, caller.workspace_id, consent_id)
+    notice = genuine(version)
+    before = await queries.previous(session, [record])
+    told = audit_trail.Told(record, notice, site.site_key, site.name, before.get(record.id))
+    destinations = await queries.destinations(session, caller.workspace_id)
+    return queries.record_json(record, site.site_key) | {
         "notice": audit_trail.shown(record, notice, version),
-        "iso_27560": audit_trail.iso_27560(record, site_key, notice, record.visitor_id),
+        "iso_27560": audit_trail.for_auditor(told, destinations, _kept(request)),
     }

@@ -19,6 +19,7 @@ MAX_AHEAD = dt.timedelta(minutes=5)
 
 _EXPLICIT = frozenset({Method.ACCEPT_ALL, Method.CUSTOM})
 """A person's own act on this site: the only grants that stand against the GPC signal."""
+_GRANTS_NOTHING = frozenset({Method.REJECT_ALL, Method.WITHDRAWAL})
 _ACTS = frozenset({Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.API})
 
 
@@ -89,12 +90,21 @@ def _asked(notice: Notice, regime: Regime, body: ConsentIn) -> dict[str, bool]:
     if not all(body.choices.get(purpose, True) for purpose in notice.required):
         raise ChoicesDoNotFit("A required purpose is not a choice.")
     choices = {each: body.choices[each] for each in sorted(notice.choices - missing)}
-    if any(choices.values()):
-        if body.method is Method.REJECT_ALL:
-            raise ChoicesDoNotFit("`reject_all` grants nothing; send `custom`.")
-        if body.method is Method.DISMISSED and regime.mode == "opt_in":
-            raise ChoicesDoNotFit("Under this law, dismissing the banner grants nothing.")
+    _check_method(body.method, choices, regime)
     return choices
+
+
+def _check_method(method: Method, choices: dict[str, bool], regime: Regime) -> None:
+    """Refuse what contradicts itself. The widget's buttons for all answer all alike, under the GPC
+    signal too; ``gpc`` and ``migrated`` carry what held before, so nothing of theirs is impossible.
+    """
+    if any(choices.values()):
+        if method in _GRANTS_NOTHING:
+            raise ChoicesDoNotFit(f"`{method.value}` grants nothing; send `custom`.")
+        if method is Method.DISMISSED and regime.mode == "opt_in":
+            raise ChoicesDoNotFit("Under this law, dismissing the banner grants nothing.")
+    if method is Method.ACCEPT_ALL and not all(choices.values()):
+        raise ChoicesDoNotFit("`accept_all` denies nothing; send `custom`.")
 
 
 def apply_gpc(

@@ -125,12 +125,13 @@ class _Invented:
         return {"functional": functional, "analytics": analytics, "advertising": advertising}
 
     def _withdraw(self, before: ConsentIn, at: dt.datetime) -> dict[str, Any]:
+        """Advertising alone, unticked in the banner's settings."""
         choices = before.choices | {"advertising": False}
         body = self._body(
             before.visitor_id,
             before.region or "DE",
             before.language,
-            Method.WITHDRAWAL,
+            Method.CUSTOM,
             choices,
             gpc=False,
             at=at,

@@ -1,8 +1,8 @@
-"""What a caller can get wrong about sites."""
+"""What a caller can get wrong about sites, and what somebody else got wrong."""
 
 from __future__ import annotations
 
-from app.core.errors import Forbidden, Invalid, NotFound, Unavailable
+from app.core.errors import Forbidden, Invalid, NotFound, Problem, Unavailable
 
 
 class UnknownSite(NotFound):
@@ -40,4 +40,17 @@ class WidgetNotBuilt(Unavailable):
     def __init__(self) -> None:
         super().__init__(
             "The built widget is missing; run `make widget`, or install a complete copy."
+        )
+
+
+class NoticeAltered(Problem):
+    """Nothing a caller can cause: somebody has changed the database by hand."""
+
+    status, slug, title = 500, "notice-altered", "The words are not those that were published"
+
+    def __init__(self, version_id: str) -> None:
+        super().__init__(
+            f"The content of {version_id} no longer has the hash it was published with, so it is "
+            "not shown as proof. Restore it from a backup; `quittance doctor` lists all such "
+            "versions."
         )

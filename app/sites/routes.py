@@ -21,6 +21,7 @@ from app.sites.banner import show
 from app.sites.beacons import described
 from app.sites.changes import changes
 from app.sites.directory import PublishedSite, directory_of
+from app.sites.genuine import genuine
 from app.sites.host_identity import check_reachable, set_host_identity
 from app.sites.schemas import SiteIn, SitePatch, seen_json, site_json, version_json
 from app.sites.visitor import visitor_of
@@ -278,15 +279,18 @@ async def read_version(
 ) -> dict[str, Any]:
     """One notice version: its whole ``content``, whose SHA-256 as canonical JSON is
     ``version_hash``, and what it ``changes`` against version ``since`` (default: the one before).
+
+    500 ``notice-altered``: the content is no longer what was published.
     """
     site = await service.find_site(session, caller.workspace_id, site_key)
     version = await service.version_of(session, site, number)
+    content = genuine(version).content
     earlier = number - 1 if since is None else since
-    before = (await service.version_of(session, site, earlier)).content if earlier else {}
+    before = genuine(await service.version_of(session, site, earlier)).content if earlier else {}
     return version_json(version) | {
-        "content": version.content,
+        "content": content,
         "changes_since": earlier or None,
-        "changes": changes(before, version.content) if earlier else [],
+        "changes": changes(before, content) if earlier else [],
     }
 
 

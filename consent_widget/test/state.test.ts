@@ -218,6 +218,36 @@ describe("deciding", () => {
     });
   });
 
+  it.each([
+    ["accept_all", true],
+    ["reject_all", false],
+    ["withdrawal", false],
+  ] as const)(
+    "answers all alike by %s, whatever held before: the service refuses else",
+    (method, answer) => {
+      for (const config of [site(), usSite()]) {
+        for (const before of [true, false]) {
+          const stored = decision({
+            mode: config.mode,
+            method: "custom",
+            choices: all(config, before),
+          });
+          for (const gpc of [true, false]) {
+            const state = begin(config, { ...NOBODY, gpc, stored });
+            const changes = all(config, answer);
+            const { decision: made } = reduce(config, state, {
+              type: "decide",
+              changes,
+              method,
+              at: NOW,
+            });
+            expect(made?.choices).toEqual(changes);
+          }
+        }
+      }
+    },
+  );
+
   const config = site();
   const fresh = begin(config, NOBODY);
   const decide = (state: State, changes: Record<string, boolean>, at = NOW): State =>

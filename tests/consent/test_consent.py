@@ -98,6 +98,38 @@ async def test_a_choice_that_does_not_fit_is_refused_readably(
     assert await shop.count() == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "choices", "gpc", "status"),
+    [
+        ("withdrawal", NONE, False, 201),
+        ("withdrawal", NONE | {"functional": True}, False, 422),
+        ("reject_all", NONE, False, 201),
+        ("reject_all", NONE | {"functional": True}, False, 422),
+        ("accept_all", ALL, True, 201),
+        ("accept_all", ALL | {"functional": False}, False, 422),
+        ("accept_all", ALL | {"advertising": False}, True, 422),
+        # What the widget carries over from before may be anything.
+        ("gpc", ALL | {"advertising": False}, True, 201),
+        ("gpc", NONE, True, 201),
+        ("migrated", ALL | {"functional": False}, False, 201),
+        ("custom", NONE, False, 201),
+        ("custom", ALL, False, 201),
+    ],
+)
+@pytest.mark.parametrize("region", ["DE", "US-CA"])
+async def test_an_act_for_all_that_does_not_answer_all_alike_is_refused(
+    shop: Shop, region: str, method: str, choices: dict[str, bool], status: int, *, gpc: bool
+) -> None:
+    answer = await shop.post(shop.body(region=region, method=method, choices=choices, gpc=gpc))
+
+    assert answer.status_code == status, answer.text
+    if status == 422:
+        assert answer.json()["type"] == "urn:quittance:problem:choices-do-not-fit"
+        assert f"`{method}`" in answer.json()["detail"]
+        assert "send `custom`" in answer.json()["detail"]
+        assert answer.headers["access-control-allow-origin"] == SHOP
+
+
 async def test_a_clock_that_runs_ahead_is_held_back(shop: Shop) -> None:
     visitor = str(uuid.uuid4())
     await shop.choose(visitor_id=visitor, decided_at=ago(days=-400))

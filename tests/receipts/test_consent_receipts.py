@@ -73,7 +73,7 @@ async def test_a_visitor_gets_a_signed_receipt_of_what_was_chosen(service: Servi
     told = claims["record"]
     purposes = told["pii_processing"]["purposes"]
     assert {each["purpose_type"]: each["event_state"] for each in purposes} == {
-        "functional": "given", "analytics": "given", "advertising": "refused",
+        "functional": "not_objected", "analytics": "not_objected", "advertising": "refused",
     }  # fmt: skip
     assert [each["purpose"] for each in purposes] == [
         each["purpose"] for each in record["iso_27560"]["pii_processing"]["purposes"]
@@ -83,7 +83,9 @@ async def test_a_visitor_gets_a_signed_receipt_of_what_was_chosen(service: Servi
     assert told["party_identification"][0]["party_name"] == "Aurora"
     assert told["event"]["event_time"] == record["decided_at"]
     assert told["event"]["validity_duration"] == record["expires_at"]
+    assert told["event"]["event_state"] == "mixed"
     assert told["extension"] == {
+        "site_name": "Aurora", "mode": "opt_out",
         "notice_version": made.body["notice_version"],
         "version_hash": record["notice"]["version_hash"],
         "choice_source": "custom", "gpc": True, "gpc_applied": False, "region": "US-CA",
@@ -138,6 +140,76 @@ async def test_as_json_it_stands_beside_its_claims(embedded: Service) -> None:
     }
     assert {"Origin", "Accept"} <= set(answer.headers["vary"].split(", "))
     assert answer.headers["cache-control"].startswith("private")
+
+
+async def test_a_withdrawal_is_told_as_one_and_does_not_name_the_choice_before_it(
+    service: Service,
+) -> None:
+    given = {"functional": True, "analytics": True, "advertising": False}
+    made = await scene(service, region="DE", gpc=False, choices=given)
+    body = made.body | {
+        "event_id": str(uuid.uuid4()), "method": "withdrawal",
+        "choices": dict.fromkeys(given, False), "decided_at": rfc3339(utc_now()),
+    }  # fmt: skip
+    answer = await service.call("POST", "/v1/consent", body, None, origin=SHOP)
+    taken_back = Scene(service, made.site_key, body, answer.json())
+    claims = verify((await taken_back.fetch()).text, await made.keys()).claims
+
+    purposes = claims["record"]["pii_processing"]["purposes"]
+    assert {each["purpose_type"]: each["event_state"] for each in purposes} == {
+        "functional": "withdrawn", "analytics": "withdrawn", "advertising": "refused",
+    }  # fmt: skip
+    assert claims["record"]["event"]["event_state"] == "withdrawn"
+    assert made.id not in json.dumps(claims)
+    assert not {"destinations", "record_kept_until"} & set(claims["record"]["extension"])
+
+
+async def test_no_receipt_is_signed_for_words_that_were_changed(service: Service) -> None:
+    kept = await scene(service)
+    before = await kept.fetch()
+    made = Scene(service, kept.site_key, kept.body, (await again(kept)).json())
+    await forge(service)
+
+    answer = await made.fetch(origin=SHOP)
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:quittance:problem:notice-altered"
+    assert await service.rows("SELECT count(*) FROM consent_receipt") == [(1,)]
+    assert (await kept.fetch()).content == before.content, "what was signed was true"
+
+
+async def test_the_doctor_finds_changed_words_and_proof_that_could_be_changed(
+    service: Service,
+) -> None:
+    made = await scene(service)
+
+    async def said(name: str) -> tuple[bool, str]:
+        found = await asyncio.to_thread(checking.doctor, service.runtime.settings)
+        (one,) = [each for each in found if each["name"] == name]
+        return one["ok"], one["detail"]
+
+    count = (await service.rows("SELECT count(*) FROM notice_version"))[0][0]
+    assert await said("proof") == (True, "its rows refuse changes")
+    ok, detail = await said("notice versions")
+    assert (ok, f"all {count} has the hash" in detail) == (True, True)
+
+    await forge(service)
+    ok, detail = await said("proof")
+    assert (ok, "rows of notice_version can be changed" in detail) == (False, True)
+    ok, detail = await said("notice versions")
+    assert (ok, made.body["notice_version"] in detail) == (False, True)
+
+
+async def again(made: Scene) -> httpx.Response:
+    """The same visitor, once more."""
+    body = made.body | {"event_id": str(uuid.uuid4()), "decided_at": rfc3339(utc_now())}
+    return await made.service.call("POST", "/v1/consent", body, None, origin=SHOP)
+
+
+async def forge(service: Service) -> None:
+    """As somebody can who owns the tables."""
+    on = "" if service.runtime.database.is_sqlite else " ON notice_version"
+    await service.run(f"DROP TRIGGER notice_version_stays{on}")
+    await service.run("UPDATE notice_version SET sha256 = :other", other="0" * 64)
 
 
 async def test_only_pages_of_its_own_site_may_read_it(service: Service) -> None:
@@ -221,7 +293,7 @@ async def test_the_command_says_whether_it_is_valid_and_what_was_chosen(
     assert lines[0].startswith("VALID: signed by http://quittance.test (key ")
     assert f"consent {made.id}: custom under ccpa, decided {made.body['decided_at']}" in lines[1]
     assert "asked by Aurora" in lines
-    assert {"given Analytics (analytics)", "refused Advertising (advertising)"} < set(lines)
+    assert {"not_objected Analytics (analytics)", "refused Advertising (advertising)"} < set(lines)
     assert "signal Global Privacy Control was on" in lines
     assert lines[-1] == "It speaks of the identifier you named."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import cast, get_args
 
 from fastapi import Request, Response
@@ -51,7 +52,8 @@ async def export_records(request: Request, operator: SignedIn) -> Response:
             verb="export_consents", target=site_id or operator.workspace_id, now=now,
             format=format, days=int(days),
         )  # fmt: skip
-    return export.answer(database, wanted, cast(export.Format, format), HEADERS)
+    kept = dt.timedelta(days=request.app.state.settings.consent_record_days)
+    return await export.answer(database, wanted, cast(export.Format, format), kept, HEADERS)
 
 
 async def _page(
