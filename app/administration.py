@@ -73,6 +73,25 @@ class Administration:
             made = await bootstrap.create_workspace(session, name, utc_now(), timezone=timezone)
             return _workspace(made)
 
+    async def update_workspace(
+        self, workspace_id: str, name: str | None, timezone: str | None
+    ) -> Row:
+        """Deadlines that were counted already stay as they are."""
+        if name is None and timezone is None:
+            raise Invalid("Say what to change: --name, --timezone, or both.")
+        async with self._runtime.database.writing() as session:
+            found = await self._workspace(session, workspace_id)
+            if name is not None:
+                found.name = bootstrap.checked_name(name)
+            if timezone is not None:
+                found.timezone = bootstrap.checked_zone(timezone)
+            audit.record(
+                session, workspace_id=found.id, actor=ACTOR, verb="workspace.update",
+                target=found.id, now=utc_now(),
+            )  # fmt: skip
+            await session.flush()
+            return _workspace(found)
+
     async def list_workspaces(self) -> list[Row]:
         async with self._runtime.database.reading() as session:
             rows = await session.execute(sa.select(Workspace).order_by(col(Workspace.id)))

@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core import migrate
+from app.core.clock import is_zone
+from app.core.errors import Invalid
 from app.core.ids import new_id
 from app.core.settings import Settings
 from app.crypto import keyring
@@ -131,11 +133,27 @@ async def create_workspace(
     timezone: str = "UTC",
 ) -> Workspace:
     workspace = Workspace(
-        id=new_id("ws"), name=name, is_demo=is_demo, timezone=timezone, created_at=now
-    )
+        id=new_id("ws"), name=checked_name(name), is_demo=is_demo,
+        timezone=checked_zone(timezone), created_at=now,
+    )  # fmt: skip
     session.add(workspace)
     await session.flush()
     return workspace
+
+
+def checked_name(name: str) -> str:
+    """A workspace's name, or ``Invalid``."""
+    name = name.strip()
+    if not name or len(name) > 100 or not name.isprintable():
+        raise Invalid("Give the workspace a name of at most 100 printable characters.")
+    return name
+
+
+def checked_zone(name: str) -> str:
+    """A zone that deadlines can be counted in, or ``Invalid``."""
+    if not is_zone(name):
+        raise Invalid("There is no such time zone here: write one as UTC or Europe/Berlin.")
+    return name
 
 
 async def fresh_key(session: AsyncSession, workspace_id: str, now: dt.datetime) -> str:

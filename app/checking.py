@@ -14,6 +14,7 @@ from sqlmodel import col
 
 from app.consent import guards
 from app.core import migrate, outbound
+from app.core.clock import is_zone
 from app.core.errors import Invalid
 from app.core.settings import Settings
 from app.crypto import keyring, keystore
@@ -21,6 +22,7 @@ from app.crypto.models import DataKey, SigningKey
 from app.destinations.models import Destination
 from app.identity.normalise import normalise
 from app.receipts.verify import NotValid, Unreadable, verify
+from app.security.models import Workspace
 from app.sites import geoip, resolver
 from app.sites.genuine import is_genuine
 from app.sites.models import NoticeVersion
@@ -198,6 +200,7 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
     if all(each["ok"] for each in findings if each["name"] == "database"):
         findings.append(_proof(settings))
         findings.append(_notices(settings))
+        findings.append(_workspaces(settings))
     if settings.geoip_file:
         findings.append(_geoip(settings.geoip_file))
     if settings.region_resolver:
@@ -238,6 +241,19 @@ def _notices(settings: Settings) -> dict[str, Any]:
     )
     whole = f"the content of all {count} has the hash it was published with"
     return _finding("notice versions", not altered, detail if altered else whole)
+
+
+def _workspaces(settings: Settings) -> dict[str, Any]:
+    """A zone that is unknown here stops every request of its workspace."""
+    with _engine(settings.main_url).connect() as connection:
+        rows = connection.execute(sa.select(col(Workspace.id), col(Workspace.timezone))).all()
+    wrong = [workspace_id for workspace_id, zone in rows if not is_zone(zone)]
+    if not wrong:
+        return _finding("workspaces", True, "their time zones are known")
+    repair = " ".join(
+        f"`quittance workspace update {each} --timezone Europe/Berlin`" for each in wrong
+    )
+    return _finding("workspaces", False, f"a time zone is unknown here; give another: {repair}")
 
 
 def _geoip(path: Path) -> dict[str, Any]:

@@ -204,6 +204,20 @@ def create_workspace(
     _show(_run(lambda do: do.create_workspace(name, timezone)), as_json)
 
 
+@workspaces.command("update")
+def update_workspace(
+    workspace_id: Annotated[str, typer.Argument(help="Its id; see `quittance workspace list`.")],
+    name: Annotated[str | None, typer.Option(help="The controller's name.")] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(help="Zone in which deadlines are counted; those of open requests stay."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a workspace's name or time zone."""
+    _show(_run(lambda do: do.update_workspace(workspace_id, name, timezone)), as_json)
+
+
 @workspaces.command("list")
 def list_workspaces(as_json: AsJson = False) -> None:
     """List workspaces."""

@@ -26,7 +26,13 @@ class Manual(PeopleConnector):
     title = "Manual task"
     accepts_all = True
     batch = 100
-    poll_every = dt.timedelta(minutes=1)
+    poll_schedule = (
+        dt.timedelta(minutes=1),
+        dt.timedelta(minutes=10),
+        dt.timedelta(hours=1),
+        dt.timedelta(days=1),
+    )
+    """Ticking a task off wakes its delivery; asking unasked is for what went wrong."""
 
     class Settings(ConnectorSettings):
         instructions: str = Field(

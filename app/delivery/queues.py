@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -16,8 +15,7 @@ from app.core.errors import NotFound
 from app.delivery import due, queue_view
 from app.delivery.finish import BOOSTED_AT
 from app.delivery.health import Breaker
-from app.delivery.models import OpenCall, Ready, VirtualQueue
-from app.delivery.plan import look_at
+from app.delivery.models import OpenCall, VirtualQueue
 
 
 async def shown(session: AsyncSession, workspace_id: str, now: dt.datetime) -> list[dict[str, Any]]:
@@ -128,28 +126,6 @@ async def flush(session: AsyncSession, workspace_id: str, queue_id: str, now: dt
 
 def _is_running() -> sa.ColumnElement[bool]:
     return ~col(VirtualQueue.is_paused) & col(VirtualQueue.parked_reason).is_(None)
-
-
-async def wake_job(session: AsyncSession, delivery_ids: Sequence[str], now: dt.datetime) -> None:
-    """Ask about vendor jobs or human tasks now: something was reported."""
-    rows = (
-        (
-            await session.execute(
-                sa.select(col(Ready.queue_id))
-                .where(col(Ready.delivery_id).in_(delivery_ids))
-                .distinct()
-            )
-        )
-        .scalars()
-        .all()
-    )
-    await session.execute(
-        sa.update(Ready)
-        .where(col(Ready.delivery_id).in_(delivery_ids), col(Ready.call_id).is_(None))
-        .values(due_at=now)
-        .execution_options(synchronize_session=False)
-    )
-    await look_at(session, rows, now)
 
 
 async def _change(session: AsyncSession, workspace_id: str, queue_id: str, **values: Any) -> None:

@@ -10,7 +10,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
@@ -23,8 +23,18 @@ from app.core.clock import utc_now
 from app.core.db import Database, is_postgresql, table_of
 from app.delivery.models import Call, DeliveryTransition, JobReport, Ready, VirtualQueue
 from app.delivery.plan import look_at
-from app.destinations.models import Destination
-from connectors.contract import AnyConnector, Outcome, Verdict, accepted, supports
+from app.destinations.human_tasks import Answer
+from app.destinations.models import Destination, HumanTask
+from connectors.contract import (
+    AnyConnector,
+    Outcome,
+    Verdict,
+    absent,
+    accepted,
+    done,
+    failed,
+    supports,
+)
 from connectors.contract import Call as Asking
 
 LONGEST = 600
@@ -41,6 +51,11 @@ RECORDING = dt.timedelta(minutes=1)
 """Longer than any answer is on its way to being recorded."""
 SOON = dt.timedelta(seconds=1)
 
+_ANSWERED: Mapping[Answer, Outcome] = {
+    "done": done(),
+    "absent": absent(),
+    "refused": failed("refused_by_operator"),
+}
 _ENDS = frozenset({Verdict.DONE, Verdict.ABSENT, Verdict.FAILED, Verdict.SKIPPED})
 _OUTCOME = TypeAdapter(Outcome)
 _IS_INDEXED = sa.text("length(ready.job) <= 600")
@@ -104,6 +119,14 @@ async def store(
     )
     if not ends.keys() <= waiting:
         await _keep_to(session, destination_id, MOST, now)
+
+
+async def task_ended(session: AsyncSession, task: HumanTask, now: dt.datetime) -> None:
+    """A human task was ticked off. Its poll reads the answer from the task; the report wakes it,
+    also where a call about it is under way (see ``wake_recent``).
+    """
+    told = _ANSWERED[cast("Answer", task.state)]
+    await store(session, task.destination_id, {task.id: told}, now, KEPT)
 
 
 async def _wake(

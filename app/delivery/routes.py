@@ -26,7 +26,7 @@ Operator = Annotated[Caller, Depends(needs("destinations:write"))]
 
 @router.get("/deliveries/{delivery_id}")
 async def get_delivery(delivery_id: str, caller: Reader, session: Reading) -> dict[str, Any]:
-    """A delivery with every step it took."""
+    """A delivery with its newest 100 steps; `transitions_left_out` counts those before them."""
     delivery = await service.get(session, caller.workspace_id, delivery_id)
     return delivery_json(delivery, await service.trace(session, delivery_id))
 
@@ -190,6 +190,7 @@ def delivery_json(delivery: Delivery, transitions: list[DeliveryTransition]) -> 
         "detail": present.detail,
         "assurance": present.assurance,
         "expires_at": rfc3339(delivery.expires_at),
+        "transitions_left_out": service.left_out(transitions),
         "transitions": [transition_json(each) for each in transitions],
     }
 

@@ -28,6 +28,8 @@ from app.destinations import human_tasks
 from app.identity.models import PersonalValue
 
 REPLAY_BITE = 500
+STEPS_SHOWN = 100
+"""Steps of one delivery that a page or an answer lists."""
 """Deliveries put back in one transaction."""
 
 
@@ -113,13 +115,36 @@ async def get(session: AsyncSession, workspace_id: str, delivery_id: str) -> Del
 
 
 async def trace(session: AsyncSession, delivery_id: str) -> list[DeliveryTransition]:
-    """A delivery's whole history, oldest first."""
+    """A delivery's newest steps, at most ``STEPS_SHOWN``, oldest of them first."""
+    return (await traces(session, [delivery_id])).get(delivery_id, [])
+
+
+async def traces(
+    session: AsyncSession, delivery_ids: Collection[str]
+) -> dict[str, list[DeliveryTransition]]:
+    """``trace`` of many: what asked about a job for weeks has more steps than anybody reads."""
+    step = table_of(DeliveryTransition)
+    back = sa.func.row_number().over(partition_by=step.c.delivery_id, order_by=step.c.seq.desc())
+    places = (
+        sa.select(step.c.delivery_id, step.c.seq, back.label("back"))
+        .where(bulk.among(step.c.delivery_id, delivery_ids))
+        .subquery()
+    )
     rows = await session.execute(
         sa.select(DeliveryTransition)
-        .where(col(DeliveryTransition.delivery_id) == delivery_id)
-        .order_by(col(DeliveryTransition.seq))
+        .join(places, (step.c.delivery_id == places.c.delivery_id) & (step.c.seq == places.c.seq))
+        .where(places.c.back <= STEPS_SHOWN)
+        .order_by(step.c.delivery_id, step.c.seq)
     )
-    return list(rows.scalars())
+    found: dict[str, list[DeliveryTransition]] = {}
+    for each in rows.scalars():
+        found.setdefault(each.delivery_id, []).append(each)
+    return found
+
+
+def left_out(trace: Sequence[DeliveryTransition]) -> int:
+    """How many steps were before those of ``trace``: they are numbered from 1."""
+    return trace[0].seq - 1 if trace else 0
 
 
 @dataclass(frozen=True, slots=True)

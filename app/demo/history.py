@@ -21,12 +21,11 @@ from app.compose import Runtime
 from app.core.ids import new_id
 from app.crypto.keyring import sha256
 from app.crypto.keystore import HolderKey
-from app.delivery import finish
+from app.delivery import finish, reports
 from app.delivery.carry import Answered
 from app.delivery.claim import Claimed, Lease, Traits, claim
 from app.delivery.due import Member
 from app.delivery.health import Sign
-from app.delivery.queues import wake_job
 from app.demo.scenes import Scene, Turn
 from app.destinations import human_tasks
 from app.destinations.models import Destination, HumanTask
@@ -395,8 +394,8 @@ class Stage:
 
     async def _tick_off(self, at: dt.datetime) -> dt.datetime:
         await self._session.flush()
-        for delivery_id, task_id in self._tasks.items():
-            await human_tasks.close(
+        for task_id in self._tasks.values():
+            task = await human_tasks.close(
                 self._session,
                 workspace_id=self._workspace.id,
                 task_id=task_id,
@@ -404,7 +403,7 @@ class Stage:
                 actor=ACTOR,
                 now=at,
             )
-            await wake_job(self._session, [delivery_id], at)
+            await reports.task_ended(self._session, task, at)
         return await self._carry_out(at)
 
     def _traits_of(self, name: str) -> Traits | None:

@@ -70,7 +70,7 @@ async def close(
     session: AsyncSession, *, workspace_id: str, task_id: str, answer: Answer, actor: str,
     now: dt.datetime, note: str | None = None,
 ) -> HumanTask:  # fmt: skip
-    """Tick a task off, once. The caller pulls its delivery's due time forward."""
+    """Tick a task off, once. The caller wakes its delivery (``app.delivery.reports``)."""
     task = await session.get(HumanTask, task_id, with_for_update=True)
     if task is None or task.workspace_id != workspace_id:
         raise NotFound

@@ -140,8 +140,8 @@ def request_json(request: SubjectRequest, deliveries_json: list[dict[str, Any]])
     }
 
 
-async def timeline(session: AsyncSession, request_id: str) -> list[dict[str, Any]]:
-    """Everything that happened, oldest first: the request's events and its deliveries'
+async def timeline(session: AsyncSession, request_id: str) -> dict[str, Any]:
+    """Everything that happened, oldest first: the request's events and its deliveries' newest
     transitions.
     """
     events = await session.execute(
@@ -162,8 +162,10 @@ async def timeline(session: AsyncSession, request_id: str) -> list[dict[str, Any
         )
         for each in events.scalars()
     ]
-    for delivery in await deliveries.of_requests(session, [request_id]):
-        for step in await deliveries.trace(session, delivery.id):
+    planned = await deliveries.of_requests(session, [request_id])
+    traces = await deliveries.traces(session, [each.id for each in planned])
+    for trace in traces.values():
+        for step in trace:
             data = {
                 "state": step.state,
                 "detail": step.detail,
@@ -177,12 +179,15 @@ async def timeline(session: AsyncSession, request_id: str) -> list[dict[str, Any
                         "at": rfc3339(step.at),
                         "type": f"delivery_{step.state}",
                         "actor": "engine",
-                        "delivery_id": delivery.id,
+                        "delivery_id": step.delivery_id,
                         "data": data,
                     },
                 )
             )
-    return [item for _, item in sorted(items, key=_moment)]
+    return {
+        "items": [item for _, item in sorted(items, key=_moment)],
+        "steps_left_out": sum(map(deliveries.left_out, traces.values())),
+    }
 
 
 def _moment(item: tuple[dt.datetime, dict[str, Any]]) -> tuple[dt.datetime, int]:

@@ -223,9 +223,11 @@ async def get_request(request_id: str, caller: Reader, session: Reading) -> dict
 
 @router.get("/requests/{request_id}/timeline")
 async def get_timeline(request_id: str, caller: Reader, session: Reading) -> dict[str, Any]:
-    """Everything that happened to a request."""
+    """Everything that happened to a request; of each delivery its newest 100 steps, and
+    `steps_left_out` counts those before them.
+    """
     await queries.get(session, caller.workspace_id, request_id)
-    return {"items": await queries.timeline(session, request_id)}
+    return await queries.timeline(session, request_id)
 
 
 @router.get(

@@ -422,3 +422,33 @@ async def test_limits_show_what_is_spent(scene: tuple[Stage, Incident]):
     assert re.search(
         "Rate limits [02] of 3 calls a second 2 of 1 000 calls each calendar day", text
     )
+
+
+async def test_a_page_shows_the_newest_steps_of_a_long_history(scene: tuple[Stage, Incident]):
+    stage, incident = scene
+    at, step = stage.now, {"state": "awaiting_confirmation", "assurance": "acknowledged"}
+    async with stage.runtime.database.writing() as session:
+        await session.execute(
+            sa.delete(DeliveryTransition).where(
+                DeliveryTransition.delivery_id == incident.delivery_id  # type: ignore[arg-type]
+            )
+        )
+        rows = [
+            {"delivery_id": incident.delivery_id, "seq": seq, "at": at, "attempt": 0, **step}
+            for seq in range(1, 5001)
+        ]
+        await session.execute(sa.insert(DeliveryTransition), rows)
+    browser = await stage.signed_in(incident.viewer)
+
+    path = f"/dashboard/deliveries/{incident.delivery_id}"
+    text = await text_of(browser, path)
+    assert (
+        "5 000 steps, 0 attempts The newest 100 are shown; 4 900 older ones are left out." in text
+    )
+    whole = (await browser.get(path)).text
+    assert whole.count("<li data-tone") == 100
+    assert len(whole) < 100_000
+
+    request = re.search(r"/dashboard/requests/req_\w+", whole)
+    assert request
+    assert "5 000 steps (the newest 100 are shown)" in await text_of(browser, request.group())

@@ -92,7 +92,6 @@ async def steered(world: World) -> None:
     async with world.database.writing() as session:
         for action in queues.QueueAction:
             await queues.change(session, "ws_0007", queue_id(7), action, world.now)
-        await queues.wake_job(session, [world.delivery_id(2), world.delivery_id(3)], world.now)
 
 
 async def reported(world: World) -> None:

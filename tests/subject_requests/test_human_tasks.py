@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core.clock import utc_now
-from app.delivery import queues
+from app.delivery import reports
 from app.destinations import human_tasks
 from tests.running import Service
 
@@ -33,7 +33,7 @@ async def tick_off(service: Service, note: str) -> None:
             session, workspace_id=workspace_id, task_id=task_id, answer="done", actor="admin:ann",
             now=utc_now(), note=note,
         )  # fmt: skip
-        await queues.wake_job(session, [closed.delivery_id], utc_now())
+        await reports.task_ended(session, closed, utc_now())
 
 
 async def test_what_was_noted_is_forgotten_with_the_person(service: Service, paper: str) -> None:
@@ -86,3 +86,50 @@ async def test_a_task_whose_request_is_cancelled_while_it_is_opened_is_taken_bac
     await service.work()
 
     assert await tasks(service) == []
+
+
+async def test_a_task_that_nobody_ticks_off_adds_a_step_a_day(service: Service, paper: str) -> None:
+    made = await service.ask()
+    await service.work()
+    for _ in range(24):
+        service.later(hours=1)
+        await service.work()
+    first_day = len((await service.delivery(made["id"]))["transitions"])
+    assert first_day < 10
+
+    for _ in range(4 * 5):
+        service.later(hours=6)
+        await service.work()
+    assert len((await service.delivery(made["id"]))["transitions"]) <= first_day + 5
+
+    await tick_off(service, "")
+    await service.work()
+    assert (await service.request(made["id"]))["status"] == "completed"
+
+
+async def test_a_task_ticked_off_during_a_poll_is_asked_about_again_at_once(
+    service: Service, paper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await service.ask()
+    await service.work()
+    for days in (1, 3):  # from now on it is asked about once a day
+        service.later(days=days)
+        await service.work()
+    looked, may_return = asyncio.Event(), asyncio.Event()
+    look = human_tasks.HumanTasks.state
+
+    async def look_slowly(*given: Any) -> str:
+        state = await look(*given)
+        looked.set()
+        await may_return.wait()
+        return state
+
+    monkeypatch.setattr(human_tasks.HumanTasks, "state", look_slowly)
+    service.later(days=1)
+    await service.work(looked.is_set)
+    await tick_off(service, "")
+    may_return.set()
+
+    await service.work()
+
+    assert (await service.request(made["id"]))["status"] == "completed"

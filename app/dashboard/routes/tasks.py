@@ -13,7 +13,7 @@ from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import page, redirect
 from app.dashboard.views import tasks as views
-from app.delivery import queues
+from app.delivery import reports
 from app.destinations import human_tasks
 from app.security import audit
 from app.security.sessions import Operator
@@ -47,7 +47,7 @@ async def close_task(task_id: str, request: Request, operator: SignedIn) -> Resp
                 now=now,
                 note=note,
             )
-            await queues.wake_job(session, [task.delivery_id], now)
+            await reports.task_ended(session, task, now)
     except Problem as problem:
         return await _with_problem(request, operator, problem)
     return redirect("/dashboard/tasks", "task-closed")

@@ -83,6 +83,7 @@ class DeliveryPage:
     has_queue: bool
     place: Place | None
     steps: list[TraceStep]
+    left_out: int
     is_archived: bool
     may_act: bool
 
@@ -119,6 +120,7 @@ async def delivery_page(
         has_queue=ready is not None or last.state not in SETTLED,
         place=await _place(session, operator, ready, calls, now) if ready else None,
         steps=[_step(each, calls) for each in trace],
+        left_out=deliveries.left_out(trace),
         is_archived=last.state in {State.ARCHIVING, State.ARCHIVED},
         may_act=operator.may(Role.OPERATOR),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -289,6 +289,7 @@ class DeliveryView:
     next_at: dt.datetime | None
     expires_at: dt.datetime
     steps: list[Step]
+    left_out: int
     can_replay: bool
 
 
@@ -482,7 +483,7 @@ async def _deliveries(
         return []
     ids = [each.id for each in planned]
     places = await _by_id(session, Destination, {each.destination_id for each in planned})
-    steps_of = await _steps(session, ids)
+    steps_of = await deliveries.traces(session, ids)
     rows = await session.execute(
         sa.select(col(Ready.delivery_id), col(Ready.due_at)).where(col(Ready.delivery_id).in_(ids))
     )
@@ -497,18 +498,6 @@ async def _deliveries(
         )
         for each in planned
     ]
-
-
-async def _steps(session: AsyncSession, ids: Iterable[str]) -> dict[str, list[DeliveryTransition]]:
-    found: dict[str, list[DeliveryTransition]] = {}
-    rows = await session.execute(
-        sa.select(DeliveryTransition)
-        .where(col(DeliveryTransition.delivery_id).in_(list(ids)))
-        .order_by(col(DeliveryTransition.delivery_id), col(DeliveryTransition.seq))
-    )
-    for each in rows.scalars():
-        found.setdefault(each.delivery_id, []).append(each)
-    return found
 
 
 def _delivery(
@@ -534,6 +523,7 @@ def _delivery(
         next_at=None if is_settled else next_at,
         expires_at=delivery.expires_at,
         steps=[_step(each) for each in transitions],
+        left_out=deliveries.left_out(transitions),
         can_replay=state in {"archiving", "archived"} and operator.may(Role.OPERATOR),
     )
 
