@@ -534,6 +534,7 @@ def laws_page() -> str:
                 _period(clocks.acknowledge) if clocks.acknowledge else "",
                 "yes" if clocks.rolls else "no",
                 regime.mode.replace("_", "-"),
+                f"{regime.left_alone.days} days" if regime.left_alone else "",
                 ", ".join(map(_code, sorted(regime.unverified_kinds))) or "none",
                 ", ".join(map(_code, sorted(regime.timezones))),
             )
@@ -559,6 +560,7 @@ def laws_page() -> str:
                 "acknowledge within",
                 "last day rolls over days off",
                 "consent",
+                "nobody who refused is asked again for",
                 "takes effect unverified",
                 "time zones",
             ),

@@ -212,7 +212,7 @@ async def current_state(
         choices = []
         for record in (each.record for each in said if not each.signal):
             answered = await directory.notice(record.notice_version_id)
-            may_grant = not queries.CurrentState(record, {}).is_stale(answered, published, now)
+            may_grant = not queries.CurrentState(record, {}).has_lapsed(answered, published, now)
             choices.append(Choice(record.decided_at, record.choices, record.id, may_grant))
         return merge(choices, [each.signal for each in said if each.signal], denied_here)
 

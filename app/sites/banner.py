@@ -71,6 +71,7 @@ def show(
         "direction": said["direction"],
         "languages": sorted(content["languages"]),
         "expiry_days": content["expiry_days"],
+        "reask_after_days": regime.left_alone.days or None,
         "purposes": [
             {
                 "id": each["id"],

@@ -26,7 +26,7 @@ def stub(site_key: str, config: Mapping[str, Any]) -> str:
     JSON.
 
     Denies all that no stored choice of this site grants. It reads the line described in
-    ``consent_widget/src/storage.ts``; the cookie itself ends with the choice's term.
+    ``consent_widget/src/storage.ts``; the cookie of a refusal may outlive the choice's term.
     """
     wished = config["consent_mode"]
     mapping = config["mapping"]
@@ -52,5 +52,6 @@ def stub(site_key: str, config: Mapping[str, Any]) -> str:
     return (
         "dataLayer=window.dataLayer||[];function gtag(){dataLayer.push(arguments)}"
         f'{{let c=(document.cookie.match(/qt_{site_key}=[^;]*/)+"").split(/[|:]/),'
-        'g=p=>c.includes("+"+p)?"granted":"denied";' + ";".join(said) + "}"
+        f'g=p=>c[4]>Date.now()-{config["expiry_days"] * 86_400_000}&&c.includes("+"+p)?'
+        '"granted":"denied";' + ";".join(said) + "}"
     )

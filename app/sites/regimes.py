@@ -82,6 +82,13 @@ class KindClocks(_Strict):
 class _Consent(_Strict):
     mode: Mode
     honours_gpc: bool
+    reask_after_days: int | None = Field(None, ge=1, le=400)
+
+    @model_validator(mode="after")
+    def _opt_out(self) -> _Consent:
+        if self.reask_after_days and self.mode != "opt_out":
+            raise ValueError("reask_after_days is for laws under which people opt out")
+        return self
 
 
 class _Requests(_Strict):
@@ -117,6 +124,7 @@ class _LawFile(_Strict):
 @dataclass(frozen=True, slots=True)
 class Regime:
     """One law. ``strictness`` ranks them; ``mode`` says what may run before a choice.
+    ``reask_after_days``: whoever refused is not asked again before.
 
     ``timezones``: IANA names, or beginnings of names that end in a slash.
     """
@@ -131,8 +139,15 @@ class Regime:
     holidays: frozenset[dt.date]
     mode: Mode
     honours_gpc: bool
+    reask_after_days: int | None
     unverified_kinds: frozenset[str]
     _clocks: MappingProxyType[str, KindClocks]
+
+    @property
+    def left_alone(self) -> dt.timedelta:
+        """For how long after a refusal nobody asks again, whatever else has changed."""
+        is_opt_out = self.mode == "opt_out"
+        return dt.timedelta(days=(self.reask_after_days or 0) if is_opt_out else 0)
 
     def clocks_of(self, kind: str) -> KindClocks:
         return self._clocks.get(kind) or self._clocks["default"]
@@ -184,6 +199,7 @@ def _read(path: Path) -> Regime:
         law.holidays,
         law.consent.mode,
         law.consent.honours_gpc,
+        law.consent.reask_after_days,
         law.requests.unverified,
         MappingProxyType(law.clocks),
     )

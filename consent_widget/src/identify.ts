@@ -49,12 +49,16 @@ export async function identify(config: Config, visitor: Visitor, token: string):
   const { decision: mine, visitorId } = visitor.state();
   // What was not recorded before is not in the answer, and holds if it is newer.
   if (mine && !mine.consentId && mine.decidedAt >= decidedAt) return true;
+  // What is missing is open: a grant that has lapsed.
+  const isAnswer = config.purposes.every(
+    ({ id, required }) => required || Object.hasOwn(state.choices, id),
+  );
   const outweighing = mine && outweighsGpc(mine) ? mine : null;
   visitor.keep({
     mode: config.mode,
     notice: state.notice_version,
     // Outdated: its refusals keep refusing, and the banner asks.
-    material: state.stale ? "-" : config.material,
+    material: isAnswer && !state.stale ? config.material : "-",
     gpc: outweighing !== null,
     visitorId,
     decidedAt,

@@ -139,8 +139,13 @@ export function start(
   const now = Date.now();
   const stored = load(config.site_key, stores);
   const gpc = hasGpc(config, navigator);
-  let state = adopted(begin(config, { stored, gpc, now, newVisitorId: uuid() }));
+  let state = adopted(beginWith(stored));
   const listeners = new Map<string, Set<(detail: never) => void>>();
+
+  /** As a page does that finds this decision stored. */
+  function beginWith(found: Decision | null): State {
+    return begin(config, { stored: found, gpc, now: Date.now(), newVisitorId: uuid() });
+  }
 
   /** What somebody said to another consent manager of this site counts, and is recorded as such. */
   function adopted(begun: State): State {
@@ -244,8 +249,9 @@ export function start(
   const outbox = createOutbox(config, recorded);
 
   const accept = (): void => decide("accept_all", all(config, true));
-  const reject = (): void => decide("reject_all", all(config, false));
-  const withdraw = (): void => decide("withdrawal", all(config, false));
+  const deny = (method: Method) => (): void => decide(method, all(config, false));
+  const reject = deny("reject_all");
+  const withdraw = deny("withdrawal");
   const saveChoices = (changes: Choices): void => decide("custom", changes);
   const dismiss = (): void =>
     config.mode === "notice" && !state.decision
@@ -293,13 +299,7 @@ export function start(
   function catchUp(): void {
     const newest = load(config.site_key);
     if (newest && newest.decidedAt > (state.decision?.decidedAt ?? 0)) {
-      const { decision } = begin(config, {
-        stored: newest,
-        gpc,
-        now: Date.now(),
-        newVisitorId: "",
-      });
-      if (decision === newest) apply({ type: "adopt", decision: newest });
+      if (beginWith(newest).decision === newest) apply({ type: "adopt", decision: newest });
     } else if (newest?.consentId && !state.decision?.consentId) {
       recorded({ ...newest, consentId: newest.consentId }); // by another tab
     }
@@ -311,9 +311,9 @@ export function start(
     startFrom(null);
   }
 
-  /** As a page does that finds this decision stored, with what the signal makes of it. */
+  /** With what the signal makes of it. */
   function startFrom(stored: Decision | null): void {
-    become(begin(config, { stored, gpc, now: Date.now(), newVisitorId: uuid() }), true);
+    become(beginWith(stored), true);
     if (!state.decision || state.decision === stored) return;
     save(config, state.decision);
     post();
@@ -388,14 +388,13 @@ export function start(
   if (state.prompt !== "ask") settle(state.choices);
   display();
   clear();
+  // Also heals whichever of cookie and mirror is missing.
+  if (state.decision) save(config, state.decision);
   if (state.decision && state.decision !== stored) {
-    save(config, state.decision);
     post();
     announce(state.decision.method, {});
   } else {
-    // Heals whichever of cookie and mirror is missing, and sends what an earlier page could not.
-    if (state.decision) save(config, state.decision);
-    later(() => void outbox.flush());
+    later(() => void outbox.flush()); // what an earlier page could not send
   }
   later(listen);
   return quittance;

@@ -174,9 +174,10 @@ async def test_what_the_signal_denies_in_one_browser_is_denied_in_all_until_chos
 
 
 @pytest.mark.parametrize("closed", [False, True])
-async def test_who_has_chosen_nothing_anywhere_is_asked_and_denied_what_their_signal_denies(
+async def test_who_has_chosen_nothing_anywhere_is_denied_what_their_signal_denies_and_not_asked(
     phone: Browser, laptop: Browser, *, closed: bool
 ) -> None:
+    """The signal is an opt-out, after which nobody asks for a year (1798.135(c)(4))."""
     await phone.choose(**CALIFORNIA, method="gpc", decided_at=ago(minutes=2))
     await phone.state(HOST.token())
     if closed:
@@ -186,7 +187,7 @@ async def test_who_has_chosen_nothing_anywhere_is_asked_and_denied_what_their_si
 
     assert state is not None
     assert (state["choices"], state["source"]) == ({"advertising": False}, "other_device")
-    assert state["stale"] is True
+    assert state["stale"] is False
     await laptop.choose(region="US-CA", method="dismissed", choices=ALL | {"advertising": False})
     assert (await laptop.state(HOST.token()))["source"] == "this_device"  # type: ignore[index]
 
@@ -256,6 +257,19 @@ async def test_a_grant_ends_with_its_term(phone: Browser, laptop: Browser) -> No
     state = await laptop.state(HOST.token())
     assert state is not None
     assert (state["choices"], state["stale"]) == ({"analytics": False}, True)
+
+
+async def test_who_opted_out_is_not_asked_again_on_another_device_either(
+    phone: Browser, laptop: Browser
+) -> None:
+    denied = ALL | {"advertising": False}
+    await phone.choose(choices=denied, method="custom", region="US-CA", decided_at=ago(days=181))
+    await phone.state(HOST.token())
+
+    state = await laptop.state(HOST.token())
+    assert state is not None
+    assert (state["choices"], state["stale"]) == ({"advertising": False}, False)
+    assert (await laptop.current())["stale"] is False
 
 
 async def test_a_stale_closed_banner_grants_nothing_either(phone: Browser) -> None:

@@ -112,6 +112,22 @@ def test_no_law_file_lets_an_erasure_pass_unverified(tmp_path: Path) -> None:
         regimes.load(tmp_path)
 
 
+def test_who_refused_is_left_alone_for_a_year_where_people_opt_out(tmp_path: Path) -> None:
+    """Cal. Civ. Code 1798.135(c)(4): at least 12 months, of which one may have 29 days."""
+    year = regimes.get("ccpa").left_alone
+    assert dt.date(2027, 3, 1) + year >= dt.date(2028, 3, 1)
+    assert [law.id for law in regimes.load().values() if law.left_alone] == ["ccpa"]
+
+    laws = Path(regimes.__file__).parent / "laws"
+    text = (laws / "gdpr.toml").read_text(encoding="utf-8")
+    asks_first = 'mode = "opt_in"\n'
+    (tmp_path / "gdpr.toml").write_text(
+        text.replace(asks_first, f"{asks_first}reask_after_days = 365\n")
+    )
+    with pytest.raises(ValidationError, match="people opt out"):
+        regimes.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("region", "allowed", "regime"),
     [
@@ -231,6 +247,10 @@ def test_a_notice_keeps_the_law_it_was_published_under() -> None:
     answer = show(then, ["en"], "DE", gpc=True)
     assert (answer["mode"], answer["shown"], answer["honours_gpc"]) == ("opt_out", False, True)
     assert [each["default"] for each in answer["purposes"]] == [False]
+
+    asks_first = notice(ccpa={"mode": "opt_in", "honours_gpc": True, "shown": True})
+    assert show(asks_first, ["en"], "US-CA")["reask_after_days"] is None
+    assert show(_published("ccpa"), ["en"], "US-CA")["reask_after_days"] == 366
 
 
 def test_a_notice_whose_laws_are_all_gone_asks_as_the_regions_law_does() -> None:

@@ -674,6 +674,17 @@ async def test_a_script_for_a_law_that_does_not_ask_carries_the_stricter_ones(
     assert "strict" not in berlin
 
 
+async def test_only_a_law_that_leaves_people_alone_after_a_refusal_has_the_script_say_so(
+    service: Stage,
+) -> None:
+    path = f"/b/{await service.add_site()}.js"
+    california = inlined((await service.client.get(f"{path}?region=US-CA&lang=en")).text)
+    berlin = inlined((await service.client.get(f"{path}?region=DE&lang=en")).text)
+
+    assert california["reask_after_days"] == 366
+    assert "reask_after_days" not in berlin
+
+
 async def test_a_notice_versions_script_is_the_same_for_everybody(service: Stage) -> None:
     site_key = await service.add_site(languages=["en", "de"])
     live = await service.client.get(f"/b/{site_key}.js?lang=de&region=US-CA")
