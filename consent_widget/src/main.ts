@@ -34,7 +34,7 @@ export interface Events {
   change: Change;
   recorded: { readonly consentId: string };
   swept: Swept;
-  /** `visible` has changed. */
+  /** `visible` has changed, or whether that is a question or only a notice. */
   display: { readonly visible: boolean };
 }
 
@@ -78,8 +78,11 @@ export interface Module {
   earlier?(config: Config, now: number): Earlier | null;
   /** What it adds to `window.quittance`. */
   members?(quittance: Quittance, config: Config): object;
-  /** Runs once, before any gate opens. */
-  install?(quittance: Quittance, config: Config): void;
+  /**
+   * Runs once, before any gate opens. `isAsking`: a question or the dialog is in view, not only the
+   * notice that the signal was honoured.
+   */
+  install?(quittance: Quittance, config: Config, isAsking: () => boolean): void;
 }
 
 // Only while the script runs for the first time does the page know which tag it is.
@@ -164,7 +167,8 @@ export function start(
   const trackers = config.trackers ?? [];
   const hosts = trackers.filter(({ kind }) => kind === "host");
   let left: readonly string[] = [];
-  let isVisible = false;
+  /** 1: the notice that the signal was honoured; 2: a question, or the dialog. */
+  let seen = 0;
   let isListening = false;
   let settle: (choices: Choices) => void = () => {};
   const settled = new Promise<Choices>((resolve) => {
@@ -216,11 +220,13 @@ export function start(
     clear(before);
   }
 
+  const isAsking = (): boolean =>
+    state.prompt === "ask" || (!isHeadless && view.root.querySelector("dialog[open]") !== null);
+
   function display(): void {
-    const before = isVisible;
-    isVisible =
-      state.prompt !== null || (!isHeadless && view.root.querySelector("dialog[open]") !== null);
-    if (isVisible !== before) emit("display", { visible: isVisible });
+    const before = seen;
+    seen = isAsking() ? 2 : state.prompt ? 1 : 0;
+    if (seen !== before) emit("display", { visible: seen > 0 });
   }
 
   /** Only after a decision: before one, what is there is not ours to judge. */
@@ -353,7 +359,7 @@ export function start(
       return state.decision !== null;
     },
     get visible() {
-      return isVisible;
+      return seen > 0;
     },
     mode: config.mode,
     regime: config.regime,
@@ -380,7 +386,7 @@ export function start(
   Object.freeze(quittance);
   Object.defineProperty(window, "quittance", { value: quittance, configurable: true });
 
-  for (const module of modules) module.install?.(quittance, config);
+  for (const module of modules) module.install?.(quittance, config, isAsking);
   for (const tag of config.tags ?? []) document.head.append(inert(tag));
   gate.sync();
   view.render(state);

@@ -401,7 +401,7 @@ describe("modules", () => {
     script.dataset.purpose = "analytics";
     document.head.append(script);
     visit(site(), [{ install }]);
-    expect(install).toHaveBeenCalledWith(quittance, expect.anything());
+    expect(install).toHaveBeenCalledWith(quittance, expect.anything(), expect.any(Function));
     expect(wasHeld).toBe(true);
     expect(script.isConnected).toBe(false);
   });
