@@ -8,6 +8,7 @@ from typing import Any
 
 from app.consent.models import ConsentRecord
 from app.core.clock import rfc3339
+from app.sites import regimes
 from app.sites.banner import texts_under
 from app.sites.directory import Notice
 from app.sites.models import NoticeVersion
@@ -39,7 +40,10 @@ def shown(record: ConsentRecord, notice: Notice, version: NoticeVersion) -> dict
 
 def mode_of(record: ConsentRecord, notice: Notice) -> str:
     """How the visitor was asked: opt_in, opt_out or notice."""
-    return str(notice.content["regimes"].get(record.regime, {"mode": "opt_in"})["mode"])
+    if said := notice.content["regimes"].get(record.regime):
+        return str(said["mode"])
+    law = regimes.load().get(record.regime)  # the region's own, which the site does not list
+    return law.mode if law else "opt_in"
 
 
 def iso_27560(

@@ -242,20 +242,50 @@ def regime_for(region: str | None, allowed: Iterable[str] = ()) -> Regime:
     """The law of a region among those a site allows (none named: all).
 
     The whole code counts first (``US-CA``), then its country. A region that is unknown, or that no
-    allowed law
-    covers, gets the strictest allowed one.
+    allowed law covers, gets the strictest allowed one.
     """
-    laws = load()
-    wanted = set(allowed)
-    candidates = [law for law in laws.values() if law.id in wanted] or list(
-        laws.values()
-    )  # strictest first
-    if code := clean_region(region):
-        for name in (code, code.partition("-")[0]):
-            for regime in candidates:
-                if name in regime.regions:
-                    return regime
-    return candidates[0]
+    candidates = _allowed(allowed)
+    code = clean_region(region)
+    return (code and _covering(code, candidates)) or candidates[0]
+
+
+def asking_regime_for(region: str | None, allowed: Iterable[str] = ()) -> Regime:
+    """The law that says whether people of a region are asked first: as ``regime_for``, but what a
+    site leaves out takes no question away.
+
+    Where no allowed law covers the region, its own holds if that is stricter than what is allowed.
+    An unknown region could be any, so its law asks first.
+    """
+    laws = load().values()  # strictest first
+    candidates = _allowed(allowed)
+    code = clean_region(region)
+    if code is None or code in _NOWHERE:
+        return next((law for law in (candidates[0], *laws) if law.mode == "opt_in"), candidates[0])
+    if covering := _covering(code, candidates):
+        return covering
+    own = _covering(code, laws)
+    return own if own and own.strictness > candidates[0].strictness else candidates[0]
+
+
+def may_ask(regime_id: str, allowed: Iterable[str]) -> bool:
+    """Whether ``asking_regime_for`` can name this law on a site that allows these."""
+    law, candidates = load().get(regime_id), _allowed(allowed)
+    return law is not None and (law in candidates or law.strictness > candidates[0].strictness)
+
+
+def _allowed(ids: Iterable[str]) -> list[Regime]:
+    """Strictest first; all where none of them is known."""
+    wanted = set(ids)
+    return [law for law in load().values() if law.id in wanted] or list(load().values())
+
+
+def _covering(code: str, laws: Iterable[Regime]) -> Regime | None:
+    listed = list(laws)
+    for name in (code, code.partition("-")[0]):
+        for law in listed:
+            if name in law.regions:
+                return law
+    return None
 
 
 # --- clocks ---------------------------------------------------------------------------------------

@@ -162,6 +162,16 @@ async def test_a_choice_is_remembered_as_it_was_recorded(shop: Shop) -> None:
     assert 180 * 86_400 - 60 <= int(age) <= 180 * 86_400
 
 
+async def test_the_line_tells_how_people_were_asked_under_a_law_the_site_left_out(
+    service: Stage,
+) -> None:
+    shop = await open_shop(service, SHOP, first_party=HOST, regimes=["au_privacy"])
+    for region, letter in (("DE", "i"), ("US-CA", "o"), ("AU", "n")):
+        chosen = (await shop.post(shop.body(choices=NONE, method="custom", region=region))).json()
+        (line,) = set_by(await ask(shop, chosen))
+        assert line.partition("=")[2].split("|")[1] == letter
+
+
 @pytest.mark.parametrize(("region", "days"), [("DE", 180), ("US-CA", 366)])
 async def test_the_cookie_lasts_as_long_as_nobody_may_ask_again(
     shop: Shop, region: str, days: int

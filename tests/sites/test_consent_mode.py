@@ -106,6 +106,15 @@ def test_regions_that_may_object_later_are_granted_until_somebody_has(
     assert [each[2].get("region") for each in said[1:]] == [["US-CA"]] * expected
 
 
+def test_an_old_draft_grants_nothing_where_the_site_asks_first() -> None:
+    regions = ["US-CA", "DE", "US", "BR-SP"]
+    said = run("", consent_mode={"granted_in": regions, "redacts_ads": False})
+    assert [each[2].get("region") for each in said[1:]] == [["US-CA"]]
+
+    said = run("", regimes=["ccpa"], consent_mode={"granted_in": regions, "redacts_ads": False})
+    assert [each[2].get("region") for each in said[1:]] == [["US-CA", "US"]]
+
+
 def test_the_stub_is_small() -> None:
     text = stub(KEY, SiteConfig().model_dump(mode="json"))
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from app.core.errors import Invalid
 from app.sites import regimes
-from app.sites.banner import regime_of, show, strict
+from app.sites.banner import regime_of, request_regime_of, show, strict
 from app.sites.directory import Notice, notice_of
 from app.sites.models import NoticeVersion
 
@@ -143,12 +143,71 @@ def test_who_refused_is_left_alone_for_a_year_where_people_opt_out(tmp_path: Pat
         ("AU-NSW", (), "au_privacy"),
         ("AU", ("gdpr", "ccpa"), "gdpr"),
         ("DE", ("ccpa", "lgpd"), "lgpd"),
+        ("FR", ("au_privacy",), "au_privacy"),
         ("<script>", (), "gdpr"),
         ("US-CA", ("gone",), "ccpa"),
     ],
 )
 def test_the_law_of_a_region(region: str | None, allowed: tuple[str, ...], regime: str) -> None:
     assert regimes.regime_for(region, allowed).id == regime
+
+
+@pytest.mark.parametrize(
+    ("region", "allowed", "regime"),
+    [
+        ("DE", ("gdpr", "ccpa"), "gdpr"),
+        ("US-CA", ("gdpr", "ccpa"), "ccpa"),
+        (None, ("ccpa", "lgpd"), "lgpd"),
+        ("US-NY", (), "gdpr"),
+        # What a site leaves out takes no question away,
+        ("DE", ("ccpa", "lgpd"), "gdpr"),
+        ("FR", ("au_privacy",), "gdpr"),
+        ("GB-SCT", ("au_privacy", "ccpa"), "uk_gdpr"),
+        ("US-CA", ("au_privacy",), "ccpa"),
+        (None, ("au_privacy",), "gdpr"),
+        ("EU", ("au_privacy",), "gdpr"),
+        ("XX", ("ccpa",), "gdpr"),
+        # and loosens nothing either.
+        ("US-CA", ("gdpr",), "gdpr"),
+        ("GB", ("gdpr",), "gdpr"),
+        ("BR", ("uk_gdpr",), "uk_gdpr"),
+        # Where no law of ours is known to hold, the site's strictest does.
+        ("JP", ("au_privacy",), "au_privacy"),
+        ("US", ("ccpa",), "ccpa"),
+    ],
+)
+def test_the_law_that_asks_in_a_region(
+    region: str | None, allowed: tuple[str, ...], regime: str
+) -> None:
+    assert regimes.asking_regime_for(region, allowed).id == regime
+
+
+regions = st.one_of(
+    st.none(),
+    st.sampled_from(sorted({each for law in regimes.load().values() for each in law.regions})),
+    st.text("ABDEGRUSX-", max_size=5),
+)
+
+
+@given(regions, st.lists(laws, max_size=3))
+def test_a_law_that_asks_first_is_taken_from_nobody(region: str | None, allowed: list[str]) -> None:
+    found = regimes.asking_regime_for(region, allowed)
+    assert regimes.may_ask(found.id, allowed)
+    if regimes.asking_regime_for(region).mode == "opt_in" and found.mode != "opt_in":
+        assert region is not None, "an unknown region is asked"
+        covering = [law for law in regimes.load().values() if region[:2] in law.regions]
+        assert all(law.mode != "opt_in" for law in covering)
+
+
+def test_a_law_may_ask_where_it_is_listed_or_stricter() -> None:
+    found = [each for each in (*regimes.load(), "gone") if regimes.may_ask(each, ["lgpd"])]
+    assert found == ["gdpr", "uk_gdpr", "lgpd"]
+    assert regimes.may_ask("au_privacy", ["gone"])
+
+
+def test_laws_that_ask_first_are_the_strictest() -> None:
+    asks = [law.mode == "opt_in" for law in regimes.load().values()]
+    assert asks == sorted(asks, reverse=True)
 
 
 def test_an_unknown_regime_is_refused_by_name() -> None:
@@ -258,6 +317,16 @@ def test_a_notice_whose_laws_are_all_gone_asks_as_the_regions_law_does() -> None
     answer = show(gone, ["en"], "DE")
     assert (answer["mode"], answer["shown"]) == ("opt_in", True)
     assert [each["default"] for each in answer["purposes"]] == [False]
+
+
+def test_a_region_whose_law_the_site_left_out_is_asked_by_it() -> None:
+    told = show(_published("au_privacy"), ["en"], "AU")
+    assert (told["mode"], [each["default"] for each in told["purposes"]]) == ("notice", [True])
+    for region, law in (("DE", "gdpr"), ("BR", "lgpd"), (None, "gdpr")):
+        asked = show(_published("au_privacy"), ["en"], region)
+        assert request_regime_of(_published("au_privacy"), region).id == "au_privacy"
+        assert (asked["regime"], asked["mode"], asked["shown"]) == (law, "opt_in", True)
+        assert [each["default"] for each in asked["purposes"]] == [False]
 
 
 def test_every_time_zone_of_a_law_exists() -> None:
