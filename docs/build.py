@@ -541,7 +541,7 @@ def laws_page() -> str:
         )
     return _page(
         "Laws",
-        """
+        f"""
         Each regime is a file in `app/sites/laws`, which names its sources. The clocks below are
         those of an erasure. This is a configuration of the service, not legal advice.
 
@@ -550,6 +550,11 @@ def laws_page() -> str:
 
         Time zones tighten: where the region's law does not ask first, a browser set to one of a
         law that does is asked under it.
+
+        A new site starts with {", ".join(map(_code, regimes.offering_a_choice()))}; every other
+        law is for its operator to add. Of the states of the United States only California's law
+        is verified: the files of the others say what they rest on, have them checked first.
+        Refusals under them name no attorney general, and appeals have no clock.
         """,
         _table(
             (

@@ -106,6 +106,7 @@ class _LawFile(_Strict):
     name: str
     source: str
     read_on: dt.date
+    for_new_sites: bool = True
     regions: frozenset[Annotated[str, Field(pattern=f"^{_REGION.pattern}$")]]
     timezones: frozenset[Annotated[str, Field(pattern=r"^[A-Z]\w+/([\w/+-]*\w)?$")]] = frozenset()
     strictness: int
@@ -133,6 +134,7 @@ class Regime:
     name: str
     source: str
     read_on: dt.date
+    is_for_new_sites: bool
     regions: frozenset[str]
     timezones: frozenset[str]
     strictness: int
@@ -193,6 +195,7 @@ def _read(path: Path) -> Regime:
         law.name,
         law.source,
         law.read_on,
+        law.for_new_sites,
         law.regions,
         law.timezones,
         law.strictness,
@@ -213,9 +216,11 @@ def get(regime_id: str) -> Regime:
 
 
 def offering_a_choice() -> tuple[str, ...]:
-    """The laws a new site starts with. One that only wants people told is for its operator to add:
-    no upgrade may take the question away from a visitor."""
-    return tuple(each.id for each in load().values() if each.mode != "notice")
+    """The laws a new site starts with. One that only wants people told, or is not verified, is for
+    its operator to add: no upgrade may take the question away from a visitor."""
+    return tuple(
+        each.id for each in load().values() if each.is_for_new_sites and each.mode != "notice"
+    )
 
 
 def clean_region(text: str | None) -> str | None:

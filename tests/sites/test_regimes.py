@@ -32,7 +32,8 @@ def at(text: str) -> dt.datetime:
 
 
 def test_the_strictest_law_comes_first() -> None:
-    assert REGIMES == ("gdpr", "uk_gdpr", "lgpd", "ccpa", "au_privacy")
+    states = [each for each in REGIMES if each.startswith("us_")]
+    assert [*REGIMES] == ["gdpr", "uk_gdpr", "lgpd", "ccpa", *states, "au_privacy"]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,9 @@ def test_the_law_of_a_region(region: str | None, allowed: tuple[str, ...], regim
         ("US-CA", ("gdpr",), "gdpr"),
         ("GB", ("gdpr",), "gdpr"),
         ("BR", ("uk_gdpr",), "uk_gdpr"),
+        ("US-CO", ("au_privacy",), "us_co"),
+        ("US-CO", ("ccpa", "us_co"), "us_co"),
+        ("US-CO", ("ccpa",), "ccpa"),
         # Where no law of ours is known to hold, the site's strictest does.
         ("JP", ("au_privacy",), "au_privacy"),
         ("US", ("ccpa",), "ccpa"),
@@ -197,6 +201,33 @@ def test_a_law_that_asks_first_is_taken_from_nobody(region: str | None, allowed:
         assert region is not None, "an unknown region is asked"
         covering = [law for law in regimes.load().values() if region[:2] in law.regions]
         assert all(law.mode != "opt_in" for law in covering)
+
+
+def test_a_new_site_starts_with_laws_that_are_verified_and_offer_a_choice() -> None:
+    assert regimes.offering_a_choice() == ("gdpr", "uk_gdpr", "lgpd", "ccpa")
+
+
+def test_no_region_has_two_laws() -> None:
+    covered = [each for law in regimes.load().values() for each in law.regions]
+    assert len(covered) == len(set(covered))
+
+
+@pytest.mark.parametrize(
+    "state", ["co", "ct", "tx", "mt", "or", "de", "nj", "nh", "ne", "mn", "md"]
+)
+def test_a_state_with_a_universal_opt_out_signal_has_it_honoured_where_a_site_lists_its_law(
+    state: str,
+) -> None:
+    law = regimes.get(f"us_{state}")
+    received = at("2026-11-23T10:00:00Z")
+    assert regimes.clocks(law, "access", received).due_at == at("2027-01-07T23:59:59Z")
+    assert regimes.extension_limit(law, "access", received) == at("2027-02-21T23:59:59Z")
+
+    listed = _published("gdpr", law.id)
+    answer = show(listed, ["en"], f"US-{state.upper()}", gpc=True)
+    assert (answer["regime"], answer["mode"], answer["shown"]) == (law.id, "opt_out", False)
+    assert [each["default"] for each in answer["purposes"]] == [False]
+    assert show(listed, ["en"], "US-WY")["regime"] == "gdpr"
 
 
 def test_a_law_may_ask_where_it_is_listed_or_stricter() -> None:
