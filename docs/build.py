@@ -538,13 +538,14 @@ def laws_page() -> str:
                 _period(clocks.acknowledge) if clocks.acknowledge else "",
                 "yes" if clocks.rolls else "no",
                 regime.mode.replace("_", "-"),
+                f"{regime.left_alone.days} days" if regime.left_alone else "",
                 ", ".join(map(_code, sorted(regime.unverified_kinds))) or "none",
                 ", ".join(map(_code, sorted(regime.timezones))),
             )
         )
     return _page(
         "Laws",
-        """
+        f"""
         Each regime is a file in `app/sites/laws`, which names its sources. The clocks below are
         those of an erasure. This is a configuration of the service, not legal advice.
 
@@ -553,6 +554,11 @@ def laws_page() -> str:
 
         Time zones tighten: where the region's law does not ask first, a browser set to one of a
         law that does is asked under it.
+
+        A new site starts with {", ".join(map(_code, regimes.offering_a_choice()))}; every other
+        law is for its operator to add. Of the states of the United States only California's law
+        is verified: the files of the others say what they rest on, have them checked first.
+        Refusals under them name no attorney general, and appeals have no clock.
         """,
         _table(
             (
@@ -563,6 +569,7 @@ def laws_page() -> str:
                 "acknowledge within",
                 "last day rolls over days off",
                 "consent",
+                "nobody who refused is asked again for",
                 "takes effect unverified",
                 "time zones",
             ),

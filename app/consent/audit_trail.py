@@ -14,6 +14,7 @@ from app.consent.models import ConsentRecord
 from app.consent.schemas import Method
 from app.core.clock import rfc3339
 from app.destinations.models import Destination
+from app.sites import regimes
 from app.sites.banner import spoken, texts_under
 from app.sites.directory import Notice
 from app.sites.models import NoticeVersion
@@ -57,7 +58,10 @@ def _on_screen(record: ConsentRecord, texts: dict[str, str]) -> dict[str, str]:
 
 def mode_of(record: ConsentRecord, notice: Notice) -> str:
     """How the visitor was asked: opt_in, opt_out or notice."""
-    return str(notice.content["regimes"].get(record.regime, {"mode": "opt_in"})["mode"])
+    if said := notice.content["regimes"].get(record.regime):
+        return str(said["mode"])
+    law = regimes.load().get(record.regime)  # the region's own, which the site does not list
+    return law.mode if law else "opt_in"
 
 
 class State(StrEnum):

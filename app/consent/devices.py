@@ -203,8 +203,8 @@ async def current_state(
     choices = []
     for each in records.values():
         answered = await directory.notice(each.notice_version_id)
-        is_stale = queries.CurrentState(each, each.choices).is_stale(answered, published, now)
-        choices.append(Choice(each.decided_at, each.choices, each.id, may_grant=not is_stale))
+        has_lapsed = queries.CurrentState(each, each.choices).has_lapsed(answered, published, now)
+        choices.append(Choice(each.decided_at, each.choices, each.id, may_grant=not has_lapsed))
     asked = published.choices if published else ()
     merged = merge(choices, _denied_by_signal(own, published), asked)
     if merged is None:

@@ -221,8 +221,8 @@ class _Linking:
         if state is None:
             return 201, made | {"state": None}
         answered = await directory.notice(state.record.notice_version_id)
-        is_stale = state.is_stale(answered, self.notice, self.now)
-        return 201, made | {"state": self._described(state, is_stale=is_stale)}
+        has_lapsed = state.has_lapsed(answered, self.notice, self.now)
+        return 201, made | {"state": self._described(state, has_lapsed=has_lapsed)}
 
     async def _carry(self, session: AsyncSession, person: devices.Person) -> None:
         """What was chosen here before we knew who it was is the person's from now on: destinations
@@ -244,15 +244,15 @@ class _Linking:
             await session.execute(sa.insert(ConsentOutbox), rows)
             hint_after_commit(session, "withdrawals")
 
-    def _described(self, state: queries.CurrentState, *, is_stale: bool) -> dict[str, Any]:
-        """What a page may act on: of a stale state only the denials."""
+    def _described(self, state: queries.CurrentState, *, has_lapsed: bool) -> dict[str, Any]:
+        """What a page may act on: of a lapsed state only the denials."""
         record = state.record
         return {
-            "choices": denials(state.choices) if is_stale else state.choices,
+            "choices": denials(state.choices) if has_lapsed else state.choices,
             "decided_at": rfc3339(record.decided_at),
             "expires_at": rfc3339(record.expires_at),
             "notice_version": record.notice_version_id,
             "consent_id": record.id,
             "source": "this_device" if record.visitor_id == self.visitor_id else "other_device",
-            "stale": is_stale,
+            "stale": has_lapsed and not state.is_left_alone(self.now),
         }

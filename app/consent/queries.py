@@ -17,12 +17,13 @@ from sqlalchemy.sql.selectable import TextualSelect
 from sqlmodel import col
 
 from app.consent.models import ConsentRecord, ConsentView
-from app.consent.state import deny_wins
+from app.consent.state import denials, deny_wins
 from app.core import bulk
 from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql, table_of
 from app.core.errors import NotFound
 from app.destinations.models import Destination
+from app.sites import regimes
 from app.sites.directory import Notice
 from app.sites.models import NoticeVersion, Site
 
@@ -63,10 +64,22 @@ class CurrentState:
     record: ConsentRecord
     choices: dict[str, bool]
 
-    def is_stale(self, answered: Notice | None, published: Notice | None, now: dt.datetime) -> bool:
-        """Whether the visitor should be asked again. ``answered``: the notice that was shown."""
+    def has_lapsed(
+        self, answered: Notice | None, published: Notice | None, now: dt.datetime
+    ) -> bool:
+        """Whether what is granted no longer is. ``answered``: the notice that was shown."""
         asked = [each and each.material for each in (answered, published)]
         return asked[0] != asked[1] or self.record.expires_at <= now
+
+    def is_left_alone(self, now: dt.datetime) -> bool:
+        """Whether the law has nobody asked again so soon after a refusal."""
+        return bool(denials(self.choices)) and now < left_alone_until(self.record)
+
+
+def left_alone_until(record: ConsentRecord) -> dt.datetime:
+    """When somebody who refused may be asked again, by the law of the record."""
+    law = regimes.load().get(record.regime)
+    return record.decided_at + (law.left_alone if law else dt.timedelta())
 
 
 async def current_state(

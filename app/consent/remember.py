@@ -127,7 +127,8 @@ async def _cookies(request: Request, site: PublishedSite) -> list[str]:
         raise ChoiceSuperseded
     notice = await directory_of(database).notice(record.notice_version_id)
     assert notice is not None  # noqa: S101 (a record names one, by foreign key)
-    seconds = max(0, round((record.expires_at - utc_now()).total_seconds()))
+    ends_at = max(record.expires_at, queries.left_alone_until(record))
+    seconds = max(0, round((ends_at - utc_now()).total_seconds()))
     names = cookie.denied_names(
         "; ".join(request.headers.getlist("cookie")),
         notice.content.get("trackers", ()),

@@ -17,6 +17,7 @@ from app.consent.errors import OriginNotAllowed
 from app.consent.remember import token_for
 from app.consent.schemas import ConsentIn, ConsentOut, Method, Uuid
 from app.consent.service import draft, fingerprint
+from app.consent.state import denials
 from app.consent.writer import ConsentWriter, Row
 from app.core import errors
 from app.core.clock import rfc3339, utc_now
@@ -211,6 +212,9 @@ async def consent_preflight(request: Request) -> Response:
 async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSONResponse:
     """What holds for a visitor; nulls when nothing is known. ``stale``: ask again.
 
+    Where the law has nobody asked again so soon after a refusal, ``stale`` stays false, and
+    ``choices`` hold only what is denied once the rest has lapsed.
+
     For a linked visitor that is the newest explicit choice on any of the person's devices. It is
     open because only the browser and the site know a visitor id (122 random bits), and the answer
     says what was chosen and when, never by whom.
@@ -227,14 +231,17 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
     async with database.reading() as session:
         state = await devices.current_state(session, directory, site, visitor_id, now)
     answered = await directory.notice(state.record.notice_version_id) if state else None
+    has_lapsed = state and state.has_lapsed(answered, published, now)
+    is_left_alone = state and state.is_left_alone(now)
     answer = {
         "visitor_id": visitor_id,
         "consent_id": state and state.record.id,
-        "choices": state and state.choices,
+        "choices": state
+        and (denials(state.choices) if has_lapsed and is_left_alone else state.choices),
         "notice_version": state and state.record.notice_version_id,
         "decided_at": state and rfc3339(state.record.decided_at),
         "expires_at": state and rfc3339(state.record.expires_at),
-        "stale": state and state.is_stale(answered, published, now),
+        "stale": state and bool(has_lapsed and not is_left_alone),
     }
     return JSONResponse(answer, headers=headers)
 

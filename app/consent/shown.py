@@ -20,7 +20,7 @@ from app.core.db import OUTAGES, Database, insert_or_add, table_of
 from app.core.errors import Unavailable
 from app.core.http import Schema, StrictRoute
 from app.core.logging import get_logger
-from app.sites import beacons
+from app.sites import beacons, regimes
 from app.sites.directory import Notice, PublishedSite, directory_of
 
 log = get_logger(__name__)
@@ -56,8 +56,8 @@ def display(site: PublishedSite, notice: Notice | None, body: ShownIn, now: dt.d
         raise UnknownNotice
     if body.language not in notice.content["languages"]:
         raise ChoicesDoNotFit("`language` is not one the notice was published in.")
-    if body.regime not in notice.content["regimes"]:
-        raise ChoicesDoNotFit("`regime` is not one the notice was published for.")
+    if not regimes.may_ask(body.regime, notice.content["regimes"]):
+        raise ChoicesDoNotFit("`regime` is not one that the notice can have been shown under.")
     return Display(site.id, now.date(), notice.id, body.language, body.regime, site.workspace_id)
 
 

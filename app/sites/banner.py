@@ -15,16 +15,21 @@ from app.sites.regimes import Regime
 
 
 def regime_of(notice: Notice, region: str | None, tightened: str | None = None) -> Regime:
-    """The law for a region among those the notice was published for, as it was then: what a notice
-    promised does not change with a newer law file.
+    """The law that people of a region are asked under, as it was when the notice was published:
+    what a notice promised does not change with a newer law file.
 
     ``tightened``: the law that the visitor was treated under because of the browser's time zone;
     believed where it asks first and the region's does not.
     """
-    regime = _as_published(notice, regimes.regime_for(region, notice.content["regimes"]))
+    regime = _as_published(notice, regimes.asking_regime_for(region, notice.content["regimes"]))
     if tightened and regime.mode != "opt_in":
         return next((law for law in _asking_first(notice) if law.id == tightened), regime)
     return regime
+
+
+def request_regime_of(notice: Notice, region: str | None) -> Regime:
+    """The law that a request from a region goes by, among those the notice was published for."""
+    return _as_published(notice, regimes.regime_for(region, notice.content["regimes"]))
 
 
 def _as_published(notice: Notice, regime: Regime) -> Regime:
@@ -71,6 +76,7 @@ def show(
         "direction": said["direction"],
         "languages": sorted(content["languages"]),
         "expiry_days": content["expiry_days"],
+        "reask_after_days": regime.left_alone.days or None,
         "purposes": [
             {
                 "id": each["id"],

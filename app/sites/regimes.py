@@ -82,6 +82,13 @@ class KindClocks(_Strict):
 class _Consent(_Strict):
     mode: Mode
     honours_gpc: bool
+    reask_after_days: int | None = Field(None, ge=1, le=400)
+
+    @model_validator(mode="after")
+    def _opt_out(self) -> _Consent:
+        if self.reask_after_days and self.mode != "opt_out":
+            raise ValueError("reask_after_days is for laws under which people opt out")
+        return self
 
 
 class _Requests(_Strict):
@@ -99,6 +106,7 @@ class _LawFile(_Strict):
     name: str
     source: str
     read_on: dt.date
+    for_new_sites: bool = True
     regions: frozenset[Annotated[str, Field(pattern=f"^{_REGION.pattern}$")]]
     timezones: frozenset[Annotated[str, Field(pattern=r"^[A-Z]\w+/([\w/+-]*\w)?$")]] = frozenset()
     strictness: int
@@ -117,6 +125,7 @@ class _LawFile(_Strict):
 @dataclass(frozen=True, slots=True)
 class Regime:
     """One law. ``strictness`` ranks them; ``mode`` says what may run before a choice.
+    ``reask_after_days``: whoever refused is not asked again before.
 
     ``timezones``: IANA names, or beginnings of names that end in a slash.
     """
@@ -125,14 +134,22 @@ class Regime:
     name: str
     source: str
     read_on: dt.date
+    is_for_new_sites: bool
     regions: frozenset[str]
     timezones: frozenset[str]
     strictness: int
     holidays: frozenset[dt.date]
     mode: Mode
     honours_gpc: bool
+    reask_after_days: int | None
     unverified_kinds: frozenset[str]
     _clocks: MappingProxyType[str, KindClocks]
+
+    @property
+    def left_alone(self) -> dt.timedelta:
+        """For how long after a refusal nobody asks again, whatever else has changed."""
+        is_opt_out = self.mode == "opt_out"
+        return dt.timedelta(days=(self.reask_after_days or 0) if is_opt_out else 0)
 
     def clocks_of(self, kind: str) -> KindClocks:
         return self._clocks.get(kind) or self._clocks["default"]
@@ -178,12 +195,14 @@ def _read(path: Path) -> Regime:
         law.name,
         law.source,
         law.read_on,
+        law.for_new_sites,
         law.regions,
         law.timezones,
         law.strictness,
         law.holidays,
         law.consent.mode,
         law.consent.honours_gpc,
+        law.consent.reask_after_days,
         law.requests.unverified,
         MappingProxyType(law.clocks),
     )
@@ -197,9 +216,11 @@ def get(regime_id: str) -> Regime:
 
 
 def offering_a_choice() -> tuple[str, ...]:
-    """The laws a new site starts with. One that only wants people told is for its operator to add:
-    no upgrade may take the question away from a visitor."""
-    return tuple(each.id for each in load().values() if each.mode != "notice")
+    """The laws a new site starts with. One that only wants people told, or is not verified, is for
+    its operator to add: no upgrade may take the question away from a visitor."""
+    return tuple(
+        each.id for each in load().values() if each.is_for_new_sites and each.mode != "notice"
+    )
 
 
 def clean_region(text: str | None) -> str | None:
@@ -226,20 +247,50 @@ def regime_for(region: str | None, allowed: Iterable[str] = ()) -> Regime:
     """The law of a region among those a site allows (none named: all).
 
     The whole code counts first (``US-CA``), then its country. A region that is unknown, or that no
-    allowed law
-    covers, gets the strictest allowed one.
+    allowed law covers, gets the strictest allowed one.
     """
-    laws = load()
-    wanted = set(allowed)
-    candidates = [law for law in laws.values() if law.id in wanted] or list(
-        laws.values()
-    )  # strictest first
-    if code := clean_region(region):
-        for name in (code, code.partition("-")[0]):
-            for regime in candidates:
-                if name in regime.regions:
-                    return regime
-    return candidates[0]
+    candidates = _allowed(allowed)
+    code = clean_region(region)
+    return (code and _covering(code, candidates)) or candidates[0]
+
+
+def asking_regime_for(region: str | None, allowed: Iterable[str] = ()) -> Regime:
+    """The law that says whether people of a region are asked first: as ``regime_for``, but what a
+    site leaves out takes no question away.
+
+    Where no allowed law covers the region, its own holds if that is stricter than what is allowed.
+    An unknown region could be any, so its law asks first.
+    """
+    laws = load().values()  # strictest first
+    candidates = _allowed(allowed)
+    code = clean_region(region)
+    if code is None or code in _NOWHERE:
+        return next((law for law in (candidates[0], *laws) if law.mode == "opt_in"), candidates[0])
+    if covering := _covering(code, candidates):
+        return covering
+    own = _covering(code, laws)
+    return own if own and own.strictness > candidates[0].strictness else candidates[0]
+
+
+def may_ask(regime_id: str, allowed: Iterable[str]) -> bool:
+    """Whether ``asking_regime_for`` can name this law on a site that allows these."""
+    law, candidates = load().get(regime_id), _allowed(allowed)
+    return law is not None and (law in candidates or law.strictness > candidates[0].strictness)
+
+
+def _allowed(ids: Iterable[str]) -> list[Regime]:
+    """Strictest first; all where none of them is known."""
+    wanted = set(ids)
+    return [law for law in load().values() if law.id in wanted] or list(load().values())
+
+
+def _covering(code: str, laws: Iterable[Regime]) -> Regime | None:
+    listed = list(laws)
+    for name in (code, code.partition("-")[0]):
+        for law in listed:
+            if name in law.regions:
+                return law
+    return None
 
 
 # --- clocks ---------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def config_of(
 
 _READ = frozenset({
     "site_key", "notice_version", "material", "news", "regime", "mode", "shown", "honours_gpc",
-    "language", "direction", "expiry_days", "mapping", "trackers", "tags",
+    "language", "direction", "expiry_days", "reask_after_days", "mapping", "trackers", "tags",
     "policy_url", "strict",
 })  # fmt: skip
 """The members of a banner that the widget reads, and only where they say something: every visitor

@@ -19,6 +19,7 @@ from app.sites import directory, regimes
 from app.sites.banner import show
 from app.sites.changes import changed_purposes, material, sha256_of
 from app.sites.config import SiteConfig, language_of
+from app.sites.consent_mode import asking_first
 from app.sites.directory import Notice
 from app.sites.errors import InvalidOrigin, NotPublishable, UnknownSite
 from app.sites.models import NoticeVersion, Site
@@ -57,13 +58,15 @@ async def create_site(
 ) -> Site:
     """A new site with a draft (by default our four purposes, all regimes and languages), not yet
     published."""
+    config = config or SiteConfig()
+    _check_grants(config, Invalid)
     site = Site(
         id=new_id("sit"),
         workspace_id=workspace_id,
         site_key=f"site_{secrets.token_urlsafe(12)}",
         name=_clean_name(name),
         origins=_clean_origins(origins),
-        draft=(config or SiteConfig()).model_dump(mode="json"),
+        draft=config.model_dump(mode="json"),
         created_at=now,
     )
     session.add(site)
@@ -87,6 +90,8 @@ async def update_site(
 ) -> Site:
     """Change what is given. Name, origins and intake act at once; the draft is shown once it is
     published."""
+    if config is not None:
+        _check_grants(config, Invalid)
     changed = {
         "name": name if name is None else _clean_name(name),
         "origins": origins if origins is None else _clean_origins(origins),
@@ -207,6 +212,18 @@ def _check(config: SiteConfig) -> None:
         raise NotPublishable(
             f"`{forced[0]}` counts as sale or sharing, which must be a choice: it cannot be "
             "required, too."
+        )
+    _check_grants(config, NotPublishable)
+
+
+def _check_grants(config: SiteConfig, refusal: type[Invalid]) -> None:
+    """Nothing is granted before the choice where the banner asks first."""
+    early = asking_first(config.consent_mode.granted_in, config.regimes)
+    if early:
+        raise refusal(
+            f"`consent_mode.granted_in` names {early[0]}, where visitors of this site are asked "
+            "first. Take it out; or, if its law lets people object afterwards, list that law in "
+            "`regimes`."
         )
 
 

@@ -33,7 +33,7 @@ from app.identity.normalise import InvalidIdentifier, normalise
 from app.security.limits import RateLimits
 from app.security.models import Workspace
 from app.sites import regimes
-from app.sites.banner import regime_of, show
+from app.sites.banner import request_regime_of, show
 from app.sites.directory import Notice, PublishedSite, directory_of
 from app.sites.languages import accepted, best
 from app.sites.models import Site
@@ -600,7 +600,7 @@ async def _desk(
         site,
         notice,
         visitor,
-        regime_of(notice, visitor.region),
+        request_regime_of(notice, visitor.region),
         _words(request, choose([notice.content["default_language"]]).tag),
         best(LANGUAGES, [lang]) if lang else None,
         regimes.clean_region(region),

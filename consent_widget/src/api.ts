@@ -65,10 +65,8 @@ export function bodyOf(config: Config, decision: Decision, gpc: boolean): Consen
   };
 }
 
-type Verdict =
-  | { kind: "done"; consentId: string; token: string }
-  | { kind: "drop" }
-  | { kind: "wait"; ms: number };
+/** What a post came to: recorded; null: refused for good; a number: to wait for so many milliseconds. */
+type Outcome = { readonly consentId: string; readonly token: string | undefined } | null | number;
 
 /** What no repetition can mend: the body itself is refused. */
 const REFUSED = new Set([400, 409, 413, 415, 422]);
@@ -122,7 +120,7 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
       for (const body of bodies) unsaved.set(body.event_id, body);
   }
 
-  async function post(body: ConsentBody): Promise<Verdict> {
+  async function post(body: ConsentBody): Promise<Outcome> {
     const abort = new AbortController();
     const limit = setTimeout(() => abort.abort(), TIMEOUT);
     try {
@@ -133,15 +131,14 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
         signal: abort.signal,
       });
       const verdict = judge(response.status, response.headers.get("Retry-After"));
-      if (verdict === "drop") return { kind: "drop" };
-      if (verdict !== "done") return { kind: "wait", ms: verdict };
-      const answer = (await response.json()) as { consent_id?: unknown; remember_token?: unknown };
+      if (verdict === "drop") return null;
+      if (verdict !== "done") return verdict;
+      const answer = (await response.json()) as { consent_id?: unknown; remember_token?: string };
       // A 2xx without an id is some proxy's page, not the service.
-      if (typeof answer?.consent_id !== "string") return { kind: "wait", ms: 0 };
-      const token = typeof answer.remember_token === "string" ? answer.remember_token : "";
-      return { kind: "done", consentId: answer.consent_id, token };
+      if (typeof answer?.consent_id !== "string") return 0;
+      return { consentId: answer.consent_id, token: answer.remember_token };
     } catch {
-      return { kind: "wait", ms: 0 };
+      return 0;
     } finally {
       clearTimeout(limit);
     }
@@ -151,7 +148,7 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
    * The site's own host sets the cookie anew, so that it lasts. False: try again later, with the
    * fresh token that the same record gets when it is sent once more.
    */
-  async function remember(consentId: string, token: string): Promise<boolean> {
+  async function remember(consentId: string, token: string | undefined): Promise<boolean> {
     if (!config.first_party || !token) return true;
     try {
       const response = await fetch(`${config.first_party}/b/${config.site_key}/remember`, {
@@ -177,12 +174,14 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
     try {
       for (let body = waiting()[0]; body; body = waiting()[0]) {
         const { event_id, decided_at } = body;
-        const verdict = await post(body);
-        if (verdict.kind === "wait") return retry(verdict.ms);
-        if (verdict.kind === "done") {
-          onRecorded({ consentId: verdict.consentId, decidedAt: Date.parse(decided_at) });
-          const isDone = await remember(verdict.consentId, verdict.token);
-          if (!isDone && Date.now() - Date.parse(decided_at) < REMEMBERED_WITHIN) return retry(0);
+        const outcome = await post(body);
+        if (typeof outcome === "number") return retry(outcome);
+        if (outcome) {
+          const { consentId, token } = outcome;
+          const decidedAt = Date.parse(decided_at);
+          onRecorded({ consentId, decidedAt });
+          const isDone = await remember(consentId, token);
+          if (!isDone && Date.now() - decidedAt < REMEMBERED_WITHIN) return retry(0);
         }
         failures = 0;
         change((bodies) => bodies.filter((each) => each.event_id !== event_id));

@@ -75,6 +75,8 @@ export interface Config {
   readonly language: string;
   readonly direction: "ltr" | "rtl";
   readonly expiry_days: number;
+  /** The law: whoever refused is not asked again for so long. */
+  readonly reask_after_days?: number;
   readonly purposes: readonly Purpose[];
   /** The site's own label, such as a vendor's consent type or integration -> purpose. */
   readonly mapping?: Readonly<Record<string, string>>;

@@ -54,6 +54,6 @@ export function translated(config: Config, found: Found, now: number): Earlier |
   const names = new Set(Object.keys(answers).map(theirPurpose));
   if (!isComplete && !asked.every((id) => names.has(id))) return null;
   const decidedAt = at !== undefined && Number.isFinite(at) ? at : now;
-  if (!isInTime(config, { decidedAt }, now)) return null;
+  if (!isInTime(config.expiry_days, { decidedAt }, now)) return null;
   return { choices: Object.fromEntries(pairs), at: decidedAt };
 }

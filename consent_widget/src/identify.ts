@@ -41,18 +41,22 @@ export async function identify(config: Config, visitor: Visitor, token: string):
   if (response.status === 409) response = await link(config, token, visitor.renew());
   if (!response.ok) throw new Error(`quittance: not linked, status ${response.status}`);
   const { state } = (await response.json()) as Answer;
-  if (state?.source === "other_device")
-    visitor.keep({
-      mode: config.mode,
-      notice: state.notice_version,
-      // Outdated: its refusals keep refusing, and the banner asks.
-      material: state.stale ? "-" : config.material,
-      gpc: false,
-      visitorId: visitor.id(),
-      decidedAt: Date.parse(state.decided_at),
-      method: "api",
-      choices: state.choices,
-      consentId: state.consent_id,
-    });
+  if (state?.source !== "other_device") return true;
+  // What is missing is open: nobody chose it, or its grant has lapsed.
+  const isAnswer = config.purposes.every(
+    ({ id, required }) => required || Object.hasOwn(state.choices, id),
+  );
+  visitor.keep({
+    mode: config.mode,
+    notice: state.notice_version,
+    // Outdated: its refusals keep refusing, and the banner asks.
+    material: isAnswer && !state.stale ? config.material : "-",
+    gpc: false,
+    visitorId: visitor.id(),
+    decidedAt: Date.parse(state.decided_at),
+    method: "api",
+    choices: state.choices,
+    consentId: state.consent_id,
+  });
   return true;
 }

@@ -34,7 +34,7 @@ export interface Events {
   change: Change;
   recorded: { readonly consentId: string };
   swept: Swept;
-  /** `visible` has changed. */
+  /** `visible` has changed, or whether that is a question or only a notice. */
   display: { readonly visible: boolean };
 }
 
@@ -78,8 +78,11 @@ export interface Module {
   earlier?(config: Config, now: number): Earlier | null;
   /** What it adds to `window.quittance`. */
   members?(quittance: Quittance, config: Config): object;
-  /** Runs once, before any gate opens. */
-  install?(quittance: Quittance, config: Config, gate: Gate): void;
+  /**
+   * Runs once, before any gate opens. `isAsking`: a question or the dialog is in view, not only the
+   * notice that the signal was honoured.
+   */
+  install?(quittance: Quittance, config: Config, gate: Gate, isAsking: () => boolean): void;
 }
 
 // Only while the script runs for the first time does the page know which tag it is.
@@ -135,8 +138,13 @@ export function start(
   const now = Date.now();
   const stored = load(config.site_key, stores);
   const gpc = hasGpc(config, navigator);
-  let state = adopted(begin(config, { stored, gpc, now, newVisitorId: uuid() }));
+  let state = adopted(beginWith(stored));
   const listeners = new Map<string, Set<(detail: never) => void>>();
+
+  /** As a page does that finds this decision stored. */
+  function beginWith(found: Decision | null): State {
+    return begin(config, { stored: found, gpc, now: Date.now(), newVisitorId: uuid() });
+  }
 
   /** What somebody said to another consent manager of this site counts, and is recorded as such. */
   function adopted(begun: State): State {
@@ -154,7 +162,8 @@ export function start(
   const loadDialog = loader(importDialog);
   const trackers = config.trackers ?? [];
   let left: readonly string[] = [];
-  let isVisible = false;
+  /** 1: the notice that the signal was honoured; 2: a question, or the dialog. */
+  let seen = 0;
   let isListening = false;
   let settle: (choices: Choices) => void = () => {};
   const settled = new Promise<Choices>((resolve) => {
@@ -206,11 +215,13 @@ export function start(
     clear(before);
   }
 
+  const isAsking = (): boolean =>
+    state.prompt === "ask" || (!isHeadless && view.root.querySelector("dialog[open]") !== null);
+
   function display(): void {
-    const before = isVisible;
-    isVisible =
-      state.prompt !== null || (!isHeadless && view.root.querySelector("dialog[open]") !== null);
-    if (isVisible !== before) emit("display", { visible: isVisible });
+    const before = seen;
+    seen = isAsking() ? 2 : state.prompt ? 1 : 0;
+    if (seen !== before) emit("display", { visible: seen > 0 });
   }
 
   /** Only after a decision: before one, what is there is not ours to judge. */
@@ -239,8 +250,9 @@ export function start(
   const outbox = createOutbox(config, recorded);
 
   const accept = (): void => decide("accept_all", all(config, true));
-  const reject = (): void => decide("reject_all", all(config, false));
-  const withdraw = (): void => decide("withdrawal", all(config, false));
+  const deny = (method: Method) => (): void => decide(method, all(config, false));
+  const reject = deny("reject_all");
+  const withdraw = deny("withdrawal");
   const saveChoices = (changes: Choices): void => decide("custom", changes);
   const dismiss = (): void =>
     config.mode === "notice" && !state.decision
@@ -286,13 +298,7 @@ export function start(
     const newest = load(config.site_key);
     const { decision: mine } = state;
     if (newest && newest.decidedAt > (mine?.decidedAt ?? 0)) {
-      const { decision } = begin(config, {
-        stored: newest,
-        gpc,
-        now: Date.now(),
-        newVisitorId: "",
-      });
-      if (decision === newest) apply({ type: "adopt", decision: newest });
+      if (beginWith(newest).decision === newest) apply({ type: "adopt", decision: newest });
     } else if (newest?.consentId && mine && !mine.consentId) {
       const { consentId, decidedAt, choices } = newest; // recorded by another tab
       if (sameChoices(choices, mine.choices)) recorded({ consentId, decidedAt });
@@ -302,8 +308,7 @@ export function start(
   /** Somebody else signed in here before: what they chose is not this person's. */
   function renew(): string {
     forget(config);
-    const now = Date.now();
-    become(begin(config, { stored: null, gpc, now, newVisitorId: uuid() }), true);
+    become(beginWith(null), true);
     if (state.decision) save(config, state.decision);
     post();
     return state.visitorId;
@@ -343,7 +348,7 @@ export function start(
       return state.decision !== null;
     },
     get visible() {
-      return isVisible;
+      return seen > 0;
     },
     mode: config.mode,
     regime: config.regime,
@@ -370,7 +375,7 @@ export function start(
   Object.freeze(quittance);
   Object.defineProperty(window, "quittance", { value: quittance, configurable: true });
 
-  for (const module of modules) module.install?.(quittance, config, gate);
+  for (const module of modules) module.install?.(quittance, config, gate, isAsking);
   for (const tag of config.tags ?? []) document.head.append(inert(tag));
   gate.sync();
   view.render(state);
@@ -378,14 +383,13 @@ export function start(
   if (state.prompt !== "ask") settle(state.choices);
   display();
   clear();
+  // Also heals whichever of cookie and mirror is missing.
+  if (state.decision) save(config, state.decision);
   if (state.decision && state.decision !== stored) {
-    save(config, state.decision);
     post();
     announce(state.decision.method, {});
   } else {
-    // Heals whichever of cookie and mirror is missing, and sends what an earlier page could not.
-    if (state.decision) save(config, state.decision);
-    later(() => void outbox.flush());
+    later(() => void outbox.flush()); // what an earlier page could not send
   }
   later(listen);
   window.addEventListener(

@@ -45,7 +45,7 @@ export type Action =
 
 const DAY = 86_400_000;
 
-const optional = (config: Config): readonly Purpose[] =>
+export const optional = (config: Config): readonly Purpose[] =>
   config.purposes.filter((purpose) => !purpose.required);
 
 /** `fromEntries` defines own properties, so even a purpose called `__proto__` is only a name. */
@@ -73,29 +73,29 @@ const effective = (config: Config, choices: Choices): Choices =>
 export const all = (config: Config, value: boolean): Choices =>
   build(optional(config), () => value);
 
+/** Of one configuration, whose purposes keep their order. */
 export const sameChoices = (a: Choices, b: Choices): boolean =>
-  Object.keys(a).length === Object.keys(b).length &&
-  Object.keys(a).every((id) => Object.hasOwn(b, id) && a[id] === b[id]);
+  JSON.stringify(a) === JSON.stringify(b);
 
 /** Was this decided about what the notice still asks for? */
 const isSameQuestion = (config: Config, { material, notice }: Decision): boolean =>
   material ? material === config.material : notice === String(config.notice_version);
 
 export function isInTime(
-  { expiry_days }: Config,
+  days: number,
   { decidedAt }: Pick<Decision, "decidedAt">,
   now: number,
 ): boolean {
   const age = now - decidedAt;
   // A clock that was set back must not make a consent outlive its term.
-  return age < expiry_days * DAY && age > -DAY;
+  return age < days * DAY && age > -DAY;
 }
 
 /** Does this stored decision answer what the page asks now? */
 export function answers(config: Config, decision: Decision, now: number): boolean {
   return (
     isSameQuestion(config, decision) &&
-    isInTime(config, decision, now) &&
+    isInTime(config.expiry_days, decision, now) &&
     (config.mode !== "opt_in" ||
       decision.mode === "opt_in" ||
       !Object.values(decision.choices).includes(true))
@@ -117,7 +117,9 @@ function reasonOf(config: Config, earlier: Decision | null, now: number): Reason
         .map(({ id }) => id),
     };
   }
-  return isInTime(config, earlier, now) ? null : { kind: "expired", decidedAt: earlier.decidedAt };
+  return isInTime(config.expiry_days, earlier, now)
+    ? null
+    : { kind: "expired", decidedAt: earlier.decidedAt };
 }
 
 /** A person's own act on this site: what it names is all that stands against the GPC signal. */
@@ -135,6 +137,17 @@ function unanswered(config: Config, earlier: Decision | null): Choices {
   );
 }
 
+/** Some laws have nobody asked again so soon after a refusal, also when the notice has changed. */
+const isLeftAlone = (
+  { reask_after_days }: Config,
+  earlier: Decision | null,
+  now: number,
+): boolean | 0 | null | undefined =>
+  reask_after_days &&
+  earlier &&
+  Object.values(earlier.choices).includes(false) &&
+  isInTime(reask_after_days, earlier, now);
+
 /** Null where no signal counts; else whether nothing that it forbids is granted. */
 export function honoursGpc(config: Config, { gpc, choices }: State): boolean | null {
   const denied = optional(config).filter((each) => signalDenies(config, gpc, each));
@@ -149,38 +162,38 @@ export interface Start {
 }
 
 export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start): State {
-  const visitorId = stored?.visitorId ?? newVisitorId;
-  if (stored && answers(config, stored, now)) {
-    const choices = effective(config, stored.choices);
-    const answered: State = {
-      visitorId,
-      gpc,
-      decision: stored,
-      choices,
-      prompt: null,
-      reason: null,
-    };
-    const isOutweighed = stored.gpc && EXPLICIT.includes(stored.method);
-    const isOverruled =
-      !isOutweighed &&
-      optional(config).some((each) => granted(choices, each.id) && signalDenies(config, gpc, each));
-    return isOverruled ? heed(config, answered, now) : answered;
-  }
-  const silent = unanswered(config, stored);
   const open: State = {
-    visitorId,
+    visitorId: stored?.visitorId ?? newVisitorId,
     gpc,
     decision: null,
-    choices: effective(config, silent),
-    prompt: config.shown ? "ask" : null,
+    choices: effective(config, unanswered(config, stored)),
+    prompt: config.shown && !isLeftAlone(config, stored, now) ? "ask" : null,
     reason: reasonOf(config, stored, now),
   };
+  if (stored && answers(config, stored, now)) {
+    const answered = decided(config, open, stored);
+    const isOverruled =
+      !(stored.gpc && EXPLICIT.includes(stored.method)) &&
+      optional(config).some(
+        (each) => granted(answered.choices, each.id) && signalDenies(config, gpc, each),
+      );
+    return isOverruled ? heed(config, answered, now) : answered;
+  }
   if (config.mode === "opt_in" || !gpc || !config.honours_gpc) return open;
   // Who sends the signal has already said no and is not asked, also where it denies nothing.
   return optional(config).some((each) => each.denied_by_gpc)
     ? heed(config, open, now)
     : { ...open, prompt: null };
 }
+
+const decided = (config: Config, state: State, decision: Decision): State => ({
+  ...state,
+  visitorId: decision.visitorId,
+  decision,
+  choices: effective(config, decision.choices),
+  prompt: null,
+  reason: null,
+});
 
 const heed = (config: Config, state: State, now: number): State => ({
   ...reduce(config, state, { type: "decide", changes: {}, method: "gpc", at: now }),
@@ -201,15 +214,15 @@ export function reduce(config: Config, state: State, action: Action): State {
         !signalDenies(config, state.gpc, each) &&
         !names(action.changes, each) &&
         !names(state.decision?.choices, each);
-      const decided = optional(config).filter((each) => !isLeftBe(each));
-      const choices = build(decided, (each) => {
+      const answered = optional(config).filter((each) => !isLeftBe(each));
+      const choices = build(answered, (each) => {
         const isNamed = names(action.changes, each);
         return (
           ((isExplicit && isNamed) || !signalDenies(config, state.gpc, each)) &&
           granted(isNamed ? action.changes : state.choices, each.id)
         );
       });
-      const decision: Decision = {
+      return decided(config, state, {
         mode: config.mode,
         notice: String(config.notice_version),
         material: config.material,
@@ -219,28 +232,14 @@ export function reduce(config: Config, state: State, action: Action): State {
         method: action.method,
         choices,
         consentId: null,
-      };
-      return {
-        ...state,
-        decision,
-        choices: effective(config, choices),
-        prompt: null,
-        reason: null,
-      };
+      });
     }
     case "recorded":
       return state.decision?.decidedAt === action.decidedAt
         ? { ...state, decision: { ...state.decision, consentId: action.consentId } }
         : state;
     case "adopt":
-      return {
-        ...state,
-        visitorId: action.decision.visitorId,
-        decision: action.decision,
-        choices: effective(config, action.decision.choices),
-        prompt: null,
-        reason: null,
-      };
+      return decided(config, state, action.decision);
     case "dismiss":
       return { ...state, prompt: null };
   }

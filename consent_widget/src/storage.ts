@@ -123,19 +123,25 @@ export function sharedDomain(firstParty: string | undefined, host: string): stri
 }
 
 /**
+ * Kept for the choice's term, and while a refusal is not asked about again.
  * A cookie that says it already stays as it is: if the site's own host has set it, it lasts longer
  * than one of ours would.
  */
 export function save(
-  { site_key, expiry_days, first_party }: Pick<Config, "site_key" | "expiry_days" | "first_party">,
+  {
+    site_key,
+    expiry_days,
+    reask_after_days,
+    first_party,
+  }: Pick<Config, "site_key" | "expiry_days" | "reask_after_days" | "first_party">,
   decision: Decision,
 ): void {
   const key = keyOf(site_key);
   const line = encode(decision);
   const secure = location.protocol === "https:" ? "; Secure" : "";
   const shared = sharedDomain(first_party, location.hostname);
-  const ends = decision.decidedAt + expiry_days * 86_400_000;
-  const seconds = Math.max(0, Math.round((ends - Date.now()) / 1000));
+  const ends = decision.decidedAt + Math.max(expiry_days, reask_after_days ?? 0) * 86_400_000;
+  const seconds = Math.round((ends - Date.now()) / 1000);
   const holds = (): boolean => cookies().some(([name, value]) => name === key && value === line);
   // Before its record has an id nobody else can have stored it; each look waits for another process.
   let isThere = decision.consentId !== null && holds();

@@ -4,7 +4,7 @@ import css from "./banner.css?inline";
 import base from "./base.css?inline";
 import type { Config } from "./config";
 import { body, button, create, dayOf, h, inLanguage, shadow } from "./dom";
-import type { State } from "./state";
+import { optional, type State } from "./state";
 
 export interface BannerActions {
   accept(): void;
@@ -49,9 +49,8 @@ function whenBody(run: (body: HTMLElement) => void): void {
 }
 
 /** What consent is asked for, by name: a choice needs that without another click. */
-const askedFor = ({ purposes }: Config): string =>
-  purposes
-    .filter(({ required }) => !required)
+const askedFor = (config: Config): string =>
+  optional(config)
     .map(({ name }) => name)
     .join(" · ");
 

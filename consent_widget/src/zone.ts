@@ -18,6 +18,7 @@ export function underZone(
     regime,
     mode: "opt_in",
     shown: true,
+    reask_after_days: 0,
     honours_gpc: strict.honours_gpc.includes(regime),
     texts: { ...config.texts, ...strict.texts },
     tightened: true,

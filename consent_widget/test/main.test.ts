@@ -401,7 +401,12 @@ describe("modules", () => {
     script.dataset.purpose = "analytics";
     document.head.append(script);
     visit(site(), [{ install }]);
-    expect(install).toHaveBeenCalledWith(quittance, expect.anything(), expect.anything());
+    expect(install).toHaveBeenCalledWith(
+      quittance,
+      expect.anything(),
+      expect.anything(),
+      expect.any(Function),
+    );
     expect(wasHeld).toBe(true);
     expect(script.isConnected).toBe(false);
   });

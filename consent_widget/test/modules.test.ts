@@ -161,6 +161,28 @@ describe("the GPP string", () => {
     },
   );
 
+  const sensitive = (...ids: string[]): Config => {
+    const config = usSite();
+    const purposes = config.purposes.map((each) => ({ ...each, sensitive: ids.includes(each.id) }));
+    return { ...config, purposes };
+  };
+  it.each([
+    ["nothing sensitive", [], 0, 0],
+    ["a sensitive purpose that is granted", ["analytics"], 1, 2],
+    ["one that is denied", ["functional"], 1, 1],
+    ["one of each", ["analytics", "functional"], 1, 1],
+  ] as const)("says of %s what may be done, kind by kind", (_, ids, limit, use) => {
+    for (const [name, kinds] of [
+      ["usnat", 16],
+      ["usca", 9],
+    ] as const) {
+      const section = gpp.sectionOf(name, sensitive(...ids), choices(true), false);
+      const model = new GppModel(gpp.gppString({ [name]: section }));
+      expect(model.getFieldValue(name, "SensitiveDataLimitUseNotice")).toBe(limit);
+      expect(model.getFieldValue(name, "SensitiveDataProcessing")).toEqual(Array(kinds).fill(use));
+    }
+  });
+
   it("without a section is the empty one", () => {
     expect(gpp.gppString({})).toBe(new GppModel().encode());
   });
@@ -230,6 +252,34 @@ describe("the GPP interface", () => {
     ]);
   });
 
+  it("is ready with the opt-out while only the honoured signal is told of", async () => {
+    visit(usSite({ gpc: true }), gpp);
+    listen();
+    expect(ask("ping")).toMatchObject({ signalStatus: "ready", cmpDisplayStatus: "visible" });
+    expect(ask("getField", "usca.SaleOptOut")).toBe(1);
+    const root = document.querySelector("quittance-banner")?.shadowRoot;
+    await quittance.open();
+    expect(ask("ping")).toMatchObject({ signalStatus: "not ready", cmpDisplayStatus: "visible" });
+    root?.querySelector<HTMLElement>("dialog [data-action=close]")?.click();
+    expect(ask("ping")).toMatchObject({ signalStatus: "ready", cmpDisplayStatus: "visible" });
+    root?.querySelector<HTMLElement>(".banner [data-action=close]")?.click();
+    expect(heard).toEqual([
+      ["listenerRegistered", true],
+      ["signalStatus", "not ready"],
+      ["signalStatus", "ready"],
+      ["cmpDisplayStatus", "hidden"],
+    ]);
+  });
+
+  it("is ready where nobody is asked, and tells vendors nothing but that", () => {
+    const config = usSite({ gpc: true });
+    const purposes = config.purposes.map((each) => ({ ...each, denied_by_gpc: false }));
+    visit({ ...config, purposes }, gpp);
+    listen();
+    expect(ask("ping")).toMatchObject({ signalStatus: "ready", cmpDisplayStatus: "hidden" });
+    expect(heard).toEqual([["listenerRegistered", true]]);
+  });
+
   it("answers ping, sections, fields and listeners by the specification", () => {
     visit(usSite({ region: "US-VA" }), gpp);
     expect(ask("ping")).toMatchObject({
@@ -249,8 +299,12 @@ describe("the GPP interface", () => {
     expect(ask("constructor")).toBeNull();
   });
 
-  it("applies nowhere outside the United States", () => {
-    visit(site(), gpp);
+  it.each([
+    ["outside the United States", site()],
+    ["where people are asked first", site({ region: "US-NY" })],
+    ["where people are only told", site({ region: "US-NY", mode: "notice" })],
+  ])("applies nowhere %s", (_, config) => {
+    visit(config, gpp);
     expect(ask("ping")).toMatchObject({ applicableSections: [-1], gppString: "DBAA" });
   });
 

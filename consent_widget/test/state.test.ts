@@ -200,6 +200,50 @@ describe("a stored decision", () => {
   });
 });
 
+describe("a refusal where the law has nobody asked again so soon", () => {
+  const config = usSite({ reask_after_days: 366 });
+  const refused = (changes = {}) => decision({ mode: "opt_out", ...changes });
+
+  it.each([
+    ["what is asked has changed", { material: "m6", notice: "6" }],
+    ["its term has ended", { decidedAt: NOW - 181 * DAY }],
+    ["it is a day short of being as old as that", { decidedAt: NOW - 365 * DAY }],
+    ["the signal made it", { method: "gpc" as const, decidedAt: NOW - 181 * DAY }],
+  ])("is not asked about though %s", (_, stored) => {
+    expect(begin(config, { ...NOBODY, stored: refused(stored) })).toMatchObject({
+      prompt: null,
+      decision: null,
+      choices: { necessary: true, functional: true, analytics: true, advertising: false },
+    });
+  });
+
+  it.each([
+    ["is as old as that", { decidedAt: NOW - 366 * DAY }],
+    ["lies in the future", { decidedAt: NOW + 2 * DAY }],
+    ["denied nothing", { choices: all(site(), true), decidedAt: NOW - 181 * DAY }],
+  ])("is asked about once it %s", (_, stored) => {
+    expect(begin(config, { ...NOBODY, stored: refused(stored) }).prompt).toBe("ask");
+  });
+
+  it("is asked about under another law, and by nobody's leave before a choice", () => {
+    const stored = refused({ decidedAt: NOW - 181 * DAY });
+    expect(begin(usSite(), { ...NOBODY, stored }).prompt).toBe("ask");
+    expect(begin(config, NOBODY).prompt).toBe("ask");
+  });
+
+  it("leaves a new purpose as it is by default, and the signal its say", () => {
+    const { advertising } = refused().choices;
+    const stored = refused({ material: "m6", notice: "6", choices: { advertising } });
+    expect(begin(config, { ...NOBODY, stored }).choices).toMatchObject({ analytics: true });
+    const purposes = config.purposes.map((each) => ({ ...each, denied_by_gpc: true }));
+    expect(begin({ ...config, purposes }, { ...NOBODY, stored, gpc: true })).toMatchObject({
+      prompt: "gpc",
+      decision: { method: "gpc" },
+      choices: { functional: false, analytics: false, advertising: false },
+    });
+  });
+});
+
 describe("deciding", () => {
   it("leaves be what runs unasked, says again what was said, and denies what is denied", () => {
     const decide = (state: State, changes: Choices, method: Method = "custom") =>

@@ -122,6 +122,30 @@ describe("loading", () => {
   });
 });
 
+describe("the cookie's age", () => {
+  const age = (config: Parameters<typeof save>[0], days: number): number => {
+    const write = vi.spyOn(Document.prototype, "cookie", "set");
+    save(config, decision({ decidedAt: Date.now() - days * 86_400_000, consentId: null }));
+    const [, seconds] = /Max-Age=(-?\d+);/.exec(String(write.mock.calls[0]?.[0])) ?? [];
+    write.mockRestore();
+    return Number(seconds) / 86_400;
+  };
+
+  it.each([
+    ["the choice's term", {}, 100, 80],
+    ["as long as nobody asks again", { reask_after_days: 366 }, 100, 266],
+    ["the longer of the two", { reask_after_days: 100 }, 0, 180],
+  ])("is %s", (_, config, days, left) => {
+    expect(age({ ...SHOP, ...config }, days)).toBeCloseTo(left, 3);
+  });
+
+  it("takes away what has ended", () => {
+    save(SHOP, decision({ decidedAt: Date.now() }));
+    save(SHOP, decision({ decidedAt: Date.now() - 181 * 86_400_000 }));
+    expect(document.cookie).not.toContain("qt_shop");
+  });
+});
+
 describe("the cookie of the site's own host", () => {
   it("is left as it is while it says the same", () => {
     const same = decision({ decidedAt: Date.now() });

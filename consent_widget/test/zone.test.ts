@@ -18,10 +18,12 @@ it.each([
   ["Europe/London", "uk_gdpr", true],
   ["America/Sao_Paulo", "lgpd", false],
 ])("asks a browser in %s under the %s", (zone, regime, honours_gpc) => {
-  const config = underZone(usSite({ strict, shown: false }), () => zone);
+  const served = usSite({ strict, shown: false, reask_after_days: 366 });
+  const config = underZone(served, () => zone);
   expect(config).toMatchObject({ regime, mode: "opt_in", shown: true, honours_gpc });
   expect(config.texts).toMatchObject({ body: "We ask you first.", accept: "Accept all" });
   expect([config.region, config.tightened]).toEqual(["US-CA", true]);
+  expect(config.reask_after_days, "another law's").toBe(0);
 });
 
 it.each(["America/Los_Angeles", "UTC", "", undefined])("changes nothing in %s", (zone) => {

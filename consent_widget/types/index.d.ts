@@ -38,7 +38,7 @@ export interface Events {
   /** The service has stored the choice as proof. */
   recorded: { readonly consentId: string };
   swept: Swept;
-  /** `visible` has changed. */
+  /** `visible` has changed, or whether that is a question or only a notice. */
   display: { readonly visible: boolean };
 }
 

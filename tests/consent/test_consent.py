@@ -478,6 +478,27 @@ async def test_a_state_is_fresh_until_it_expires(shop: Shop) -> None:
     assert (await shop.current(old))["stale"] is True
 
 
+async def test_nobody_is_to_ask_again_within_a_year_where_somebody_opted_out(shop: Shop) -> None:
+    """Cal. Civ. Code 1798.135(c)(4); what was not refused is open once its term has ended."""
+    mixed = {"choices": ALL | {"advertising": False}, "method": "custom", "region": "US-CA"}
+    denied = {"advertising": False}
+
+    async def told(**choice: Any) -> tuple[Any, Any]:
+        visitor = str(uuid.uuid4())
+        await shop.choose(visitor_id=visitor, **choice)
+        state = await shop.current(visitor)
+        return state["choices"], state["stale"]
+
+    assert await told(**mixed) == (mixed["choices"], False)
+    assert await told(**mixed, decided_at=ago(days=181)) == (denied, False)
+    assert await told(**mixed, decided_at=ago(days=365)) == (denied, False)
+    assert await told(**mixed, decided_at=ago(days=367)) == (mixed["choices"], True)
+    assert await told(**mixed | {"region": "DE"}, decided_at=ago(days=181)) == (
+        mixed["choices"], True,
+    )  # fmt: skip
+    assert await told(region="US-CA", decided_at=ago(days=181)) == (ALL, True)
+
+
 async def test_visitors_are_apart_by_site(shop: Shop) -> None:
     other, visitor = await open_shop(shop.service), str(uuid.uuid4())
     await shop.choose(visitor_id=visitor)

@@ -233,6 +233,19 @@ async def test_a_grant_ends_with_its_term(phone: Browser, laptop: Browser) -> No
     assert (state["choices"], state["stale"]) == ({"analytics": False}, True)
 
 
+async def test_who_opted_out_is_not_asked_again_on_another_device_either(
+    phone: Browser, laptop: Browser
+) -> None:
+    denied = ALL | {"advertising": False}
+    await phone.choose(choices=denied, method="custom", region="US-CA", decided_at=ago(days=181))
+    await phone.state(HOST.token())
+
+    state = await laptop.state(HOST.token())
+    assert state is not None
+    assert (state["choices"], state["stale"]) == ({"advertising": False}, False)
+    assert (await laptop.current())["stale"] is False
+
+
 async def test_a_stale_closed_banner_grants_nothing_either(phone: Browser) -> None:
     await phone.choose(method="migrated", decided_at=ago(days=181))
 

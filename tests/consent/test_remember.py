@@ -162,6 +162,28 @@ async def test_a_choice_is_remembered_as_it_was_recorded(shop: Shop) -> None:
     assert 180 * 86_400 - 60 <= int(age) <= 180 * 86_400
 
 
+async def test_the_line_tells_how_people_were_asked_under_a_law_the_site_left_out(
+    service: Stage,
+) -> None:
+    shop = await open_shop(service, SHOP, first_party=HOST, regimes=["au_privacy"])
+    for region, letter in (("DE", "i"), ("US-CA", "o"), ("AU", "n")):
+        chosen = (await shop.post(shop.body(choices=NONE, method="custom", region=region))).json()
+        (line,) = set_by(await ask(shop, chosen))
+        assert line.partition("=")[2].split("|")[1] == letter
+
+
+@pytest.mark.parametrize(("region", "days"), [("DE", 180), ("US-CA", 366)])
+async def test_the_cookie_lasts_as_long_as_nobody_may_ask_again(
+    shop: Shop, region: str, days: int
+) -> None:
+    chosen = (await shop.post(shop.body(choices=NONE, method="custom", region=region))).json()
+
+    (line,) = set_by(await ask(shop, chosen))
+
+    (age,) = [each.partition("=")[2] for each in line.split("; ") if each.startswith("Max-Age")]
+    assert days * 86_400 - 60 <= int(age) <= days * 86_400
+
+
 async def test_on_one_loopback_host_there_is_neither_domain_nor_secure(service: Stage) -> None:
     shop = await open_shop(
         service, "http://127.0.0.1:3000", first_party="http://127.0.0.1:8000/consent"

@@ -98,6 +98,12 @@ async def test_what_visitors_cannot_have_been_shown_is_refused(
     assert (await show(shop)).status_code == 204  # so that the refusal has the right reason
 
 
+async def test_the_law_of_a_region_that_the_site_left_out_is_counted(service: Stage) -> None:
+    shop = await open_shop(service, SHOP, modules=["counts"], regimes=["au_privacy"])
+    assert (await show(shop, regime="gdpr")).status_code == 204
+    assert [law for _, _, law, _ in await views(shop)] == ["gdpr"]
+
+
 async def test_another_sites_version_and_a_site_that_does_not_count_are_refused(
     shop: Shop, service: Stage
 ) -> None:

@@ -517,7 +517,7 @@ async def test_saving_a_sites_form_as_it_was_shown_changes_nothing(stage: Stage)
             "modules": ["consent_mode", "migrate"],
             "consent_mode": {
                 "wait_ms": 800,
-                "granted_in": ["US", "BR-SP"],
+                "granted_in": ["US-CA"],
                 "redacts_ads": False,
                 "passes_urls_through": True,
             },
@@ -539,6 +539,7 @@ async def test_saving_a_sites_form_as_it_was_shown_changes_nothing(stage: Stage)
         ("trackers", "_ga = analytics", "not `_ga = analytics`"),
         ("tags", "https://stats.example/s.js analytics", "Scripts: write"),
         ("granted_in", "Texas", "consent_mode.granted_in.0"),
+        ("granted_in", "US-CA, BR-SP", "names BR-SP, where visitors of this site are asked first"),
         ("wait_ms", "soon", "give a whole number"),
     ):
         wrong = await browser.post(path, form_fields(shown) | {field: text})

