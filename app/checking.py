@@ -20,7 +20,7 @@ from app.crypto.models import DataKey, SigningKey
 from app.destinations.models import Destination
 from app.identity.normalise import normalise
 from app.receipts.verify import NotValid, Unreadable, verify
-from app.sites import geoip, resolver
+from app.sites import geoip, regimes, resolver
 from app.tables import KEYS, MAIN
 from connectors.contract import AddressRefused
 
@@ -191,6 +191,8 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
             )
         except sa.exc.SQLAlchemyError as error:
             findings.append(_finding(name, False, f"not reachable ({type(error).__name__})"))
+    if settings.laws_dir:
+        findings.append(_laws(settings.laws_dir))
     if settings.geoip_file:
         findings.append(_geoip(settings.geoip_file))
     if settings.region_resolver:
@@ -200,6 +202,16 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
     if ring is not None and all(each["ok"] for each in findings):
         findings.append(_master_keys(settings, ring))
     return findings
+
+
+def _laws(directory: Path) -> dict[str, Any]:
+    try:
+        found = len(regimes.load(directory))
+    except (OSError, ValueError) as error:
+        where = " ".join(getattr(error, "__notes__", ()))
+        reason = str(error).partition("\n")[0]
+        return _finding("law files", False, f"the service does not start: {reason} {where}")
+    return _finding("law files", found > 0, f"{found} in {directory}")
 
 
 def _geoip(path: Path) -> dict[str, Any]:
