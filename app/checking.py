@@ -23,7 +23,7 @@ from app.destinations.models import Destination
 from app.identity.normalise import normalise
 from app.receipts.verify import NotValid, Unreadable, verify
 from app.security.models import Workspace
-from app.sites import geoip, resolver
+from app.sites import geoip, regimes, resolver
 from app.sites.genuine import is_genuine
 from app.sites.models import NoticeVersion
 from app.tables import KEYS, MAIN
@@ -201,6 +201,8 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
         findings.append(_proof(settings))
         findings.append(_notices(settings))
         findings.append(_workspaces(settings))
+    if settings.laws_dir:
+        findings.append(_laws(settings.laws_dir))
     if settings.geoip_file:
         findings.append(_geoip(settings.geoip_file))
     if settings.region_resolver:
@@ -254,6 +256,16 @@ def _workspaces(settings: Settings) -> dict[str, Any]:
         f"`quittance workspace update {each} --timezone Europe/Berlin`" for each in wrong
     )
     return _finding("workspaces", False, f"a time zone is unknown here; give another: {repair}")
+
+
+def _laws(directory: Path) -> dict[str, Any]:
+    try:
+        found = len(regimes.load(directory))
+    except (OSError, ValueError) as error:
+        where = " ".join(getattr(error, "__notes__", ()))
+        reason = str(error).partition("\n")[0]
+        return _finding("law files", False, f"the service does not start: {reason} {where}")
+    return _finding("law files", found > 0, f"{found} in {directory}")
 
 
 def _geoip(path: Path) -> dict[str, Any]:

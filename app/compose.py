@@ -48,6 +48,7 @@ from app.notifications.postmen import FilePostman, postman_for
 from app.notifications.service import Letter, send_due
 from app.receipts.signing import CONSENT_RECEIPT, Signer, load_signer
 from app.security.limits import RateLimits
+from app.sites import regimes
 from app.subject_requests import (
     forget,
     mails,
@@ -74,6 +75,7 @@ class Runtime:
         requests to this process.
         """
         self.settings = settings
+        regimes.use(settings.laws_dir)
         self.ring = keyring.load(settings.key_file)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.celery = make_celery(settings, PUMPS, self._wake)

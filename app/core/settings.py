@@ -131,6 +131,13 @@ class Settings(BaseSettings):
     connectors_dir: Path | None = Field(
         None, description="Directory with own connectors, one Python file each."
     )
+    laws_dir: Path | None = Field(
+        None,
+        description=(
+            "Directory with law files of your own, beside those in `app/sites/laws`; one with the "
+            "same id takes the place of ours."
+        ),
+    )
     identifier_max_days: int = Field(
         180,
         ge=1,

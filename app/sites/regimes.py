@@ -1,5 +1,5 @@
 """Regimes: which law applies to a visitor or a request, and the clocks it sets. Pure functions over
-``laws/*.toml``."""
+``laws/*.toml`` and an operator's own law files."""
 
 from __future__ import annotations
 
@@ -177,19 +177,41 @@ class Clocks:
 # --------------------------------------------------------------------------------------------------
 
 
+_own: list[Path] = []
+"""The operator's directory of law files, if there is one; for this process, as the files themselves
+are."""
+
+
+def use(directory: Path | None) -> None:
+    """Have an operator's law files count beside those that are shipped; one with the same id takes
+    its place. A faulty file stops the start, with pydantic's reasons."""
+    found = [directory] if directory else []
+    for place in found:
+        if not place.is_dir():
+            raise NotADirectoryError(f"{place} is no directory with law files")
+        load(place)
+    if found != _own:
+        _own[:] = found
+        load.cache_clear()
+
+
 @cache
-def load(directory: Path = _LAWS) -> MappingProxyType[str, Regime]:
-    """All law files by id, strictest first; a faulty file stops the start, with pydantic's
-    reasons."""
-    found = [_read(path) for path in sorted(directory.glob("*.toml"))]
-    found.sort(key=lambda each: (-each.strictness, each.id))
-    return MappingProxyType({each.id: each for each in found})
+def load(directory: Path | None = None) -> MappingProxyType[str, Regime]:
+    """The laws by id, strictest first: those of a directory, else all that count."""
+    places = [directory] if directory else [_LAWS, *_own]
+    found = {law.id: law for place in places for law in map(_read, sorted(place.glob("*.toml")))}
+    ranked = sorted(found.values(), key=lambda each: (-each.strictness, each.id))
+    return MappingProxyType({each.id: each for each in ranked})
 
 
 def _read(path: Path) -> Regime:
-    law = _LawFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    if law.id != path.stem:
-        raise ValueError(f"{path.name} describes {law.id!r}")
+    try:
+        law = _LawFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        if law.id != path.stem:
+            raise ValueError(f"it describes {law.id!r}")
+    except ValueError as error:
+        error.add_note(f"in the law file {path.name}")
+        raise
     return Regime(
         law.id,
         law.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -12,9 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from app import checking
+from app.compose import Runtime
 from app.core.errors import Invalid
+from app.core.settings import Settings
+from app.crypto import keyring
 from app.sites import regimes
 from app.sites.banner import regime_of, request_regime_of, show, strict
+from app.sites.config import SiteConfig
 from app.sites.directory import Notice, notice_of
 from app.sites.models import NoticeVersion
 
@@ -205,6 +211,71 @@ def test_a_law_that_asks_first_is_taken_from_nobody(region: str | None, allowed:
 
 def test_a_new_site_starts_with_laws_that_are_verified_and_offer_a_choice() -> None:
     assert regimes.offering_a_choice() == ("gdpr", "uk_gdpr", "lgpd", "ccpa")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    regimes.use(None)
+
+
+def _copy(law: str, to: Path, **changes: str) -> None:
+    text = (Path(regimes.__file__).parent / "laws" / f"{law}.toml").read_text(encoding="utf-8")
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    to.write_text(text, encoding="utf-8")
+
+
+def test_an_operators_law_counts_beside_the_shipped_ones(own: Path) -> None:
+    _copy("us_co", own / "us_va.toml", us_co="us_va", CO="VA", Colorado="Virginia")
+    assert regimes.regime_for("US-VA").id == "gdpr"
+    regimes.use(own)
+    assert regimes.regime_for("US-VA").name == "Consumer privacy act of Virginia"
+    assert SiteConfig(regimes=("gdpr", "us_va")).regimes == ("gdpr", "us_va")
+    assert "us_va" not in regimes.offering_a_choice()
+    regimes.use(None)
+    assert "us_va" not in regimes.load()
+
+
+def test_an_operators_law_takes_the_place_of_the_shipped_one_with_its_id(own: Path) -> None:
+    _copy("lgpd", own / "lgpd.toml", **{"days = 15": "days = 10"})
+    regimes.use(own)
+    assert regimes.get("lgpd").clocks_of("access").answer.days == 10
+    assert len(regimes.load()) == len(REGIMES)
+
+
+def test_a_faulty_law_file_stops_the_start_and_is_named(own: Path) -> None:
+    _copy("lgpd", own / "br.toml")
+    with pytest.raises(ValueError, match="describes 'lgpd'") as caught:
+        regimes.use(own)
+    assert caught.value.__notes__ == ["in the law file br.toml"]
+    assert tuple(regimes.load()) == REGIMES
+    with pytest.raises(NotADirectoryError):
+        regimes.use(own / "nowhere")
+
+
+async def test_every_process_reads_the_directory_that_the_setting_names_and_so_does_the_doctor(
+    own: Path,
+) -> None:
+    places = own / "laws"
+    places.mkdir()
+    _copy("us_co", places / "us_va.toml", us_co="us_va", CO="VA")
+    settings = Settings(data_dir=own, laws_dir=places)
+    keyring.create(settings.key_file)
+    Runtime(settings)
+    assert regimes.get("us_va").regions == {"US-VA"}
+    assert _told_by_the_doctor(settings) == (True, f"1 in {places}")
+
+    _copy("lgpd", places / "br.toml")
+    regimes.load.cache_clear()
+    is_fine, detail = _told_by_the_doctor(settings)
+    assert not is_fine
+    assert detail.endswith("in the law file br.toml")
+
+
+def _told_by_the_doctor(settings: Settings) -> tuple[bool, str]:
+    (found,) = [each for each in checking.doctor(settings) if each["name"] == "law files"]
+    return found["ok"], found["detail"]
 
 
 def test_no_region_has_two_laws() -> None:
