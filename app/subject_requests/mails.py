@@ -265,9 +265,9 @@ def complaint(words: Words, regime: str) -> str:
     return words.first(f"complain.{regime}", "complain.other")
 
 
-def verify_command(public_url: str) -> str:
+def verify_command(public_url: str, file: str = "receipt.jws") -> str:
     """How anybody checks a receipt of this instance."""
-    return f"quittance receipt verify receipt.jws --jwks {public_url}/.well-known/jwks.json"
+    return f"quittance receipt verify {file} --jwks {public_url}/.well-known/jwks.json"
 
 
 async def _sign(services: Services, request_id: str) -> None:

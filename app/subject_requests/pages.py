@@ -38,7 +38,7 @@ from app.sites.directory import Notice, PublishedSite, directory_of
 from app.sites.languages import accepted, best
 from app.sites.models import Site
 from app.sites.visitor import Visitor, visitor_of
-from app.subject_requests import decide, mails, people, proof, status
+from app.subject_requests import choice, decide, mails, people, proof, status
 from app.subject_requests.models import SubjectRequest
 from app.subject_requests.services import Services
 from app.subject_requests.states import OPERATIONS, Kind, Status
@@ -557,6 +557,49 @@ def _attachment(content: bytes, name: str, media_type: str) -> Response:
 
 def _tickets(request: Request) -> Tickets:
     return Tickets(request.app.state.ring)
+
+
+# The receipt of a consent
+
+
+@router.head("/receipt/{consent_id}", include_in_schema=False)
+@router.get("/receipt/{consent_id}", response_class=HTMLResponse)
+async def choice_page(consent_id: str, request: Request) -> Response:
+    """The receipt of a consent to be read, with the words that were shown; whoever knows the id of
+    the consent may see it."""
+    jws = await _consent_receipt(request, consent_id)
+    record = choice.record_of(jws)
+    version_id = record["extension"]["notice_version"]
+    notice = await directory_of(request.app.state.database).notice(version_id)
+    if notice is None:
+        raise NotFound
+    seen = choice.seen(record, notice)
+    words = _words_for(request, seen.language)
+    path = f"/privacy/receipt/{quote(consent_id)}"
+    return _page(
+        "choice.html",
+        words,
+        site=seen.controller,
+        seen=seen,
+        jws=jws,
+        file=f"{path}/file",
+        verify=mails.verify_command(request.app.state.settings.public_url, f"{seen.id}.jws"),
+        switch=_switch(path, words),
+    )
+
+
+@router.get("/receipt/{consent_id}/file", responses={200: {"content": {"application/jose": {}}}})
+async def choice_file(consent_id: str, request: Request) -> Response:
+    """The same bytes as `GET /v1/receipts/{receipt_id}`, to be saved by a browser."""
+    jws = await _consent_receipt(request, consent_id)
+    return _attachment(jws.encode(), f"{consent_id}.jws", "application/jose")
+
+
+async def _consent_receipt(request: Request, consent_id: str) -> str:
+    receipt = await request.app.state.consent_receipt(consent_id)
+    if receipt is None:
+        raise NotFound
+    return str(receipt.jws)
 
 
 # A site's own page

@@ -46,7 +46,8 @@ function signalNote(config: Config, state: State): HTMLElement[] {
 function receipt({ texts, api }: Config, { decision }: State): HTMLElement[] {
   if (!decision?.consentId || !texts.receipt) return [];
   const href = `${api}/v1/receipts/${encodeURIComponent(decision.consentId)}`;
-  return [h("a", { href, download: "", class: "link" }, texts.receipt)];
+  // A page to read and save from; the choice stays open beside it.
+  return [h("a", { href, target: "_blank", rel: "noopener", class: "link" }, texts.receipt)];
 }
 
 /** Opens the dialog; it removes itself when it closes. */

@@ -19,6 +19,7 @@ from tests.browser.test_widget import (  # noqa: F401 - fixtures of the widget's
     shop,
     site_key,
     stage,
+    until,
 )
 
 AXE = Path(__file__).parents[2] / "consent_widget" / "node_modules" / "axe-core" / "axe.min.js"
@@ -66,6 +67,25 @@ def test_axe_finds_nothing(stage: Stage, both_ways: str, look: str, language: st
     assert violations(page) == []
     press(page, "manage")
     assert violations(page) == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_nothing_on_the_page_of_a_receipt(
+    stage: Stage,  # noqa: F811
+    both_ways: str,
+    look: str,
+) -> None:
+    page = stage.open(stage.page(site_key=both_ways, language="ar"), **LOOKS[look])
+    press(page, "reject")
+    until(page, "quittance.consentId")
+    consent_id = page.evaluate("quittance.consentId")
+    page.goto(f"{stage.service.base_url}/v1/receipts/{consent_id}")
+    page.locator("summary").last.click()
+
+    assert page.locator("section[lang=ar][dir=rtl] li").count() == 4
+    page.evaluate(AXE.read_text(encoding="utf-8") + ";0")
+    assert page.evaluate(RUN.replace("quittance-banner", "body")) == []
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
 
 
 def test_a_larger_font_keeps_everything_within_reach(stage: Stage) -> None:  # noqa: F811

@@ -464,6 +464,27 @@ def test_what_scripts_load_from_a_host_with_a_rule_waits_for_consent_and_goes_wi
     assert page.evaluate("[...document.querySelectorAll('iframe')].map((f) => f.src)") == [""] * 3
 
 
+def test_a_receipt_opens_beside_the_shop_to_be_read_and_saved(stage: Stage) -> None:
+    page = stage.open(stage.page())
+    press(page, "accept")
+    consent_id = stage.record(page)["consent_id"]
+    page.evaluate("quittance.open()")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Save a receipt").click()
+    receipt = opened.value
+
+    expect(receipt.get_by_role("heading", name="Your receipt", exact=True)).to_be_visible()
+    assert receipt.url.endswith(f"/privacy/receipt/{consent_id}")
+    expect(receipt.get_by_role("main")).to_contain_text(consent_id)
+    expect(receipt.get_by_role("checkbox", name="Analytics")).to_be_checked()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    with receipt.expect_download() as saved:
+        receipt.get_by_role("link", name="Download receipt").click()
+    assert saved.value.suggested_filename == f"{consent_id}.jws"
+    kept = stage.service.visitor.get(f"/v1/receipts/{consent_id}").text
+    assert Path(saved.value.path()).read_text() == kept
+
+
 def test_a_choice_made_on_the_pages_own_switch_is_recorded(stage: Stage) -> None:
     page = stage.open(stage.page())
 

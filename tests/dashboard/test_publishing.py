@@ -9,6 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from app.sites import script
 from app.sites.directory import directory_of, notice_of
@@ -139,6 +140,18 @@ async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):
     assert "It was the first." in first
     for none in (99, 0, -1, 10**30):
         assert (await browser.get(f"{path}/versions/{none}")).status_code == 404
+
+
+async def test_a_version_that_was_changed_in_the_database_says_so(stage: Stage, browser: Browser):
+    path = f"/dashboard/sites/{stage.seeded.site_id}/versions/{(await live(stage)).number}"
+    assert "in the database" not in (await browser.get(path)).text
+    database = stage.runtime.database
+    async with database.writing() as session:
+        on = "" if database.is_sqlite else " ON notice_version"
+        await session.execute(sa.text(f"DROP TRIGGER notice_version_stays{on}"))
+        await session.execute(sa.text(f"UPDATE notice_version SET sha256 = '{'0' * 64}'"))
+
+    assert "Somebody has changed this version in the database." in (await browser.get(path)).text
 
 
 @pytest.mark.parametrize(

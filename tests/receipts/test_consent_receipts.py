@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from app import checking
 from app.core.clock import rfc3339, utc_now
 from app.core.settings import Settings
 from app.receipts.verify import NotValid, verify
+from app.sites.directory import directory_of
 from connectors.contract import Identifier
 from tests.running import Service
 
@@ -205,11 +208,81 @@ async def again(made: Scene) -> httpx.Response:
     return await made.service.call("POST", "/v1/consent", body, None, origin=SHOP)
 
 
-async def forge(service: Service) -> None:
+async def forge(
+    service: Service, change: str = f"UPDATE notice_version SET sha256 = '{'0' * 64}'"
+) -> None:
     """As somebody can who owns the tables."""
     on = "" if service.runtime.database.is_sqlite else " ON notice_version"
     await service.run(f"DROP TRIGGER notice_version_stays{on}")
-    await service.run("UPDATE notice_version SET sha256 = :other", other="0" * 64)
+    await service.run(change)
+
+
+# --- as a page
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
+
+async def test_a_person_reads_what_was_shown_and_chosen_and_saves_the_file(
+    service: Service,
+) -> None:
+    made = await scene(service, choices={"functional": True, "analytics": False,
+                                         "advertising": False}, gpc=False)  # fmt: skip
+    plain = await made.fetch()
+    assert plain.headers["content-disposition"] == f'attachment; filename="{made.id}.jws"'
+    for accept in ("*/*", "application/jose", "application/json"):
+        assert (await made.fetch(accept=accept)).status_code == 200
+
+    opened = await made.fetch(accept=BROWSER)
+    assert (opened.status_code, opened.headers["vary"]) == (303, "Accept")
+    path = opened.headers["location"]
+    answer = await service.client.get(path)
+    text = html.unescape(answer.text)
+
+    assert (answer.status_code, path) == (200, f"/privacy/receipt/{made.id}")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+    notice = (await service.get(f"/v1/consents/{made.id}"))["notice"]
+    assert notice["language"] == "de"
+    assert 'lang="de"' in text
+    words = [notice["texts"]["title"], notice["texts"]["body"], "Aurora", notice["version_hash"]]
+    for shown in (*words, plain.text, *(each["name"] for each in notice["purposes"])):
+        assert shown in text
+    boxes = re.findall(r'checkbox" disabled( checked)? data-purpose-id="(\w+)"', text)
+    assert [(name, bool(checked)) for checked, name in boxes] == [
+        ("necessary", True), ("functional", True), ("analytics", False), ("advertising", False),
+    ]  # fmt: skip
+    year = made.body["decided_at"][:10]
+    assert f"{made.id} ({year}" in text
+    assert f"receipt verify {made.id}.jws --jwks" in text
+    assert made.body["visitor_id"] not in text
+
+    saved = await service.client.get(f"{path}/file", headers={"accept": BROWSER})
+    assert saved.content == plain.content
+    assert saved.headers["content-type"] == "application/jose"
+    assert f"{made.id}.jws" in saved.headers["content-disposition"]
+    assert saved.headers["content-disposition"].startswith("attachment")
+
+
+async def test_the_page_shows_no_words_but_those_whose_hash_was_signed(service: Service) -> None:
+    made = await scene(service)
+    page = await service.client.get(f"/privacy/receipt/{made.id}")
+    title = (await service.get(f"/v1/consents/{made.id}"))["notice"]["texts"]["title"]
+    assert title in html.unescape(page.text)
+    directory_of(service.runtime.database)._notices.clear()
+    await forge(service, "UPDATE notice_version SET content = json_set(content, '$.format', 3)"
+                if service.runtime.database.is_sqlite else
+                "UPDATE notice_version SET content = content || '{\"format\": 3}'")  # fmt: skip
+
+    answer = await service.client.get(f"/privacy/receipt/{made.id}")
+    assert answer.status_code == 500
+    assert title not in html.unescape(answer.text)
+
+
+async def test_a_page_of_an_unknown_consent_is_not_found(embedded: Service) -> None:
+    for path in ("/privacy/receipt/con_none", "/privacy/receipt/con_none/file"):
+        answer = await embedded.client.get(path, headers={"accept": BROWSER})
+        assert answer.status_code == 404
+        assert answer.headers["content-type"].startswith("text/html")
 
 
 async def test_only_pages_of_its_own_site_may_read_it(service: Service) -> None:

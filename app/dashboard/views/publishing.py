@@ -21,6 +21,7 @@ from app.security.sessions import Operator
 from app.sites import script, service
 from app.sites.changes import changed_purposes, changes, material, sha256_of
 from app.sites.directory import PublishedSite, notice_of
+from app.sites.genuine import is_genuine
 from app.sites.languages import shipped
 from app.sites.models import NoticeVersion, Site
 
@@ -61,6 +62,7 @@ class VersionPage:
     published_at: dt.datetime
     published_by: str
     is_live: bool
+    is_genuine: bool
     before_number: int
     asked_again: str
     changes: list[Change]
@@ -123,6 +125,7 @@ async def version_page(
         published_at=version.published_at,
         published_by=names[version.published_by],
         is_live=version.id == site.published_version_id,
+        is_genuine=is_genuine(version.content, version.sha256),
         before_number=before.number if before else 0,
         asked_again=asked_again,
         changes=_changes(before.content, version.content) if before else [],

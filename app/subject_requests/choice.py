@@ -1,0 +1,109 @@
+"""The receipt of a consent as a page: what it says, with the words that were shown. Pure."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.consent.audit_trail import State
+from app.sites.banner import texts_under
+from app.sites.directory import Notice
+from app.sites.errors import NoticeAltered
+from app.sites.genuine import is_genuine
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A purpose. ``is_on``: it ran, or runs, from this choice on."""
+
+    id: str
+    name: str
+    description: str
+    is_required: bool
+    is_on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All the page says, in the language of the banner that was shown."""
+
+    id: str
+    language: str
+    direction: str
+    title: str
+    body: str
+    purposes: list[Asked]
+    always_on: str
+    signal: str
+    controller: str
+    contact: str
+    policy_url: str
+    policy_link: str
+    record: str
+    version: str
+    version_hash: str
+
+
+_ON = frozenset({State.GIVEN, State.NOT_OBJECTED, State.UNKNOWN})
+
+
+def record_of(jws: str) -> Mapping[str, Any]:
+    """The record that a receipt of ours holds."""
+    payload = jws.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    found: Mapping[str, Any] = claims["record"]
+    return found
+
+
+def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
+    """``NoticeAltered`` when the notice is not the one whose hash was signed."""
+    processing, more = record["pii_processing"], record["extension"]
+    content, version_hash = notice.content, more["version_hash"]
+    if not is_genuine(content, version_hash):
+        raise NoticeAltered(notice.id)
+    language = processing["language"]
+    said, regime = (
+        content["languages"][language],
+        content["regimes"].get(processing["jurisdiction"]),
+    )
+    texts = texts_under(said["texts"], regime["mode"] if regime else "opt_in")
+    states = {each["purpose_type"]: each["event_state"] for each in processing["purposes"]}
+    signal = texts.get("gpc_badge", "") if more["gpc_applied"] else ""
+    return Seen(
+        id=record["record_id"],
+        language=language,
+        direction=said["direction"],
+        title=texts["title"],
+        body=texts["body"],
+        purposes=[
+            Asked(
+                each["id"],
+                said["purposes"][each["id"]]["name"],
+                said["purposes"][each["id"]]["description"],
+                each["required"],
+                each["required"] or states.get(each["id"]) in _ON,
+            )
+            for each in content["purposes"]
+        ],
+        always_on=texts["always_on"],
+        signal=signal,
+        controller=content["controller"]["name"],
+        contact=content["controller"]["contact"],
+        policy_url=content["policy_url"],
+        policy_link=texts["policy_link"],
+        record=_number(texts["record"], record),
+        version=more["notice_version"],
+        version_hash=version_hash,
+    )
+
+
+def _number(text: str, record: Mapping[str, Any]) -> str:
+    """As the banner's settings say it: see ``record`` in consent_widget/src/dialog.ts."""
+    template = text if "{id}" in text else f"{text}: {{id}} ({{date}})"
+    decided_at = dt.datetime.fromisoformat(record["event"]["event_time"])
+    date = f"{decided_at.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
+    return template.replace("{id}", record["record_id"]).replace("{date}", date)
