@@ -24,7 +24,7 @@ from app.delivery import service as deliveries
 from app.demo import seed
 from app.destinations import service as destinations
 from app.destinations.schemas import DestinationIn
-from app.destinations.settings import prepare
+from app.destinations.settings import prepare, problems
 from app.identity.normalise import normalise
 from app.security import accounts, api_keys, audit
 from app.security.models import Admin, ApiKey, Role, Workspace
@@ -147,7 +147,7 @@ class Administration:
         try:
             wanted = DestinationIn(name=name, connector=connector, settings=settings)
         except ValidationError as error:
-            raise Invalid("; ".join(str(each["msg"]) for each in error.errors())) from None
+            raise Invalid("Correct what is listed.", errors=problems(error)) from None
         async with self._runtime.database.reading() as session:
             owner = await self._workspace(session, workspace)
         prepared = await prepare(self._runtime.instances, owner.id, connector, settings)

@@ -8,9 +8,9 @@ import datetime as dt
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,34 +38,39 @@ class InUse(CannotStart):
     """Another process holds the data directory; the text says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """Held for as long as the process lives."""
-
-    file: IO[str]
-
-
-def lock(data_dir: Path, url: str) -> Lock:
-    """Take the data directory for this process, or ``InUse``."""
-    file = (data_dir / "lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
+@contextmanager
+def lock(data_dir: Path, url: str) -> Iterator[None]:
+    """Hold the data directory for this process, or ``InUse``."""
+    with (data_dir / "lock").open("a+") as file:
         try:
-            holder = json.loads(file.read())
-            who = f"process {holder['pid']} at {holder['url']}"
-        except (ValueError, KeyError):
-            who = "another process"
-        raise InUse(
-            f"{data_dir} is already in use by {who}. Stop it, or set QUITTANCE_DATA_DIR "
-            f"to another directory."
-        ) from None
-    file.seek(0)
-    file.truncate()
-    json.dump({"pid": os.getpid(), "url": url}, file)
-    file.flush()
-    return Lock(file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            try:
+                holder = json.loads(file.read())
+                who = f"process {holder['pid']} at {holder['url']}"
+            except (ValueError, KeyError):
+                who = "another process"
+            raise InUse(
+                f"{data_dir} is already in use by {who}. Stop it, or set QUITTANCE_DATA_DIR "
+                f"to another directory."
+            ) from None
+        file.seek(0)
+        file.truncate()
+        json.dump({"pid": os.getpid(), "url": url}, file)
+        file.flush()
+        yield
+
+
+@contextmanager
+def hold(settings: Settings) -> Iterator[None]:
+    """Hold the data directory if the database lies in it, or may; others have many processes."""
+    if not settings.main_url.startswith("sqlite"):
+        yield
+        return
+    make_data_dir(settings)
+    with lock(settings.data_dir, settings.public_url):
+        yield
 
 
 def make_data_dir(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.consent import guards
 from app.core import migrate, outbound
 from app.core.clock import is_zone
 from app.core.errors import Invalid
-from app.core.settings import Settings
+from app.core.settings import Settings, WrongSettings, unknown
 from app.crypto import keyring, keystore
 from app.crypto.models import DataKey, SigningKey
 from app.destinations.models import Destination
@@ -90,6 +90,8 @@ def _key_set(jwks: str | None, settings: Callable[[], Settings]) -> dict[str, An
         if jwks.startswith(("http://", "https://")):
             return dict(httpx.get(jwks, timeout=10).raise_for_status().json())
         return dict(json.loads(Path(jwks).read_text()))
+    except WrongSettings as error:
+        raise Unreadable(f"There is no key set: {error} Or name one with --jwks.") from None
     except (OSError, ValueError, httpx.HTTPError, sa.exc.SQLAlchemyError) as error:
         raise Unreadable(
             f"The key set cannot be read ({type(error).__name__}); name a file or URL with --jwks."
@@ -161,9 +163,15 @@ def _consent_lines(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def doctor(settings: Settings) -> list[dict[str, Any]]:
-    """One finding per thing that must be right; nothing is changed."""
-    findings = [{"name": "settings", "ok": False, "detail": each} for each in settings.problems()]
+def wrong_settings(problems: Iterable[str]) -> list[dict[str, Any]]:
+    return [_finding("settings", False, each) for each in problems]
+
+
+def doctor(settings: Settings, names: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """One finding per thing that must be right; nothing is changed. ``names``: the variables that
+    the settings were read from.
+    """
+    findings = wrong_settings([*settings.problems(), *unknown(names), *_useless(settings)])
     findings = findings or [{"name": "settings", "ok": True, "detail": "consistent"}]
     ring: keyring.KeyRing | None = None
     try:
@@ -212,6 +220,19 @@ def doctor(settings: Settings) -> list[dict[str, Any]]:
     if ring is not None and all(each["ok"] for each in findings):
         findings.append(_master_keys(settings, ring))
     return findings
+
+
+def _useless(settings: Settings) -> list[str]:
+    """Settings with which the service starts, and that do nothing."""
+    found = []
+    if settings.connectors_dir and not settings.connectors_dir.is_dir():
+        found.append("QUITTANCE_CONNECTORS_DIR is no directory: no own connector is there.")
+    if not all(each.is_dir() for each in settings.allowed_paths):
+        found.append("QUITTANCE_ALLOWED_PATHS names what is no directory.")
+    contact = settings.security_contact
+    if contact and not contact.startswith(("mailto:", "https://")):
+        found.append("QUITTANCE_SECURITY_CONTACT is no address: write mailto:... or https://...")
+    return found
 
 
 def _proof(settings: Settings) -> dict[str, Any]:

@@ -9,17 +9,19 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from pydantic import ValidationError
 
-from app.core.errors import Problem
+from app.core.errors import Invalid, Problem
 from app.core.logging import configure
-from app.core.settings import Settings
+from app.core.settings import Settings, WrongSettings, read, unknown
 from app.crypto.keyring import KeyFileError, Unsealable
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,42 +36,64 @@ Port = Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one
 
 def main() -> None:
     """Entry point: every expected error is one sentence on standard error and exit code 1."""
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 (start-up time)
+
     from app.bootstrap import CannotStart  # noqa: PLC0415 (start-up time)
 
     try:
         app()
     except Unsealable:
-        typer.echo(
+        _end(
             "The key file does not open what this installation sealed: it belongs to another one. "
-            "Restore the right one from its backup; `quittance doctor` says more.",
-            err=True,
+            "Restore the right one from its backup; `quittance doctor` says more."
         )
-        sys.exit(1)
-    except (Problem, CannotStart, KeyFileError) as error:
-        text = f"{error.title}. {error.detail or ''}" if isinstance(error, Problem) else str(error)
-        typer.echo(text.strip(), err=True)
-        sys.exit(1)
+    except WrongSettings as error:
+        _end(*error.problems)
+    except Problem as error:
+        _end(f"{error.title}. {error.detail or ''}", *_details(error.errors or ()))
+    except (CannotStart, KeyFileError) as error:
+        _end(str(error))
+    except DBAPIError as error:
+        if (text := _about_database(error)) is None:
+            raise
+        _end(text)
+
+
+def _end(*lines: str) -> NoReturn:
+    for line in lines:
+        typer.echo(line.strip(), err=True)
+    sys.exit(1)
+
+
+def _details(errors: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What a problem lists beside its detail: ``url: Field required``."""
+    for each in errors:
+        yield f"{each['at']}: {each['problem']}"
+
+
+def _about_database(error: DBAPIError) -> str | None:
+    """What an operator can do about it; None: it is a bug."""
+    from sqlalchemy.exc import OperationalError  # noqa: PLC0415 (start-up time)
+
+    from app.core.db import is_away, lacks_tables  # noqa: PLC0415 (start-up time)
+
+    if lacks_tables(error):
+        return "The database has no tables, or old ones: run `quittance migrate`."
+    if isinstance(error, OperationalError) and is_away(error):
+        return (
+            "The database does not answer: look at QUITTANCE_DATABASE_URL and "
+            "QUITTANCE_KEYSTORE_URL; `quittance doctor` says which."
+        )
+    return None
 
 
 def load_settings(**changes: Any) -> Settings:
-    """Settings from the environment and the command line, or a list of what is wrong with them."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    try:
-        settings = Settings(**given)
-        problems = settings.problems()
-    except ValidationError as error:
-        problems = [_setting_problem(each) for each in error.errors()]
-    if problems:
-        for problem in problems:
-            typer.echo(problem, err=True)
-        raise typer.Exit(1)
+    """Settings from the environment and the command line, or ``WrongSettings``."""
+    settings = read(**{name: value for name, value in changes.items() if value is not None})
+    if problems := settings.problems():
+        raise WrongSettings(problems)
     configure(settings.log_level, json=settings.log_json)
     return settings
-
-
-def _setting_problem(error: Any) -> str:
-    name = str(error["loc"][0]).upper() if error["loc"] else "settings"
-    return f"QUITTANCE_{name} is not valid: {error['msg'].removeprefix('Value error, ')}."
 
 
 # Starting
@@ -108,7 +132,7 @@ def worker() -> None:
     """Start a background process of the distributed form."""
     from app.worker import run_worker  # noqa: PLC0415 (start-up time)
 
-    run_worker(load_settings())
+    run_worker(_distributed("worker"))
 
 
 @app.command()
@@ -116,7 +140,7 @@ def scheduler() -> None:
     """Start the clock of the distributed form."""
     from app.scheduler import run_scheduler  # noqa: PLC0415 (start-up time)
 
-    run_scheduler(load_settings())
+    run_scheduler(_distributed("scheduler"))
 
 
 @app.command()
@@ -126,10 +150,26 @@ def migrate() -> None:
 
     settings = load_settings()
     bootstrap.prepare(settings)
-    typer.echo(
-        f"The databases are up to date. The key file is {settings.key_file}: back it "
-        f"up, apart from the databases."
-    )
+    if settings.key_file.exists():
+        kept = f"The key file is {settings.key_file}: back it up, apart from the databases."
+    else:
+        kept = (
+            f"The key file {settings.key_file} is not there yet: put it there before you start "
+            "anything."
+        )
+    typer.echo(f"The databases are up to date. {kept}")
+
+
+def _distributed(role: str) -> Settings:
+    """Settings with which another process than ``up`` or ``serve`` has something to do."""
+    settings = load_settings()
+    if settings.is_embedded:
+        _end(
+            f"QUITTANCE_BROKER_URL is memory://, which ends at its own process: a {role} would "
+            "hear of nothing. Start `quittance up` alone, or name a broker: redis://... or "
+            "amqp://..."
+        )
+    return settings
 
 
 def _free_port() -> int:
@@ -283,11 +323,13 @@ def create_destination(
     as_json: AsJson = False,
 ) -> None:
     """Add a destination; its settings are checked first."""
-    text = Path(settings[1:]).read_text() if settings.startswith("@") else settings
     try:
+        text = Path(settings[1:]).read_text() if settings.startswith("@") else settings
         content = json.loads(text)
+    except OSError as error:
+        raise Invalid(f"The file of --settings cannot be read ({error.strerror}).") from None
     except ValueError:
-        raise typer.BadParameter("--settings is not valid JSON.") from None
+        raise Invalid("--settings is not valid JSON.") from None
     _show(_run(lambda do: do.create_destination(workspace, name, connector, content)), as_json)
 
 
@@ -450,7 +492,10 @@ def doctor(as_json: AsJson = False) -> None:
     """Check settings, key file, databases and what they seal; exit code 1 if something is wrong."""
     from app import checking  # noqa: PLC0415 (start-up time)
 
-    findings = checking.doctor(Settings())
+    try:
+        findings = checking.doctor(read(), os.environ)
+    except WrongSettings as error:
+        findings = checking.wrong_settings([*error.problems, *unknown(os.environ)])
     if as_json:
         typer.echo(json.dumps(findings))
     else:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from app import bootstrap
 from app.compose import Runtime
@@ -18,13 +19,14 @@ from app.core.settings import Settings
 from app.demo import seed
 from app.main import create_app
 
+_ALONE = (
+    "QUITTANCE_BROKER_URL is memory://: this process does all background work itself, and no other "
+    "one is told of it. The distributed form needs redis://... or amqp://...\n"
+)
+
 
 def up(settings: Settings, *, with_demo: bool, as_json: bool) -> None:
     """The embedded form: prepare, start, print the addresses, serve until stopped."""
-    bootstrap.make_data_dir(settings)
-    held = bootstrap.lock(settings.data_dir, settings.public_url)
-    _check_port(settings)
-    bootstrap.prepare(settings)
     welcome: dict[str, Any] = {}
 
     async def on_start(runtime: Runtime) -> None:
@@ -42,8 +44,11 @@ def up(settings: Settings, *, with_demo: bool, as_json: bool) -> None:
             sys.stdout.write(_text(welcome))
         sys.stdout.flush()
 
-    _Server(_config(settings, create_app(settings, on_start)), announce).run()
-    held.file.close()
+    bootstrap.make_data_dir(settings)
+    with bootstrap.lock(settings.data_dir, settings.public_url):
+        _check_port(settings)
+        bootstrap.prepare(settings)
+        _Server(settings, create_app(settings, on_start), announce).run()
 
 
 def _check_port(settings: Settings) -> None:
@@ -62,21 +67,44 @@ def _check_port(settings: Settings) -> None:
 
 def serve(settings: Settings) -> None:
     """The web process of the distributed form."""
-    _Server(_config(settings, create_app(settings)), lambda: None).run()
+
+    def warn() -> None:
+        if settings.is_embedded:
+            sys.stderr.write(_ALONE)
+            sys.stderr.flush()
+
+    with bootstrap.hold(settings):
+        _check_port(settings)
+        _Server(settings, create_app(settings), warn).run()
 
 
 class _Server(uvicorn.Server):
-    """Calls ``announce`` once the socket listens."""
+    """Starts the application before it listens, and calls ``announce`` once it does. What stands
+    in the application's way is raised to whoever runs the server.
+    """
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(
+        self, settings: Settings, application: FastAPI, announce: Callable[[], None]
+    ) -> None:
+        super().__init__(_config(settings, application))
+        self._life = application.router.lifespan_context(application)
         self._announce = announce
 
     async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
+        await self._life.__aenter__()
+        try:
+            await super().startup(sockets)
+        except BaseException:
+            await self._life.__aexit__(None, None, None)
+            raise
         if self.started:
             spare_the_collector()
             self._announce()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        await super().shutdown(sockets)
+        if not self.force_exit:
+            await self._life.__aexit__(None, None, None)
 
 
 def _config(settings: Settings, application: Any) -> uvicorn.Config:
@@ -84,6 +112,7 @@ def _config(settings: Settings, application: Any) -> uvicorn.Config:
         application,
         host=settings.host,
         port=settings.port,
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,

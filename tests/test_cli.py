@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app import cli
+from app import bootstrap, cli
 from app.crypto import keyring
 
 
@@ -62,6 +65,12 @@ def quittance(
 
 def is_one_sentence(text: str) -> bool:
     return "Traceback" not in text and len(text.strip().splitlines()) == 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 # Workspaces
@@ -118,3 +127,238 @@ def test_an_update_of_a_workspace_changes_what_it_names(quittance: Quittance) ->
         assert refused.code == 1
         assert is_one_sentence(refused.err)
     assert quittance("workspace", "list", "--json").rows == [changed.rows]
+
+
+# Settings
+
+
+@pytest.mark.parametrize("command", ["workspace list", "doctor", "serve", "worker", "migrate"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("base_url", "foo"),
+        ("base_url", "http://"),
+        ("trusted_proxies", "abc"),
+        ("region_resolver", "nope"),
+        ("forget_grace_days", "-1"),
+        ("database_url", "mysql://x/y"),
+        ("keystore_url", "postgresql+asyncpg://x/y"),
+        ("broker_url", "foo"),
+        ("smtp_url", "foo"),
+        ("smtp_url", "http://x"),
+        ("mail_from", "zzz"),
+        ("alert_mail", "zzz"),
+        ("log_level", "loud"),
+    ],
+)
+def test_a_wrong_setting_is_a_sentence(
+    quittance: Quittance, command: str, name: str, value: str
+) -> None:
+    refused = quittance(*command.split(), **{name: value})
+    assert refused.code == 1
+    (said,) = (refused.out if command == "doctor" else refused.err).splitlines()
+    assert f"QUITTANCE_{name.upper()} is not valid: " in said
+    assert said.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("base_url", "https://privacy.shop.example/consent"),
+        ("trusted_proxies", "10.0.0.0/8, ::1/128"),
+        ("smtp_url", "smtps://us%40er:p%2Fw@mail.shop.example"),
+        ("mail_from", "privacy@shop.example"),
+        ("mail_from", '"Shop, the good one" <privacy@shop.example>'),
+        ("alert_mail", "ann@shop.example, bob@shop.example"),
+        ("log_level", "warning"),
+        ("broker_url", "memory://"),
+        ("security_contact", "mailto:security@shop.example"),
+    ],
+)
+def test_a_right_setting_is_taken(quittance: Quittance, name: str, value: str) -> None:
+    found = quittance("doctor", **{name: value})
+    assert found.code == 0, found.out
+
+
+def test_the_doctor_lists_all_that_is_wrong_with_settings(quittance: Quittance) -> None:
+    wrong = {"log_level": "loud", "port": "many", "prot": "8000"}
+    found = quittance("doctor", "--json", **wrong)
+    assert found.code == 1
+    assert {each["name"] for each in found.rows} == {"settings"}
+    assert not any(each["ok"] for each in found.rows)
+    said = [each["detail"].split()[0] for each in found.rows]
+    assert sorted(said) == ["QUITTANCE_LOG_LEVEL", "QUITTANCE_PORT", "QUITTANCE_PROT"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("security_contact", "foo", "QUITTANCE_SECURITY_CONTACT is no address"),
+        ("connectors_dir", "/nope", "QUITTANCE_CONNECTORS_DIR is no directory"),
+        ("allowed_paths", "/nope", "QUITTANCE_ALLOWED_PATHS names what is no directory"),
+        ("prot", "8000", "QUITTANCE_PROT is no setting: did you mean QUITTANCE_PORT?"),
+    ],
+)
+def test_the_doctor_finds_settings_that_do_nothing(
+    quittance: Quittance, name: str, value: str, told: str
+) -> None:
+    found = quittance("doctor", **{name: value})
+    assert found.code == 1
+    assert f"FAIL  settings: {told}" in found.out
+
+
+def test_a_receipt_cannot_be_checked_under_wrong_settings(
+    quittance: Quittance, tmp_path: Path
+) -> None:
+    file = tmp_path / "receipt.jws"
+    file.write_text("eyJhbGciOiJFZERTQSJ9.e30.AA")
+    found = quittance("receipt", "verify", str(file), log_level="loud")
+    assert found.code == 2
+    assert "QUITTANCE_LOG_LEVEL is not valid" in found.err
+
+
+# Databases and the key file
+
+
+@pytest.mark.parametrize("command", ["workspace list", "serve"])
+def test_a_database_that_does_not_answer_is_a_sentence(quittance: Quittance, command: str) -> None:
+    refused = quittance(
+        *command.split(), database_url="postgresql://127.0.0.1:1/x",
+        keystore_url="postgresql://127.0.0.1:1/y", broker_url="redis://127.0.0.1:1/0",
+    )  # fmt: skip
+    assert refused.code == 1
+    assert "The database does not answer" in refused.err.splitlines()[-1]
+    assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize("command", ["serve", "up --no-demo"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "does not exist. A new installation gets one from `quittance migrate`"),
+        ("[]", "is not what `quittance migrate` writes"),
+        ('{"master": {"current": [], "keys": []}, "peppers": []}', "is not what"),
+        ("a directory", "cannot be read (Is a directory)"),
+    ],
+)
+def test_a_key_file_that_cannot_be_used_is_a_sentence(
+    quittance: Quittance, data_dir: Path, command: str, content: str | None, told: str
+) -> None:
+    file = data_dir / "elsewhere.json"
+    if content == "a directory":
+        file.mkdir()
+    elif content is not None:
+        file.write_text(content)
+    port = {"port": str(free_port())}
+    refused = quittance(*command.split(), master_key_file=str(file), **port)
+    assert refused.code == 1
+    assert told in refused.err
+    assert is_one_sentence(refused.err)
+
+
+@pytest.mark.parametrize("command", ["serve", "up --no-demo", "request list"])
+def test_the_key_file_of_another_installation_is_a_sentence(
+    quittance: Quittance, data_dir: Path, command: str
+) -> None:
+    made = quittance("workspace", "create", "--name", "T")
+    assert made.code == 0
+    file = data_dir / "keys" / "master.json"
+    file.unlink()
+    keyring.create(file)
+    given = command.split()
+    if command == "request list":
+        given = ["request", "create", "--kind", "erasure", "--identifier", "email:b@shop.example"]
+    refused = quittance(*given, port=str(free_port()))
+    assert refused.code == 1
+    assert "it belongs to another one" in refused.err
+    assert is_one_sentence(refused.err)
+
+
+def test_the_first_start_of_a_web_process_names_migrate(
+    quittance: Quittance, tmp_path: Path
+) -> None:
+    fresh = {"data_dir": str(tmp_path / "fresh"), "port": str(free_port())}
+    refused = quittance("serve", **fresh)
+    assert refused.code == 1
+    assert "`quittance migrate`" in refused.err
+    assert is_one_sentence(refused.err)
+    (tmp_path / "fresh" / "keys").mkdir()
+    keyring.create(tmp_path / "fresh" / "keys" / "master.json")
+    refused = quittance("serve", **fresh)
+    assert refused.err == "The database has no tables, or old ones: run `quittance migrate`.\n"
+
+
+def test_migrate_does_not_speak_of_a_key_file_that_is_not_there(
+    quittance: Quittance, data_dir: Path
+) -> None:
+    assert "back it up" in quittance("migrate").out
+    told = quittance("migrate", master_key_file=str(data_dir / "elsewhere.json")).out
+    assert "elsewhere.json is not there yet" in told
+
+
+# Starting
+
+
+@pytest.mark.parametrize("command", ["serve", "up --no-demo"])
+def test_one_process_at_a_time_works_on_a_data_directory(
+    quittance: Quittance, data_dir: Path, command: str
+) -> None:
+    with bootstrap.lock(data_dir, "http://127.0.0.1:8321"):
+        refused = quittance(*command.split(), port=str(free_port()))
+    assert refused.code == 1
+    assert "is already in use by process" in refused.err
+    assert is_one_sentence(refused.err)
+
+
+@pytest.mark.parametrize("command", ["worker", "scheduler"])
+def test_nobody_waits_for_hints_from_a_broker_in_another_process(
+    quittance: Quittance, command: str
+) -> None:
+    refused = quittance(command)
+    assert refused.code == 1
+    assert "QUITTANCE_BROKER_URL is memory://" in refused.err
+    assert is_one_sentence(refused.err)
+
+
+def test_a_web_process_alone_says_so_and_holds_its_data_directory(
+    quittance: Quittance, data_dir: Path
+) -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("QUITTANCE_")
+    }
+    environment |= {"QUITTANCE_DATA_DIR": str(data_dir), "QUITTANCE_PORT": str(free_port())}
+    with subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "serve"],
+        env=environment, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True,
+    ) as serving:  # fmt: skip
+        assert serving.stderr is not None
+        said = next((line for line in serving.stderr if "memory://" in line), "")
+        beside = quittance("up", port=str(free_port()))
+        serving.terminate()
+        rest = serving.stderr.read()
+    assert "this process does all background work itself" in said
+    assert beside.code == 1
+    assert f"is already in use by process {serving.pid}" in beside.err
+    assert "Traceback" not in rest
+
+
+# Destinations
+
+
+def test_a_refused_destination_lists_what_to_correct(quittance: Quittance) -> None:
+    quittance("workspace", "create", "--name", "T")
+    create = ("destination", "create", "--name", "db", "--connector", "sql", "--settings")
+    refused = quittance(*create, "{}")
+    assert refused.code == 1
+    assert "url: Field required" in refused.err
+    refused = quittance(*create, "[]")
+    assert refused.code == 1
+    assert "settings: " in refused.err
+    for wrong, told in {
+        "@/nofile": "The file of --settings cannot be read (No such file or directory).",
+        "{": "--settings is not valid JSON.",
+    }.items():
+        refused = quittance(*create, wrong)
+        assert refused.code == 1
+        assert refused.err.endswith(f"{told}\n")
+        assert is_one_sentence(refused.err)

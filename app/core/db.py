@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from pydantic_core import from_json, to_json
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.types import TypeDecorator
@@ -53,6 +53,13 @@ def is_full(error: OperationalError) -> bool:
     """The database could not grow: its disk is full, or a quota is used up. All was rolled back."""
     code = getattr(error.orig, "sqlite_errorcode", None)
     return code in _FULL or getattr(error.orig, "sqlstate", None) == "53100"
+
+
+def lacks_tables(error: DBAPIError) -> bool:
+    """The schema was not made, or is older than this code."""
+    if isinstance(error.orig, sqlite3.Error):
+        return str(error.orig).startswith(("no such table", "no such column"))
+    return getattr(error.orig, "sqlstate", None) in {"42P01", "42703"}
 
 
 def is_away(error: OperationalError) -> bool:

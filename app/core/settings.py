@@ -5,16 +5,29 @@ deep down.
 from __future__ import annotations
 
 import datetime as dt
+import difflib
+import logging
+from collections.abc import Iterable
+from email.utils import getaddresses
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.storage import storage_problem
 
+_PREFIX = "QUITTANCE_"
+_OTHERS = frozenset({"FAILPOINT", "KEY", "URL"})
+"""Not settings, but names of ours: see ``app.core.failpoints``, and the examples in the docs."""
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "sqlite": "sqlite+aiosqlite",
+}
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
@@ -27,12 +40,20 @@ def _split(value: Any) -> Any:
     )
 
 
+class WrongSettings(Exception):
+    """``problems``: a sentence for each, with the name of the setting and without its value."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(" ".join(self.problems))
+
+
 class Settings(BaseSettings):
     """Every field here is a documented setting; empty URLs mean the embedded form in the data
     directory.
     """
 
-    model_config = SettingsConfigDict(env_prefix="QUITTANCE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
     data_dir: Path = Field(
         Path("var/data"),
@@ -304,13 +325,53 @@ class Settings(BaseSettings):
     @field_validator("base_url")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
+        if value and not _has_host(value, "http", "https"):
             raise ValueError("write it as https://privacy.example.com")
         return value.rstrip("/")
 
+    @field_validator("database_url", "keystore_url")
+    @classmethod
+    def _is_database(cls, value: str) -> str:
+        scheme, separator, _ = value.partition("://")
+        if value and not (separator and scheme in {*_DRIVERS, *_DRIVERS.values()}):
+            raise ValueError(
+                "write it as postgresql://user:password@host/name or sqlite:////path/to/file"
+            )
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_broker(cls, value: str) -> str:
+        if "://" not in value:
+            raise ValueError("write it as redis://host:6379/0 or amqp://user:password@host//")
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_mail_server(cls, value: str) -> str:
+        if value and not _has_host(value, "smtp", "smtps"):
+            raise ValueError("write it as smtp://user:password@host:587 or smtps://host")
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _is_sender(cls, value: str) -> str:
+        if not _is_mailbox(value):
+            raise ValueError("write it as Name <privacy@example.com>")
+        return value
+
+    @field_validator("alert_mail")
+    @classmethod
+    def _are_mailboxes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_is_mailbox(each) for each in value):
+            raise ValueError("write addresses such as ann@example.com, separated by commas")
+        return value
+
     @field_validator("log_level")
     @classmethod
-    def _upper(cls, value: str) -> str:
+    def _is_level(cls, value: str) -> str:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("write DEBUG, INFO, WARNING or ERROR")
         return value.upper()
 
     @cached_property
@@ -400,12 +461,53 @@ class Settings(BaseSettings):
         return found
 
 
+def read(**changes: Any) -> Settings:
+    """Settings from the environment, or ``WrongSettings``. ``changes``: from elsewhere."""
+    try:
+        return Settings(**changes)
+    except ValidationError as error:
+        # Of a value that could have been one of two things, one complaint is enough.
+        found = {each["loc"][:1]: _complaint(each) for each in reversed(error.errors())}
+        raise WrongSettings(reversed(found.values())) from None
+
+
+def _complaint(error: Any) -> str:
+    name = str(error["loc"][0])
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        text = f"it is {Settings.model_fields[name].description}"
+    return f"{_PREFIX}{name.upper()} is not valid: {text.rstrip('.')}."
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """A sentence for each of these variables that looks like a setting and is none."""
+    known = {name.upper() for name in Settings.model_fields}
+    found = []
+    for name in sorted(names):
+        short = name.upper().removeprefix(_PREFIX)
+        if short == name.upper() or short in known | _OTHERS:
+            continue
+        near = difflib.get_close_matches(short, known, 1)
+        meant = f": did you mean {_PREFIX}{near[0]}?" if near else "."
+        found.append(f"{name} is no setting{meant}")
+    return found
+
+
+def _has_host(url: str, *schemes: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number
+        return False
+
+
+def _is_mailbox(text: str) -> bool:
+    ((_, address),) = getaddresses([text])[:1] or [("", "")]
+    name, _, host = address.rpartition("@")
+    return bool(name and host) and address.isprintable() and " " not in address
+
+
 def driver_url(url: str) -> str:
     """The SQLAlchemy URL with the asynchronous driver that the service uses."""
     scheme, separator, rest = url.partition("://")
-    driver = {
-        "postgresql": "postgresql+psycopg",
-        "postgres": "postgresql+psycopg",
-        "sqlite": "sqlite+aiosqlite",
-    }.get(scheme, scheme)
-    return f"{driver}{separator}{rest}"
+    return f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}"

@@ -102,16 +102,19 @@ def load(path: Path) -> KeyRing:
         content = json.loads(path.read_text())
         master = {name: base64.b64decode(key) for name, key in content["master"]["keys"].items()}
         peppers = [base64.b64decode(pepper) for pepper in content["peppers"]]
-        current = content["master"]["current"]
+        current = str(content["master"]["current"])
     except FileNotFoundError:
         raise KeyFileError(
-            f"The key file {path} does not exist. Restore it from its backup, or set "
-            f"QUITTANCE_MASTER_KEY_FILE; "
-            "without it nothing sealed can be opened."
+            f"The key file {path} does not exist. A new installation gets one from `quittance "
+            "migrate` where QUITTANCE_MASTER_KEY_FILE is not set; that of an older one is restored "
+            "from its backup: without it nothing sealed can be opened."
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} cannot be read ({error.strerror}).") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KeyFileError(
-            f"The key file {path} cannot be read ({type(error).__name__})."
+            f"The key file {path} is not what `quittance migrate` writes: restore it from its "
+            f"backup ({type(error).__name__})."
         ) from None
     if (
         current not in master
