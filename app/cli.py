@@ -19,6 +19,7 @@ from app.core.errors import Invalid, Problem
 from app.core.logging import configure
 from app.core.settings import Settings, WrongSettings, read, unknown
 from app.crypto.keyring import KeyFileError, Unsealable
+from app.sites import regimes
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="Self-hosted privacy service.",
 )
 
+_REGIMES = ", ".join(regimes.load())
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 Port = Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one.")]
 
@@ -378,7 +380,7 @@ def create_request(
     identifier: Annotated[
         list[str], typer.Option(help="kind:value, such as email:a@example.com; may be repeated.")
     ],
-    regime: Annotated[str | None, typer.Option(help="gdpr, uk_gdpr, ccpa, lgpd")] = None,
+    regime: Annotated[str | None, typer.Option(help=_REGIMES)] = None,
     workspace: In = None,
     as_json: AsJson = False,
 ) -> None:
@@ -405,7 +407,7 @@ def import_requests(
         Path, typer.Argument(help="CSV with a header; columns named like identifier kinds.")
     ],
     kind: Annotated[str, typer.Option(help="erasure, opt_out, ...")] = "erasure",
-    regime: Annotated[str | None, typer.Option(help="gdpr, uk_gdpr, ccpa, lgpd")] = None,
+    regime: Annotated[str | None, typer.Option(help=_REGIMES)] = None,
     workspace: In = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,

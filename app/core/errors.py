@@ -71,6 +71,14 @@ class Forbidden(Problem):
 class NotFound(Problem):
     status, slug, title = 404, "not-found", "There is nothing here"
 
+    def __init__(
+        self,
+        detail: str = "Check the address and the ids in it.",
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail, headers=headers)
+
 
 class MethodNotAllowed(Problem):
     status, slug, title = 405, "method-not-allowed", "This address does not take that method"

@@ -129,9 +129,15 @@ def badge(table: dict[str, Badge], value: str | None) -> Badge:
 
 def words(name: str) -> str:
     """``change_second_factor`` as "Change second factor"."""
-    parts = [_ABBREVIATIONS.get(part, part) for part in name.replace("-", "_").split("_") if part]
-    text = " ".join(parts)
+    text = phrase(name)
     return text[:1].upper() + text[1:]
+
+
+def phrase(name: str) -> str:
+    """``api_key`` as "API key", inside a sentence."""
+    return " ".join(
+        _ABBREVIATIONS.get(part, part) for part in name.replace("-", "_").split("_") if part
+    )
 
 
 def number(count: int) -> str:

@@ -165,8 +165,16 @@ async def find(
     queue = await session.get(VirtualQueue, queue_id)
     destination = await session.get(Destination, queue_id)
     if queue is None or destination is None or queue.workspace_id != workspace_id:
-        raise NotFound("This destination has no queue yet; it gets one with its first delivery.")
+        raise await no_queue(session, workspace_id, queue_id)
     return queue, destination
+
+
+async def no_queue(session: AsyncSession, workspace_id: str, queue_id: str) -> NotFound:
+    """Why there is none: no such destination, or nothing was ever delivered to it."""
+    destination = await session.get(Destination, queue_id)
+    if destination is None or destination.workspace_id != workspace_id:
+        return NotFound("There is no destination with this id.")
+    return NotFound("This destination has no queue yet; it gets one with its first delivery.")
 
 
 async def waiting(

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.core.db import Moment, hint_after_commit
-from app.core.errors import NotFound
 from app.delivery import due, queue_view
 from app.delivery.finish import BOOSTED_AT
 from app.delivery.health import Breaker
@@ -137,4 +136,4 @@ async def _change(session: AsyncSession, workspace_id: str, queue_id: str, **val
         .execution_options(synchronize_session=False)
     )
     if changed.first() is None:
-        raise NotFound("This destination has no queue yet; it gets one with its first delivery.")
+        raise await queue_view.no_queue(session, workspace_id, queue_id)

@@ -73,7 +73,7 @@ async def close(
     """Tick a task off, once. The caller wakes its delivery (``app.delivery.reports``)."""
     task = await session.get(HumanTask, task_id, with_for_update=True)
     if task is None or task.workspace_id != workspace_id:
-        raise NotFound
+        raise NotFound("There is no task with this id.")
     if task.state != "open":
         raise TaskClosed("Somebody has ticked it off already; reload the list.")
     task.state, task.closed_by, task.closed_at, task.note = answer, actor, now, note

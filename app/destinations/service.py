@@ -60,7 +60,7 @@ async def get(session: AsyncSession, workspace_id: str, destination_id: str) -> 
     """A destination that is not deleted."""
     found = await session.get(Destination, destination_id)
     if found is None or found.workspace_id != workspace_id or found.deleted_at is not None:
-        raise NotFound
+        raise NotFound("There is no destination with this id.")
     return found
 
 
@@ -259,7 +259,7 @@ def view(destination: Destination, *, for_viewer: bool = False) -> dict[str, Any
 async def _locked(session: AsyncSession, workspace_id: str, destination_id: str) -> Destination:
     found = await session.get(Destination, destination_id, with_for_update=True)
     if found is None or found.workspace_id != workspace_id or found.deleted_at is not None:
-        raise NotFound
+        raise NotFound("There is no destination with this id.")
     return found
 
 

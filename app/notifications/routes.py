@@ -37,6 +37,7 @@ a{color:var(--green);text-underline-offset:.18em}
 .muted,time{color:var(--soft);font-size:.875rem}
 .link{margin:.25rem 0;overflow-wrap:anywhere}
 .row{display:grid;grid-template-columns:1fr auto;gap:.125rem 1rem;padding:.875rem 1rem;margin-bottom:.5rem;background:var(--sheet);border:1px solid var(--line);border-radius:.5rem;color:inherit;text-decoration:none;overflow-wrap:anywhere}
+@media(max-width:30rem){.row{grid-template-columns:1fr}}
 .row:hover,.row:focus-visible{border-color:var(--green)}
 .row strong{grid-column:1/-1}
 .empty{padding:3rem 1rem;text-align:center;color:var(--soft);border:1px dashed var(--line);border-radius:.5rem}

@@ -463,14 +463,14 @@ async def _keep_an_owner(session: AsyncSession, admin: Admin) -> None:
 async def _get(session: AsyncSession, admin_id: str) -> Admin:
     admin = await session.get(Admin, admin_id)
     if admin is None:
-        raise NotFound
+        raise NotFound("There is no account with this id.")
     return admin
 
 
 async def _of_workspace(session: AsyncSession, workspace_id: str, admin_id: str) -> Admin:
     admin = await _get(session, admin_id)
     if admin.workspace_id != workspace_id:
-        raise NotFound
+        raise NotFound("There is no account with this id.")
     return admin
 
 

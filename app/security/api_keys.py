@@ -131,7 +131,7 @@ async def note_use(session: AsyncSession, key_id: str, now: dt.datetime) -> None
 async def revoke(session: AsyncSession, workspace_id: str, key_id: str, now: dt.datetime) -> ApiKey:
     key = await session.get(ApiKey, key_id)
     if key is None or key.workspace_id != workspace_id:
-        raise NotFound()
+        raise NotFound("There is no key with this id.")
     key.revoked_at = key.revoked_at or now
     await session.flush()
     return key

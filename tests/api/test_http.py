@@ -235,6 +235,25 @@ async def test_http_025_operations_pages_open_with_the_right_key(
             assert (await service.call("GET", path, who="rita")).status_code in {403, 404}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "detail"),
+    [
+        ("GET", "/v1/destinations/dst_x", "There is no destination with this id."),
+        ("DELETE", "/v1/destinations/dst_x", "There is no destination with this id."),
+        ("DELETE", "/v1/keys/key_x", "There is no key with this id."),
+        ("GET", "/v1/queues/dst_x/activity", "There is no destination with this id."),
+        ("GET", "/nothing", "Check the address and the ids in it."),
+    ],
+)
+async def test_what_is_not_there_is_named(
+    embedded: Service, method: str, path: str, detail: str
+) -> None:
+    answer = await embedded.call(method, path)
+
+    assert_problem(answer, 404)
+    assert answer.json()["detail"] == detail
+
+
 async def test_answers_carry_the_headers_that_keep_browsers_safe(embedded: Service) -> None:
     for path in ("/healthz", "/v1/requests", "/nothing"):
         headers = (await embedded.client.get(path)).headers

@@ -10,9 +10,16 @@ import pytest
 from playwright.async_api import expect
 
 from app.delivery.models import VirtualQueue
+from app.security import api_keys
 from tests.browser.scene import Scene, opened
 from tests.dashboard.incident import Incident, seed_incident
 from tests.dashboard.seeds import HOSTILE, PASSWORD
+
+OUTSIDE = """[...document.querySelectorAll('.card .badge, .card .nowrap')]
+  .filter(it => it.offsetWidth && it.getBoundingClientRect().right >
+    it.closest('.card').getBoundingClientRect().right - 1).map(it => it.textContent)"""
+CUT_CHOICES = """[...document.querySelectorAll('.filters select')]
+  .filter(it => it.offsetWidth < 200).map(it => it.name)"""
 
 
 @pytest.fixture
@@ -57,6 +64,47 @@ async def test_no_page_is_wider_than_a_telephone(scene: Scene, scheme: str):
         await page.goto(f"{scene.url}/dashboard{path}")
         over = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert over <= 0, path
+
+
+async def test_on_a_telephone_badges_stay_in_their_cards_and_ids_and_choices_whole(scene: Scene):
+    page = await scene.page(scene.seeded.owner, viewport={"width": 360, "height": 740})
+    for path in (*scene.pages(), "/archived"):
+        await page.goto(f"{scene.url}/dashboard{path}")
+        assert await page.evaluate(OUTSIDE) == [], path
+        assert await page.evaluate(CUT_CHOICES) == [], path
+    await page.goto(f"{scene.url}/dashboard")
+    assert await page.get_by_text("Awaiting approval").count() > 2
+
+
+@pytest.mark.parametrize("width", [768, 1024, 1200, 1440])
+async def test_keys_and_team_are_never_cut_off(scene: Scene, width: int):
+    now = dt.datetime.now(dt.UTC)
+    async with scene.runtime.database.writing() as session:
+        key, _ = await api_keys.create(
+            session,
+            workspace_id=scene.seeded.workspace_id,
+            name="Nightly import of the customer service",
+            scopes=["destinations:read", "requests:write", "suppressions:read"],
+            created_by=f"admin:{scene.seeded.owner.id}",
+            grantor_scopes=["all"],
+            now=now,
+            expires_at=now + dt.timedelta(days=90),
+        )
+        key.last_used_at = now - dt.timedelta(hours=30)
+    page = await scene.page(scene.seeded.owner, viewport={"width": width, "height": 800})
+    for path in ("/keys", "/team"):
+        await page.goto(f"{scene.url}/dashboard{path}")
+        over = await page.locator(".table-wrap").evaluate("it => it.scrollWidth - it.clientWidth")
+        assert over <= 0, path
+
+
+async def test_a_revealed_address_stays_on_one_line_where_there_is_room(scene: Scene):
+    page = await scene.page(scene.seeded.operator, viewport={"width": 1440, "height": 800})
+    await page.goto(f"{scene.url}/dashboard/tasks")
+    await page.get_by_role("button", name="Show whom it is about").first.click()
+    address = page.locator("dd", has_text="@customer.example")
+    lines = "it => it.offsetHeight / parseFloat(getComputedStyle(it).lineHeight)"
+    assert round(await address.evaluate(lines)) == 1
 
 
 async def test_the_menu_of_a_narrow_page_opens_and_closes_by_keyboard(scene: Scene):

@@ -318,6 +318,18 @@ async def test_on_our_own_origin_choices_can_be_changed_right_here(
     await expect(page.locator("quittance-banner dialog")).to_be_visible()
 
 
+async def test_dev_mail_does_not_squeeze_an_address_on_a_telephone(
+    service: Stage, visit: Open
+) -> None:
+    await service.ask("youssef.haddad@example.net")
+    page = await visit(f"{base_of(service)}/dev/mail")
+    await page.set_viewport_size({"width": 360, "height": 740})
+    address = page.get_by_text("youssef.haddad@example.net", exact=True)
+
+    lines = "it => it.offsetHeight / parseFloat(getComputedStyle(it).lineHeight)"
+    assert round(await address.evaluate(lines)) == 1
+
+
 async def test_dev_mail_shows_a_mail_whose_links_open(service: Stage, visit: Open) -> None:
     await service.ask()
     page = await visit(f"{base_of(service)}/dev/mail")

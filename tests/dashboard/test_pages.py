@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 from starlette.datastructures import FormData
 
+from app.core.clock import utc_now
 from app.core.ids import new_id
 from app.core.sheets import cell
 from app.dashboard.views import lists, schema_forms
@@ -28,7 +29,7 @@ from app.destinations.models import Destination, HumanTask
 from app.identity.models import PersonalValue
 from app.notifications import alerts
 from app.notifications.alerts import Found, Kind
-from app.security.models import AdminSession, AuditEntry, Role
+from app.security.models import AdminSession, ApiKey, AuditEntry, Role
 from app.sites.config import SiteConfig
 from app.sites.models import NoticeVersion, Site
 from app.subject_requests.models import SubjectRequest
@@ -290,7 +291,8 @@ async def test_a_page_without_deliveries_says_why(stage: Stage):
 
 
 def test_laws_and_languages_keep_their_capitals():
-    assert flat({"regime": "uk_gdpr", "connector": "sql"}) == "Regime: UK GDPR, Connector: SQL"
+    said = flat({"regime": "uk_gdpr", "connector": "sql", "by": "api_key", "why": "gave_up"})
+    assert said == "Regime: UK GDPR, Connector: SQL, By: API key, Why: gave up"
 
 
 async def test_a_step_that_does_not_fit_says_so_on_the_page(stage: Stage):
@@ -641,6 +643,30 @@ async def test_a_revoked_key_is_shown_as_such(stage: Stage):
     browser = await stage.signed_in(stage.seeded.owner)
     assert (await browser.post(f"/dashboard/keys/{stage.seeded.key_id}/revoke")).status_code == 303
     assert "Revoked" in (await browser.get("/dashboard/keys")).text
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(0, "within the last hour"), (0.9, "within the last hour"), (2, "2 hours")]
+)
+async def test_when_a_key_was_used_is_told_no_finer_than_it_is_known(
+    stage: Stage, hours: float, words: str
+):
+    async with stage.runtime.database.writing() as session:
+        key = await session.get_one(ApiKey, stage.seeded.key_id)
+        key.last_used_at = utc_now() - dt.timedelta(hours=hours)
+    text = (await (await stage.signed_in(stage.seeded.owner)).get("/dashboard/keys")).text
+
+    cell = text.partition('data-label="Last used">')[2].partition("</td>")[0]
+    assert words in cell
+    assert "minute" not in cell
+
+
+async def test_a_closed_request_is_not_called_due(stage: Stage):
+    text = (await (await stage.signed_in(stage.seeded.viewer)).get("/dashboard/requests")).text
+    row = text.partition(stage.seeded.requests["completed"])[2].partition("</tr>")[0]
+
+    assert "closed" in row
+    assert "Due" not in row
 
 
 async def test_an_owner_invites_and_the_link_is_shown_once(stage: Stage):

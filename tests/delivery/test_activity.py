@@ -156,7 +156,12 @@ async def test_only_the_own_queues_are_told(service: Service):
     await service.add_key("mallory", "destinations:read", workspace="eve's")
     await service.add_key("clerk", "requests:read")
     path = f"/v1/queues/{service.destinations['crm']}/activity"
-    assert (await service.call("GET", path, who="mallory")).status_code == 404
+    foreign = await service.call("GET", path, who="mallory")
+    assert foreign.status_code == 404
+    assert foreign.json()["detail"] == "There is no destination with this id."
+    for verb in ("pause", "boost"):
+        unknown = await service.call("POST", f"/v1/queues/dst_x/{verb}")
+        assert unknown.json()["detail"] == "There is no destination with this id."
     assert (await service.get("/v1/stats/deliveries", "mallory"))["succeeded"] == 0
     for each in (path, "/v1/stats/deliveries", "/v1/queues"):
         assert (await service.call("GET", each, who="clerk")).status_code == 403

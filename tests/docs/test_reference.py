@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.core.settings import Settings
 from app.main import create_app
 from app.security.limits import RateLimits
+from app.sites import regimes
 from docs import build
 
 
@@ -34,3 +35,9 @@ def test_the_limits_page_states_each_rate_and_the_setting_that_moves_it() -> Non
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         assert f"| {item.amount} |" in row
     assert page.count("| fixed |") == 1
+
+
+def test_the_command_line_names_every_law() -> None:
+    page = build.pages()["cli.md"]
+    assert page.count(f"| `--regime REGIME` | {', '.join(regimes.load())} |") == 2
+    assert "au_privacy" in regimes.load()

@@ -56,6 +56,7 @@ class Item:
     badge: Badge
     detail: str
     at: dt.datetime | None = None
+    short_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,7 @@ def _request_item(request: SubjectRequest, now: dt.datetime) -> Item:
     if row.due.tone == "bad":
         badge = Badge("Overdue", "bad")
     return Item(
-        f"{row.kind} {row.short_id}", f"/dashboard/requests/{row.id}", badge, "due", row.due.at
+        row.kind, f"/dashboard/requests/{row.id}", badge, "due", row.due.at, short_id=row.short_id
     )
 
 

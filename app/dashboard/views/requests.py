@@ -578,7 +578,7 @@ def _said(value: Any) -> str:
         return "yes" if value else "no"
     text = str(value)
     if _CODE.fullmatch(text) and len(text) <= 40:
-        return present.words(text).lower() if "_" in text else present.words(text)
+        return present.phrase(text) if "_" in text else present.words(text)
     return f"{text[:12]}…" if len(text) > 40 and " " not in text else text
 
 

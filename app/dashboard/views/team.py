@@ -15,6 +15,7 @@ from app.dashboard.views.requests import Option
 from app.security.models import Admin, AdminInvite, ApiKey, Role
 from app.security.sessions import Operator
 
+_HOUR = dt.timedelta(hours=1)
 SCOPES = {
     "requests:read": "See requests, timelines, receipts",
     "requests:write": "File requests and decide on them",
@@ -46,6 +47,8 @@ class KeyRow:
     created_at: dt.datetime
     created_by: str
     last_used_at: dt.datetime | None
+    is_used_lately: bool
+    """The moment is kept as the hour it lies in."""
     expires_at: dt.datetime | None
 
 
@@ -108,6 +111,7 @@ def _key(key: ApiKey, created_by: str, now: dt.datetime) -> KeyRow:
         created_at=key.created_at,
         created_by=created_by,
         last_used_at=key.last_used_at,
+        is_used_lately=key.last_used_at is not None and now - key.last_used_at < _HOUR,
         expires_at=key.expires_at,
     )
 
