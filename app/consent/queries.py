@@ -332,9 +332,9 @@ def answer_of(method: str, granted: str | None, mode: str) -> Answer:
     return _ANSWER_OF.get(method, "other")
 
 
-def _granted(session: AsyncSession) -> Any:
-    """``all``, ``some`` or ``none``, of own selections only. The choices are searched as text: no
-    purpose's id holds a colon.
+def _selection(session: AsyncSession) -> tuple[Any, Any]:
+    """Of own selections only: ``all``, ``some`` or ``none`` of their purposes are granted, and how
+    many these are. The choices are searched as text: no purpose's id holds a colon.
     """
     choices = col(ConsentRecord.choices)
     text: Any
@@ -342,12 +342,15 @@ def _granted(session: AsyncSession) -> Any:
         text, place, mark = sa.cast(choices, sa.Text), sa.func.strpos, ": "
     else:
         text, place, mark = sa.type_coerce(choices, sa.String), sa.func.instr, ":"
-    return sa.case(
-        (col(ConsentRecord.method) != "custom", sa.null()),
+    is_other = (col(ConsentRecord.method) != "custom", sa.null())
+    granted = sa.case(
+        is_other,
         (place(text, f"{mark}false") == 0, "all"),
         (place(text, f"{mark}true") == 0, "none"),
         else_="some",
     )
+    colons = sa.func.length(text) - sa.func.length(sa.func.replace(text, ":", ""))
+    return granted, sa.case(is_other, else_=colons)
 
 
 async def _answered(
@@ -355,7 +358,8 @@ async def _answered(
 ) -> list[tuple[tuple[Any, ...], Answer, int]]:
     """Records counted by these columns and by answer; the same key may come several times."""
     law = (col(ConsentRecord.notice_version_id), col(ConsentRecord.regime))
-    said = (col(ConsentRecord.method), _granted(session).label("granted"))
+    granted, decided = _selection(session)
+    said = (col(ConsentRecord.method), granted.label("granted"), decided.label("decided"))
     grouped = [
         sa.literal_column(each.name) if isinstance(each, sa.Label) else each
         for each in (*columns, *law, *said)
@@ -365,25 +369,37 @@ async def _answered(
         .where(*_conditions(session, wanted))
         .group_by(*grouped)
     )
-    found = [(tuple(row[:-5]), *row[-5:]) for row in rows]
-    closed = {version for _, version, _, method, _, _ in found if method == "dismissed"}
-    modes = await _modes(session, closed)
-    return [
-        (key, answer_of(method, granted, modes.get((version, regime), "opt_in")), count)
-        for key, version, regime, method, granted, count in found
-    ]
+    found = [(tuple(row[:-6]), *row[-6:]) for row in rows]
+    looked_up = {each[1] for each in found if each[3] in {"custom", "dismissed"}}
+    asked = await _asked_by(session, looked_up)
+    answered = []
+    for key, version, regime, method, selected, decided_on, count in found:
+        modes, optional = asked.get(version, ({}, 0))
+        is_whole = decided_on is None or decided_on >= optional
+        answer = answer_of(method, selected if is_whole else "some", modes.get(regime, "opt_in"))
+        answered.append((key, answer, count))
+    return answered
 
 
-async def _modes(session: AsyncSession, versions: Collection[str]) -> dict[tuple[str, str], str]:
-    """How notice versions asked under each of their laws."""
+async def _asked_by(
+    session: AsyncSession, versions: Collection[str]
+) -> dict[str, tuple[dict[str, str], int]]:
+    """How notice versions asked under each of their laws, and about how many purposes."""
     if not versions:
         return {}
+    content = col(NoticeVersion.content)
     rows = await session.execute(
-        sa.select(col(NoticeVersion.id), col(NoticeVersion.content)["regimes"]).where(
+        sa.select(col(NoticeVersion.id), content["regimes"], content["purposes"]).where(
             bulk.among(table_of(NoticeVersion).c.id, versions)
         )
     )
-    return {(version, law): said["mode"] for version, laws in rows for law, said in laws.items()}
+    return {
+        version: (
+            {law: said["mode"] for law, said in laws.items()},
+            sum(not each["required"] for each in purposes),
+        )
+        for version, laws, purposes in rows
+    }
 
 
 @dataclass(frozen=True, slots=True)
