@@ -108,7 +108,7 @@ REGIME = {
     "uk_gdpr": "UK GDPR",
     "ccpa": "CCPA",
     "lgpd": "LGPD",
-    "au_privacy": "AU Privacy Act",
+    "au_privacy": "Privacy Act 1988",
 }
 _ABBREVIATIONS = {
     "email": "e-mail",
