@@ -57,6 +57,13 @@ class PasswordNeeded(Forbidden):
         super().__init__("Type your present password; this step opens or changes a secret.")
 
 
+class PasswordWrong(Forbidden):
+    slug, title = "password-wrong", "That is not your present password"
+
+    def __init__(self) -> None:
+        super().__init__("Nothing was changed; type the one you sign in with.")
+
+
 class ForeignForm(Forbidden):
     slug, title = "foreign-form", "This form did not come from here"
 

@@ -719,6 +719,8 @@ def _checked(
         errors["kind"] = words("form.error.kind")
     if len(typed.note) > MAX_NOTE:
         errors["note"] = words("form.error.note", limit=MAX_NOTE)
+    elif kind is Kind.RECTIFICATION and not typed.note:
+        errors["note"] = words("form.note")  # nobody can correct without knowing what
     try:
         email = normalise("email", typed.email)
     except InvalidIdentifier:

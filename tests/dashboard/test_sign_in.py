@@ -275,8 +275,12 @@ async def test_keys_need_the_password_again_after_ten_minutes(stage: Stage):
         )
     wanted = {"name": "Till", "scopes": "requests:read", "lifetime": "30"}
     assert 'name="password"' in (await browser.get("/dashboard/keys")).text
-    for password in ("", "wrong wrong wrong"):
+    for password, told in {
+        "": "Your password is needed once more",
+        "wrong wrong wrong": "That is not your present password",
+    }.items():
         refused = await browser.post("/dashboard/keys", {**wanted, "password": password})
+        assert told in refused.text
         assert refused.status_code == 403
         assert "qt_" not in refused.text.replace("qt_J", "").split("shown-once")[-1][:60]
     made = await browser.post("/dashboard/keys", {**wanted, "password": PASSWORD})

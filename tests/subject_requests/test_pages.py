@@ -672,6 +672,23 @@ async def test_form_019_a_strangers_unverified_request_stops_nobody(service: Sta
     assert statuses == [("expired",), ("completed",)]
 
 
+async def test_a_correction_needs_to_say_what(roomy: Stage) -> None:
+    _, fields = await roomy.form()
+    url = f"/privacy/{roomy.site_key}"
+    sent = {**fields, "kind": "rectification", "email": BOB}
+
+    for note in ({}, {"note": ""}, {"note": " \n "}):
+        refused = await roomy.client.post(url, data={**sent, **note})
+        assert refused.status_code == 422
+        assert '<a href="#note">What should be corrected?</a>' in refused.text
+        assert 'aria-invalid="true" autofocus' in refused.text
+        assert BOB in html(refused)
+    assert await roomy.count("subject_request") == 0
+
+    erasure = await roomy.client.post(url, data={**sent, "kind": "erasure", "note": ""})
+    assert erasure.status_code == 303
+
+
 async def test_form_021_files_are_refused_unread(roomy: Stage) -> None:
     _, fields = await roomy.form()
     url = f"/privacy/{roomy.site_key}"

@@ -208,10 +208,9 @@ async def type_password_again(
         return
     await _spend(request, operator.email)
     database: Database = request.app.state.database
-    if not await accounts.is_password_of(
-        database, operator.admin_id, forms.secret(form, "password")
-    ):
-        raise sessions.PasswordNeeded
+    password = forms.secret(form, "password")
+    if not await accounts.is_password_of(database, operator.admin_id, password):
+        raise sessions.PasswordWrong if password else sessions.PasswordNeeded
     async with database.writing() as session:
         await sessions.refresh(session, operator.session_id, now)
 
