@@ -80,7 +80,7 @@ async def test_sites_are_told_apart_and_a_closed_notice_is_no_refusal(
     }
     said = {"Accepted all": "0", "Own selection": "0", "Refused": "0", "Signal or other": "3"}
     assert dict(rows["Aurora magazine"]) == said
-    assert dict(rows["AU Privacy Act"]) == said
+    assert dict(rows["Privacy Act 1988"]) == said
     assert "Aurora shop" in rows
     closed = re.findall(r"<title>\d+ \w+: (.*?)</title>", page)
     assert any("Signal or other" in each for each in closed)
