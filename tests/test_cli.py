@@ -256,6 +256,27 @@ def test_a_key_file_that_cannot_be_used_is_a_sentence(
     assert is_one_sentence(refused.err)
 
 
+def test_a_worker_says_that_its_key_file_is_missing(quittance: Quittance, data_dir: Path) -> None:
+    refused = quittance(
+        "worker", database_url="postgresql://127.0.0.1:1/x",
+        keystore_url="postgresql://127.0.0.1:1/y", broker_url="redis://127.0.0.1:1/0",
+        master_key_file=str(data_dir / "elsewhere.json"),
+    )  # fmt: skip
+    assert refused.code == 1
+    assert "elsewhere.json does not exist. A new installation gets one" in refused.err
+    assert is_one_sentence(refused.err)
+
+
+def test_a_directory_that_cannot_be_made_is_a_sentence(
+    quittance: Quittance, data_dir: Path
+) -> None:
+    (data_dir / "file").touch()
+    refused = quittance("workspace", "list", allowed_paths=str(data_dir / "file" / "shared"))
+    assert refused.code == 1
+    assert "shared cannot be made (Not a directory)" in refused.err
+    assert is_one_sentence(refused.err)
+
+
 @pytest.mark.parametrize("command", ["serve", "up --no-demo", "request list"])
 def test_the_key_file_of_another_installation_is_a_sentence(
     quittance: Quittance, data_dir: Path, command: str
