@@ -180,6 +180,12 @@ def test_a_right_setting_is_taken(quittance: Quittance, name: str, value: str) -
     assert found.code == 0, found.out
 
 
+def test_a_wrong_network_is_met_with_an_example(quittance: Quittance) -> None:
+    refused = quittance("workspace", "list", trusted_proxies="abc, 10.0.0.1/8")
+    assert "write networks such as 10.0.0.0/8 or fd00::/8" in refused.err
+    assert is_one_sentence(refused.err)
+
+
 def test_the_doctor_lists_all_that_is_wrong_with_settings(quittance: Quittance) -> None:
     wrong = {"log_level": "loud", "port": "many", "prot": "8000"}
     found = quittance("doctor", "--json", **wrong)
@@ -225,6 +231,7 @@ def test_a_database_that_does_not_answer_is_a_sentence(quittance: Quittance, com
     refused = quittance(
         *command.split(), database_url="postgresql://127.0.0.1:1/x",
         keystore_url="postgresql://127.0.0.1:1/y", broker_url="redis://127.0.0.1:1/0",
+        port=str(free_port()),
     )  # fmt: skip
     assert refused.code == 1
     assert "The database does not answer" in refused.err.splitlines()[-1]
