@@ -102,7 +102,9 @@ def _own_keys(settings: Settings) -> dict[str, Any]:
 
 
 def _engine(url: str) -> sa.Engine:
-    return sa.create_engine(url.replace("+aiosqlite", ""), hide_parameters=True)
+    return sa.create_engine(
+        url.replace("+aiosqlite", ""), hide_parameters=True, poolclass=sa.NullPool
+    )
 
 
 def as_text(answer: dict[str, Any]) -> str:

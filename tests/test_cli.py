@@ -96,24 +96,40 @@ def test_a_workspace_has_a_name_and_a_zone_that_exists(
 
 
 def test_the_doctor_finds_a_zone_that_does_not_exist_and_says_how_to_mend_it(
-    quittance: Quittance, sqlite_url: str
+    quittance: Quittance, database_url: str, keystore_url: str
 ) -> None:
-    made = quittance("workspace", "create", "--name", "T", "--json").rows
-    engine = sa.create_engine(sqlite_url.replace("+aiosqlite", ""))
+    databases = {"database_url": database_url, "keystore_url": keystore_url}
+    made = quittance("workspace", "create", "--name", "T", "--json", **databases).rows
+    engine = sa.create_engine(database_url.replace("+aiosqlite", ""))
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE workspace SET timezone = 'Mars/Phobos'"))
     engine.dispose()
     ask = ("request", "create", "--kind", "erasure", "--identifier", "email:bob@shop.example")
 
-    found = quittance("doctor")
+    found = quittance("doctor", **databases)
     assert found.code == 1
     repair = f"quittance workspace update {made['id']} --timezone Europe/Berlin"
     assert f"FAIL  workspaces: a time zone is unknown here; give another: `{repair}`" in found.out
 
-    mended = quittance(*repair.split()[1:], "--json")
+    mended = quittance(*repair.split()[1:], "--json", **databases)
     assert mended.rows["timezone"] == "Europe/Berlin"
-    assert quittance("doctor").code == 0
-    assert quittance(*ask).code == 0
+    assert quittance("doctor", **databases).code == 0
+    assert quittance(*ask, **databases).code == 0
+
+
+def test_a_database_without_tables_is_a_sentence(
+    quittance: Quittance, empty_database_url: str, keystore_url: str
+) -> None:
+    refused = quittance(
+        "workspace", "list", database_url=empty_database_url, keystore_url=keystore_url,
+        broker_url="redis://127.0.0.1:1/0",
+    )  # fmt: skip
+    assert refused.code == 1
+    if empty_database_url.startswith("sqlite"):
+        assert "the distributed form needs PostgreSQL" in refused.err
+    else:
+        assert "run `quittance migrate`" in refused.err
+    assert is_one_sentence(refused.err)
 
 
 def test_an_update_of_a_workspace_changes_what_it_names(quittance: Quittance) -> None:
