@@ -57,7 +57,11 @@ class Administration:
             bootstrap.prepare(self._settings)
         self._public_url = bootstrap.running_at(self._settings) or self._settings.public_url
         self._runtime = Runtime(self._settings)
-        await self._runtime.start(with_pumps=False, with_worker=False)
+        try:
+            await self._runtime.start(with_pumps=False, with_worker=False)
+        except BaseException:
+            await self._runtime.stop()
+            raise
         return self
 
     async def __aexit__(

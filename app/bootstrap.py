@@ -95,7 +95,12 @@ def prepare(settings: Settings) -> None:
     """Directories, both schemas, and on a fresh database the key file; quick when all is there."""
     make_data_dir(settings)
     for path in settings.shared_paths:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotStart(
+                f"QUITTANCE_ALLOWED_PATHS: {path} cannot be made ({error.strerror})."
+            ) from None
     migrate.upgrade(settings.main_url, "main")
     migrate.upgrade(settings.keys_url, "keystore")
     if (

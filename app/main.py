@@ -62,8 +62,8 @@ def create_app(settings: Settings, on_start: Started | None = None) -> FastAPI:
         runtime = Runtime(settings, courtesy=courtesy)
         runtime.attach(application)
         application.state.checks = runtime.checks()
-        await runtime.start(with_pumps=settings.is_embedded, with_worker=settings.is_embedded)
         try:
+            await runtime.start(with_pumps=settings.is_embedded, with_worker=settings.is_embedded)
             if on_start is not None:
                 await on_start(runtime)
             yield

@@ -96,24 +96,40 @@ def test_a_workspace_has_a_name_and_a_zone_that_exists(
 
 
 def test_the_doctor_finds_a_zone_that_does_not_exist_and_says_how_to_mend_it(
-    quittance: Quittance, sqlite_url: str
+    quittance: Quittance, database_url: str, keystore_url: str
 ) -> None:
-    made = quittance("workspace", "create", "--name", "T", "--json").rows
-    engine = sa.create_engine(sqlite_url.replace("+aiosqlite", ""))
+    databases = {"database_url": database_url, "keystore_url": keystore_url}
+    made = quittance("workspace", "create", "--name", "T", "--json", **databases).rows
+    engine = sa.create_engine(database_url.replace("+aiosqlite", ""))
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE workspace SET timezone = 'Mars/Phobos'"))
     engine.dispose()
     ask = ("request", "create", "--kind", "erasure", "--identifier", "email:bob@shop.example")
 
-    found = quittance("doctor")
+    found = quittance("doctor", **databases)
     assert found.code == 1
     repair = f"quittance workspace update {made['id']} --timezone Europe/Berlin"
     assert f"FAIL  workspaces: a time zone is unknown here; give another: `{repair}`" in found.out
 
-    mended = quittance(*repair.split()[1:], "--json")
+    mended = quittance(*repair.split()[1:], "--json", **databases)
     assert mended.rows["timezone"] == "Europe/Berlin"
-    assert quittance("doctor").code == 0
-    assert quittance(*ask).code == 0
+    assert quittance("doctor", **databases).code == 0
+    assert quittance(*ask, **databases).code == 0
+
+
+def test_a_database_without_tables_is_a_sentence(
+    quittance: Quittance, empty_database_url: str, keystore_url: str
+) -> None:
+    refused = quittance(
+        "workspace", "list", database_url=empty_database_url, keystore_url=keystore_url,
+        broker_url="redis://127.0.0.1:1/0",
+    )  # fmt: skip
+    assert refused.code == 1
+    if empty_database_url.startswith("sqlite"):
+        assert "the distributed form needs PostgreSQL" in refused.err
+    else:
+        assert "run `quittance migrate`" in refused.err
+    assert is_one_sentence(refused.err)
 
 
 def test_an_update_of_a_workspace_changes_what_it_names(quittance: Quittance) -> None:
@@ -180,6 +196,12 @@ def test_a_right_setting_is_taken(quittance: Quittance, name: str, value: str) -
     assert found.code == 0, found.out
 
 
+def test_a_wrong_network_is_met_with_an_example(quittance: Quittance) -> None:
+    refused = quittance("workspace", "list", trusted_proxies="abc, 10.0.0.1/8")
+    assert "write networks such as 10.0.0.0/8 or fd00::/8" in refused.err
+    assert is_one_sentence(refused.err)
+
+
 def test_the_doctor_lists_all_that_is_wrong_with_settings(quittance: Quittance) -> None:
     wrong = {"log_level": "loud", "port": "many", "prot": "8000"}
     found = quittance("doctor", "--json", **wrong)
@@ -225,6 +247,7 @@ def test_a_database_that_does_not_answer_is_a_sentence(quittance: Quittance, com
     refused = quittance(
         *command.split(), database_url="postgresql://127.0.0.1:1/x",
         keystore_url="postgresql://127.0.0.1:1/y", broker_url="redis://127.0.0.1:1/0",
+        port=str(free_port()),
     )  # fmt: skip
     assert refused.code == 1
     assert "The database does not answer" in refused.err.splitlines()[-1]
@@ -253,6 +276,27 @@ def test_a_key_file_that_cannot_be_used_is_a_sentence(
     refused = quittance(*command.split(), master_key_file=str(file), **port)
     assert refused.code == 1
     assert told in refused.err
+    assert is_one_sentence(refused.err)
+
+
+def test_a_worker_says_that_its_key_file_is_missing(quittance: Quittance, data_dir: Path) -> None:
+    refused = quittance(
+        "worker", database_url="postgresql://127.0.0.1:1/x",
+        keystore_url="postgresql://127.0.0.1:1/y", broker_url="redis://127.0.0.1:1/0",
+        master_key_file=str(data_dir / "elsewhere.json"),
+    )  # fmt: skip
+    assert refused.code == 1
+    assert "elsewhere.json does not exist. A new installation gets one" in refused.err
+    assert is_one_sentence(refused.err)
+
+
+def test_a_directory_that_cannot_be_made_is_a_sentence(
+    quittance: Quittance, data_dir: Path
+) -> None:
+    (data_dir / "file").touch()
+    refused = quittance("workspace", "list", allowed_paths=str(data_dir / "file" / "shared"))
+    assert refused.code == 1
+    assert "shared cannot be made (Not a directory)" in refused.err
     assert is_one_sentence(refused.err)
 
 

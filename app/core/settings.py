@@ -476,6 +476,8 @@ def _complaint(error: Any) -> str:
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         text = f"it is {Settings.model_fields[name].description}"
+    if error["type"] in {"ip_v4_network", "ip_v6_network"}:
+        text = "write networks such as 10.0.0.0/8 or fd00::/8, separated by commas"
     return f"{_PREFIX}{name.upper()} is not valid: {text.rstrip('.')}."
 
 
