@@ -238,11 +238,16 @@ class _Linking:
         taken_back, granted = changed(
             devices.standing_by(elsewhere),
             devices.standing_by(everywhere),
-            asks_first=regimes.get(record.regime).mode == "opt_in",
+            asks_first=regimes.known(record.regime).mode == "opt_in",
         )
         if rows := outbox_rows(record.model_dump(), taken_back, granted, self.now):
             await session.execute(sa.insert(ConsentOutbox), rows)
             hint_after_commit(session, "withdrawals")
+
+    def _is_joint(self, state: queries.CurrentState) -> bool:
+        """Whether another device has a say: by the choice itself, or by what this one left be."""
+        record = state.record
+        return record.visitor_id != self.visitor_id or state.choices != record.choices
 
     def _described(self, state: queries.CurrentState, *, has_lapsed: bool) -> dict[str, Any]:
         """What a page may act on: of a lapsed state only the denials."""
@@ -253,6 +258,6 @@ class _Linking:
             "expires_at": rfc3339(record.expires_at),
             "notice_version": record.notice_version_id,
             "consent_id": record.id,
-            "source": "this_device" if record.visitor_id == self.visitor_id else "other_device",
+            "source": "other_device" if self._is_joint(state) else "this_device",
             "stale": has_lapsed and not state.is_left_alone(self.now),
         }

@@ -37,6 +37,7 @@ from app.consent.state import (
     Standing,
     changed,
     combine,
+    denials,
     granted_again,
     withdrawn,
 )
@@ -294,6 +295,8 @@ def _reversals(
         here = draft.decision if was is None else combine((was, draft.decision)) or was
         states[draft.visitor] = here
         taken_back = set(withdrawn(was, here, draft.granted_by_default))
+        if was is not None and not draft.asks_first:  # what it left be ran until now
+            taken_back |= denials(here.choices).keys() - was.choices.keys()
         granted = set(granted_again(was, here)) if draft.is_choice else set()
         signal = draft.signal
         if (draft.is_choice or signal) and (person := people.get(draft.visitor)):

@@ -70,22 +70,24 @@ def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
         content["languages"][language],
         content["regimes"].get(processing["jurisdiction"]),
     )
-    texts = texts_under(said["texts"], regime["mode"] if regime else "opt_in")
+    mode = more.get("mode") or (regime["mode"] if regime else "opt_in")  # older ones lack it
+    texts = texts_under(said["texts"], mode)
     states = {each["purpose_type"]: each["event_state"] for each in processing["purposes"]}
+    left_be = State.REFUSED if mode == "opt_in" else State.NOT_OBJECTED
     signal = texts.get("gpc_badge", "") if more["gpc_applied"] else ""
     return Seen(
         id=record["record_id"],
         language=language,
         direction=said["direction"],
         title=texts["title"],
-        body=texts["body"],
+        body=texts["gpc_notice" if more["choice_source"] == "gpc" else "body"],
         purposes=[
             Asked(
                 each["id"],
                 said["purposes"][each["id"]]["name"],
                 said["purposes"][each["id"]]["description"],
                 each["required"],
-                each["required"] or states.get(each["id"]) in _ON,
+                each["required"] or states.get(each["id"], left_be) in _ON,
             )
             for each in content["purposes"]
         ],

@@ -45,7 +45,7 @@ async def take_withdrawals(services: Services, now: dt.datetime) -> bool:
         row.id: intake.Ask(
             workspace=workspaces[row.workspace_id],
             kind=RequestKind.UNSUPPRESSION if row.is_grant else RequestKind.OPT_OUT,
-            regime=regimes.get(row.regime),
+            regime=regimes.known(row.regime),
             identifiers=[Identifier(Kind.ANONYMOUS_ID, row.visitor_id)],
             channel=reversals.CONSENT,
             verification="visitor",

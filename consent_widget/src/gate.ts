@@ -28,6 +28,10 @@ export interface Gate {
   hasRun(purpose: string): boolean;
   /** One has that did not go through here. */
   noteRun(purpose: string): void;
+  /** A script of the page has made this one: no markup, so it needs no nonce. */
+  vouch(element: Element): void;
+  /** It is none of ours any more; what stands in for it goes. */
+  release(element: Element): void;
   /** Opens one frame whatever its purposes say. */
   open(frame: Element): void;
   disconnect(): void;
@@ -99,6 +103,7 @@ function recreate(old: HTMLScriptElement): HTMLScriptElement {
 
 export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
   const taken = new WeakSet<Element>();
+  const vouched = new WeakSet<Element>();
   const opened = new Set<Element>();
   const told = new Map<Element, boolean>();
   const ran = new Set<string>();
@@ -159,7 +164,7 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
 
   function openScript(script: HTMLScriptElement): void {
     const source = sourceOf(script);
-    if (nonce && script.nonce !== nonce) {
+    if (nonce && script.nonce !== nonce && !vouched.has(script)) {
       refuse(script, "its nonce differs from the widget's");
     } else if (source !== null && !isHttp(script, source)) {
       refuse(script, "its address is not http");
@@ -170,6 +175,14 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
     }
   }
 
+  function unveil(element: Element): void {
+    const standIn = standIns.get(element);
+    if (!standIn) return;
+    standIn.element.remove();
+    standIns.delete(element);
+    (element as HTMLElement).hidden = standIn.hidden;
+  }
+
   function openInPlace(element: Element): void {
     const attribute = sourceName(element);
     const url = element.getAttribute(`data-${attribute}`) ?? "";
@@ -177,12 +190,7 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
       refuse(element, "its address is not http");
       return;
     }
-    const standIn = standIns.get(element);
-    if (standIn) {
-      standIn.element.remove();
-      standIns.delete(element);
-      (element as HTMLElement).hidden = standIn.hidden;
-    }
+    unveil(element);
     // Without data-src the element is no longer one of ours; a frame moved later stays open.
     element.removeAttribute(`data-${attribute}`);
     element.setAttribute(attribute, url);
@@ -233,11 +241,7 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
         for (const inner of findAll(node, BLOCKED)) found.add(inner);
       }
       for (const node of removedNodes) {
-        const standIn = node instanceof Element && !node.isConnected && standIns.get(node);
-        if (!standIn) continue;
-        standIn.element.remove();
-        standIns.delete(node as Element);
-        (node as HTMLElement).hidden = standIn.hidden;
+        if (node instanceof Element && !node.isConnected) unveil(node);
       }
     }
     if (found.size) take([...found]);
@@ -261,6 +265,8 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
     },
     hasRun: (purpose) => ran.has(purpose),
     noteRun: (purpose) => void ran.add(purpose),
+    vouch: (element) => void vouched.add(element),
+    release: unveil,
     open: openInPlace,
     disconnect: () => observer.disconnect(),
   };

@@ -42,15 +42,11 @@ export async function identify(config: Config, visitor: Visitor, token: string):
   if (!response.ok) throw new Error(`quittance: not linked, status ${response.status}`);
   const { state } = (await response.json()) as Answer;
   if (state?.source !== "other_device") return true;
-  // What is missing is open: nobody chose it, or its grant has lapsed.
-  const isAnswer = config.purposes.every(
-    ({ id, required }) => required || Object.hasOwn(state.choices, id),
-  );
   visitor.keep({
     mode: config.mode,
     notice: state.notice_version,
     // Outdated: its refusals keep refusing, and the banner asks.
-    material: isAnswer && !state.stale ? config.material : "-",
+    material: state.stale ? "-" : config.material,
     gpc: false,
     visitorId: visitor.id(),
     decidedAt: Date.parse(state.decided_at),

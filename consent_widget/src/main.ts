@@ -239,8 +239,9 @@ export function start(
   }
 
   function decide(method: Method, changes: Choices): void {
+    const before = state.decision;
     apply({ type: "decide", method, changes, at: Date.now() });
-    post();
+    if (state.decision !== before) post();
   }
 
   const recorded = ({ consentId, decidedAt }: Recorded): void => {
@@ -317,8 +318,10 @@ export function start(
   const identify = async (token: string): Promise<boolean> => {
     const { identify: link } = await loadDialog();
     const keep = (decision: Decision): void => {
-      if (decision.decidedAt >= (state.decision?.decidedAt ?? 0)) save(config, decision);
       catchUp();
+      if (decision.decidedAt < (state.decision?.decidedAt ?? 0)) return;
+      save(config, decision);
+      if (beginWith(decision).decision === decision) apply({ type: "adopt", decision });
     };
     return link(config, { id: () => state.visitorId, keep, renew }, token);
   };

@@ -97,8 +97,8 @@ export function answers(config: Config, decision: Decision, now: number): boolea
     isSameQuestion(config, decision) &&
     isInTime(config.expiry_days, decision, now) &&
     (config.mode !== "opt_in" ||
-      decision.mode === "opt_in" ||
-      !Object.values(decision.choices).includes(true))
+      (optional(config).every(({ id }) => Object.hasOwn(decision.choices, id)) &&
+        (decision.mode === "opt_in" || !Object.values(decision.choices).includes(true))))
   );
 }
 
@@ -206,6 +206,7 @@ export function reduce(config: Config, state: State, action: Action): State {
       const isExplicit = EXPLICIT.includes(action.method);
       const names = (choices: Choices | undefined, { id }: Purpose): boolean =>
         choices !== undefined && Object.hasOwn(choices, id);
+      const hasChosen = [...EXPLICIT, "api"].includes(state.decision?.method ?? "");
       // What runs unasked was not chosen by who decides on something else.
       const isLeftBe = (each: Purpose): boolean =>
         action.method === "custom" &&
@@ -213,7 +214,7 @@ export function reduce(config: Config, state: State, action: Action): State {
         granted(state.choices, each.id) &&
         !signalDenies(config, state.gpc, each) &&
         !names(action.changes, each) &&
-        !names(state.decision?.choices, each);
+        !(hasChosen && names(state.decision?.choices, each));
       const answered = optional(config).filter((each) => !isLeftBe(each));
       const choices = build(answered, (each) => {
         const isNamed = names(action.changes, each);
@@ -222,6 +223,7 @@ export function reduce(config: Config, state: State, action: Action): State {
           granted(isNamed ? action.changes : state.choices, each.id)
         );
       });
+      if (Object.keys(choices).length === 0) return { ...state, prompt: null, reason: null };
       return decided(config, state, {
         mode: config.mode,
         notice: String(config.notice_version),

@@ -50,6 +50,17 @@ describe("scripts", () => {
     expect(script?.text).toBe("window.ran = 1");
   });
 
+  it("need no nonce when a script of the page has made them", () => {
+    page(
+      '<script id="a" type="text/plain" data-purpose="analytics">window.a = 1</script>' +
+        '<script id="b" type="text/plain" data-purpose="analytics">window.b = 1</script>',
+    );
+    watch({ nonce: "n" });
+    gate.vouch(find("#b"));
+    grant("analytics");
+    expect(live().map(({ id }) => id)).toEqual(["b"]);
+  });
+
   it("carry their attributes and nonce, but not the marks that held them back", () => {
     page(
       '<script type="text/plain" data-purpose="analytics" data-src="/a.js" data-type="module"' +

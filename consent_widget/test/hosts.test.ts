@@ -149,10 +149,30 @@ describe("a host with a rule", () => {
     frame.src = `${ADS}/f`;
     expect(frame.getAttribute("src")).toBe(`${ADS}/f`);
     change(false);
-    expect(find("iframe")).not.toBe(frame);
-    expect(find("iframe").hasAttribute("src")).toBe(false);
+    expect(find("iframe")).toBe(frame); // the page may know it
+    expect(frame.hasAttribute("src")).toBe(false);
     change(true);
     expect(find("iframe").getAttribute("src")).toBe(`${ADS}/f`);
+  });
+
+  it.each([
+    [
+      "another address",
+      (frame: HTMLIFrameElement) => {
+        frame.src = "https://other.example/f";
+      },
+    ],
+    ["none", (frame: HTMLIFrameElement) => frame.removeAttribute("src")],
+  ])("lets go of a frame that the page gives %s", async (_, give) => {
+    page(`<iframe src="${ADS}/f"></iframe>`);
+    await mutations();
+    const frame = find("iframe") as HTMLIFrameElement;
+    give(frame);
+    expect({ ...frame.dataset }).toEqual({});
+    const now = frame.getAttribute("src");
+    change(true);
+    await mutations();
+    expect(frame.getAttribute("src")).toBe(now);
   });
 
   it("has no script run twice that began before it could be held", async () => {

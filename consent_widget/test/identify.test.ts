@@ -70,12 +70,6 @@ describe("saying who is signed in", () => {
     expect(visitor.keep).toHaveBeenCalledWith(expect.objectContaining({ material: "-" }));
   });
 
-  it("takes what is not named for open, whatever else holds", async () => {
-    network.mockResolvedValue(answer({ ...elsewhere, choices: { advertising: false } }));
-    await identify(site(), visitor, "token");
-    expect(visitor.keep).toHaveBeenCalledWith(expect.objectContaining({ material: "-" }));
-  });
-
   it("begins anew with another id where somebody else was signed in before", async () => {
     network.mockResolvedValueOnce(answer(null, 409)).mockResolvedValueOnce(answer(null));
     await identify(site(), visitor, "token");

@@ -432,6 +432,22 @@ describe("a person who signs in", () => {
     expect(network).toHaveBeenCalledOnce();
   });
 
+  it("is denied at once what another device denied and this one left be", async () => {
+    const at = Date.now() - 1000;
+    const mine = { mode: "opt_out", choices: { functional: false }, decidedAt: at } as const;
+    localStorage.setItem("qt_shop", encode(decision(mine)));
+    visit(usSite());
+    expect(quittance.has("advertising")).toBe(true);
+    const told = { ...state(at), choices: { functional: false, advertising: false } };
+    network.mockResolvedValue(new Response(JSON.stringify({ state: told })));
+    await quittance.identify("token");
+    for (const page of ["this", "next"]) {
+      const held = ["functional", "analytics", "advertising"].map(quittance.has);
+      expect([page, ...held]).toEqual([page, false, true, false]);
+      visit(usSite());
+    }
+  });
+
   it("is asked when the browser's choice was somebody else's", async () => {
     localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000 })));
     const rule = { pattern: "_ga", purpose: "analytics", http_only: false };

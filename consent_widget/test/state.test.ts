@@ -189,13 +189,11 @@ describe("a stored decision", () => {
     expect(begin(site(), NOBODY).reason).toBeNull();
   });
 
-  it("leaves a purpose it does not name denied", () => {
+  it("is no answer where the law asks first and it leaves purposes be", () => {
     const stored = decision({ choices: { analytics: true } });
-    expect(begin(site(), { ...NOBODY, stored }).choices).toEqual({
-      necessary: true,
-      functional: false,
-      analytics: true,
-      advertising: false,
+    expect(begin(site(), { ...NOBODY, stored })).toMatchObject({
+      prompt: "ask",
+      choices: { necessary: true, functional: false, analytics: false, advertising: false },
     });
   });
 });
@@ -245,6 +243,21 @@ describe("a refusal where the law has nobody asked again so soon", () => {
 });
 
 describe("deciding", () => {
+  it("takes over no grant from what nobody chose, and asks about what was left be", () => {
+    for (const method of ["gpc", "dismissed", "migrated"] as const) {
+      const stored = decision({ method, mode: "opt_out", choices: all(usSite(), true) });
+      const state = begin(usSite(), { ...NOBODY, stored });
+      const action = { type: "decide", method: "custom", at: NOW } as const;
+      const next = reduce(usSite(), state, { ...action, changes: { functional: false } });
+      expect(next.decision?.choices).toEqual({ functional: false });
+      const same = reduce(usSite(), state, { ...action, changes: {} });
+      expect([same.decision, same.prompt]).toEqual([state.decision, null]);
+    }
+    const partial = decision({ mode: "opt_out", choices: { functional: false } });
+    expect(answers(usSite(), partial, NOW)).toBe(true);
+    expect(answers(site(), partial, NOW)).toBe(false);
+  });
+
   it("leaves be what runs unasked, says again what was said, and denies what is denied", () => {
     const decide = (state: State, changes: Choices, method: Method = "custom") =>
       reduce(usSite(), state, { type: "decide", changes, method, at: NOW });

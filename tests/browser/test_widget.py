@@ -464,6 +464,31 @@ def test_what_scripts_load_from_a_host_with_a_rule_waits_for_consent_and_goes_wi
     assert page.evaluate("[...document.querySelectorAll('iframe')].map((f) => f.src)") == [""] * 3
 
 
+def test_a_script_that_began_before_it_could_be_held_does_not_run_again(
+    stage: Stage, new_site: NewSite
+) -> None:
+    rule = {"kind": "host", "pattern": "stats.localhost", "purpose": "analytics"}
+    stage.site_key = new_site(trackers=[rule])
+    banner_at = f"{stage.service.base_url}/b/{stage.site_key}.js?region=DE&amp;lang=en"
+    written = f'<script src="{stage.shop.vendor}/held/written.js"><\\/script>'
+    stage.shop.pages["/written"] = (
+        f"""<!doctype html><title>Shop</title><link rel="icon" href="data:,">
+<script>const ran = []</script><script src="{banner_at}"></script>
+<script>document.write('{written}')</script><main>Shop</main>""",
+        "",
+    )
+    page = stage.context().new_page()
+    page.goto(f"{stage.shop.origin}/written")
+    until(page, "ran.length === 1")
+    press(page, "accept")
+    page.wait_for_timeout(300)
+
+    assert ran(page) == ["written"]
+    advised = "new Promise((told) => quittance.on('change', (c) => told(c.reloadAdvised)))"
+    page.evaluate(f"() => {{ window.advised = {advised}; quittance.withdraw(); }}")
+    assert page.evaluate("advised") is True
+
+
 def test_a_receipt_opens_beside_the_shop_to_be_read_and_saved(stage: Stage) -> None:
     page = stage.open(stage.page())
     press(page, "accept")

@@ -694,6 +694,21 @@ async def test_where_the_law_does_not_ask_first_a_person_may_decide_on_some_purp
         assert await shop.outbox() == [(body["visitor_id"], ["advertising"])]
 
 
+@pytest.mark.parametrize("refusal", [{"method": "reject_all"}, {"method": "gpc", "gpc": True}])
+async def test_what_a_choice_of_some_purposes_left_be_can_be_refused_later(
+    shop: Shop, refusal: dict[str, Any]
+) -> None:
+    mine: dict[str, Any] = {"visitor_id": str(uuid.uuid4()), "region": "US-CA"}
+    moments = [rfc3339(utc_now() - dt.timedelta(minutes=each)) for each in (2, 1)]
+    some = {"functional": False}
+    await shop.choose(**mine, method="custom", choices=some, decided_at=moments[0])
+    denied = dict.fromkeys(("functional", "analytics", "advertising"), False)
+    await shop.choose(**mine, **refusal, choices=denied, decided_at=moments[1])
+
+    purposes = [purposes for _, purposes in await shop.outbox()]
+    assert purposes == [["functional"], ["advertising", "analytics"]]
+
+
 async def test_linking_in_parallel_makes_one_holder(shop: Shop) -> None:
     service, visitor = shop.service, str(uuid.uuid4())
     bodies = [

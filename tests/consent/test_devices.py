@@ -568,6 +568,9 @@ async def test_who_limits_one_purpose_grants_none_of_those_that_run_unasked(
     assert (await laptop.current())["choices"] == held
     granted = await phone.shop.outbox(is_grant=True)
     assert granted == [(laptop.visitor_id, ["functional"])]
+    told = await laptop.state(HOST.token())
+    assert told is not None
+    assert told["source"] == "other_device", "it has a say in what this one left be"
 
 
 async def test_in_one_batch_each_persons_refusal_takes_back_their_own_grants(

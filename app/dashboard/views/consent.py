@@ -266,7 +266,9 @@ def _banner(
 def _answer(record: ConsentRecord, purpose: Mapping[str, Any]) -> str:
     if purpose["required"]:
         return "always on"
-    if not record.choices.get(purpose["id"]):
+    if purpose["id"] not in record.choices:
+        return "left on"  # by who decided on others, where the law does not ask first
+    if not record.choices[purpose["id"]]:
         return "denied"
     return "left on" if record.method in {"dismissed", "gpc"} else "granted"
 

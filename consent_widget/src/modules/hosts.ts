@@ -18,7 +18,7 @@ const SOURCED = ["script[src]", "iframe[src]", "img[src]", "link[href]"]
 
 export function install(quittance: Quittance, { trackers }: Config, gate: Gate): void {
   const rules = (trackers ?? []).filter(({ kind }) => kind === "host");
-  const { setAttribute } = Element.prototype;
+  const { setAttribute, removeAttribute } = Element.prototype;
   const set = (element: Element, name: string, value: string): void =>
     setAttribute.call(element, name, value);
 
@@ -30,19 +30,36 @@ export function install(quittance: Quittance, { trackers }: Config, gate: Gate):
   const isHeld = (element: Element): boolean =>
     element.hasAttribute("data-purpose") && element.hasAttribute(`data-${sourceName(element)}`);
 
+  /** Those that were marked here, not by their author. */
+  const held = new WeakSet<Element>();
+
+  /** Takes the mark off again. */
+  function release(element: Element): void {
+    if (!held.delete(element)) return;
+    const type = element.getAttribute("data-type");
+    for (const name of ["data-purpose", `data-${sourceName(element)}`, "data-type"])
+      element.removeAttribute(name);
+    if (element instanceof HTMLScriptElement) set(element, "type", type ?? "");
+    gate.release(element);
+  }
+
   /** Keeps an address from an element; false: it may have it. */
   function hold(element: Element, url: string): boolean {
     const purpose = purposeOf(element, url);
-    if (!purpose) return false;
+    if (!purpose) {
+      if (isHeld(element)) release(element);
+      return false;
+    }
     // A mark without an address: this element is being opened.
     if (quittance.has(purpose) || (element.hasAttribute("data-purpose") && !isHeld(element))) {
       if (element instanceof HTMLScriptElement) gate.noteRun(purpose);
       return false;
     }
+    held.add(element);
     const name = sourceName(element);
     set(element, "data-purpose", purpose);
     set(element, `data-${name}`, url);
-    element.removeAttribute(name);
+    removeAttribute.call(element, name);
     if (element instanceof HTMLScriptElement) {
       if (element.type === "module") set(element, "data-type", "module");
       set(element, "type", "text/plain");
@@ -58,8 +75,12 @@ export function install(quittance: Quittance, { trackers }: Config, gate: Gate):
     return true;
   }
 
-  const stops = (element: Element, name: string, value: string): boolean =>
-    name === "type" ? retype(element, value) : name === sourceName(element) && hold(element, value);
+  function stops(element: Element, name: string, value: string): boolean {
+    if (name === "type") return retype(element, value);
+    if (name !== sourceName(element) || !hold(element, value)) return false;
+    gate.vouch(element);
+    return true;
+  }
 
   const { prototype: script } = HTMLScriptElement;
   for (const [owner, name] of [
@@ -77,6 +98,11 @@ export function install(quittance: Quittance, { trackers }: Config, gate: Gate):
       },
     });
   }
+  Element.prototype.removeAttribute = function (name: string) {
+    if (held.has(this) && name.toLowerCase() === sourceName(this) && !this.hasAttribute(name))
+      release(this);
+    removeAttribute.call(this, name);
+  };
   Element.prototype.setAttribute = function (name: string, value: string) {
     if (
       !/^(src|href|type)$/i.test(name) ||
@@ -91,12 +117,23 @@ export function install(quittance: Quittance, { trackers }: Config, gate: Gate):
     if (hasBegun && element instanceof HTMLScriptElement)
       gate.noteRun(purposeOf(element, url) ?? "");
     else if (hold(element, url) && element instanceof HTMLIFrameElement)
-      element.replaceWith(element.cloneNode(false)); // without an address it would stay as it is
+      // Without an address it would stay as it is; the page may know the element, so it stays, too.
+      element.contentWindow?.location.replace("about:blank");
   }
   const look = (): void => {
     for (const element of findAll(document, SOURCED)) found(element, true);
   };
 
+  // What a script wrote into the page, say, had begun when it was seen here.
+  document.addEventListener(
+    "load",
+    ({ target, isTrusted }) => {
+      if (!isTrusted || !(target instanceof HTMLScriptElement) || !isHeld(target)) return;
+      gate.noteRun(target.getAttribute("data-purpose") ?? "");
+      release(target);
+    },
+    true,
+  );
   look();
   quittance.on("change", look);
   new MutationObserver((records) => {
