@@ -128,17 +128,14 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
       const fresh = recreate(script);
       if (runsAnyway(script)) tell(fresh, allowed);
       else for (const each of purposes) ran.add(each);
-      if (sourceOf(script) !== null) {
-        const isAwaited = !isAsync(script);
-        if (isAwaited) loading++;
-        for (const type of ["load", "error"])
-          fresh.addEventListener(type, () => {
-            // Whoever made the first one by script listens there.
-            if (!script.hasAttribute(`on${type}`)) dispatch(new Event(type), script);
-            if (!isAwaited) return;
-            loading--;
-            drain();
-          });
+      if (sourceOf(script) !== null && !isAsync(script)) {
+        loading++;
+        const settled = (): void => {
+          loading--;
+          drain();
+        };
+        fresh.addEventListener("load", settled, { once: true });
+        fresh.addEventListener("error", settled, { once: true });
       }
       script.replaceWith(fresh);
     } catch (error) {
@@ -177,10 +174,8 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
 
   function unveil(element: Element): void {
     const standIn = standIns.get(element);
-    if (!standIn) return;
-    standIn.element.remove();
-    standIns.delete(element);
-    (element as HTMLElement).hidden = standIn.hidden;
+    standIn?.element.remove();
+    if (standIns.delete(element)) (element as HTMLElement).hidden = standIn?.hidden ?? false;
   }
 
   function openInPlace(element: Element): void {

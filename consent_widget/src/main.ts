@@ -301,8 +301,8 @@ export function start(
     if (newest && newest.decidedAt > (mine?.decidedAt ?? 0)) {
       if (beginWith(newest).decision === newest) apply({ type: "adopt", decision: newest });
     } else if (newest?.consentId && mine && !mine.consentId) {
-      const { consentId, decidedAt, choices } = newest; // recorded by another tab
-      if (sameChoices(choices, mine.choices)) recorded({ consentId, decidedAt });
+      // By another tab.
+      if (sameChoices(newest.choices, mine.choices)) recorded(newest as Recorded);
     }
   }
 

@@ -105,8 +105,6 @@ export function answers(config: Config, decision: Decision, now: number): boolea
 function reasonOf(config: Config, earlier: Decision | null, now: number): Reason | null {
   if (!earlier) return null;
   if (!isSameQuestion(config, earlier)) {
-    // The very same notice: another device of this person has made the answer out of date.
-    if (earlier.notice === String(config.notice_version)) return null;
     const news = config.news?.[earlier.notice];
     const isNew = ({ id }: Purpose): boolean =>
       news ? news.includes(id) : !Object.hasOwn(earlier.choices, id);
@@ -206,7 +204,7 @@ export function reduce(config: Config, state: State, action: Action): State {
       const isExplicit = EXPLICIT.includes(action.method);
       const names = (choices: Choices | undefined, { id }: Purpose): boolean =>
         choices !== undefined && Object.hasOwn(choices, id);
-      const hasChosen = [...EXPLICIT, "api"].includes(state.decision?.method ?? "");
+      const hasChosen = EXPLICIT.includes(state.decision?.method as Method);
       // What runs unasked was not chosen by who decides on something else.
       const isLeftBe = (each: Purpose): boolean =>
         action.method === "custom" &&

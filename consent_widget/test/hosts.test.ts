@@ -116,6 +116,7 @@ describe("a host with a rule", () => {
     expect(live()).toEqual([]);
     change(true);
     expect(live().map(({ src }) => src)).toEqual([`${ADS}/s.js`]);
+    await mutations();
     live()[0]?.dispatchEvent(new Event("load"));
     expect(heard).toHaveBeenCalledOnce();
   });

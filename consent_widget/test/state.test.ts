@@ -177,11 +177,6 @@ describe("a stored decision", () => {
     expect(state).toMatchObject({ prompt: "ask", reason: { kind: "changed", purposes } });
   });
 
-  it("gives no reason where only the service says that it is outdated", () => {
-    const state = begin(site(), { ...NOBODY, stored: decision({ material: "-" }) });
-    expect(state).toMatchObject({ prompt: "ask", reason: null });
-  });
-
   it("says when it was made once it has run out", () => {
     const stored = decision({ decidedAt: NOW - 180 * DAY });
     const state = begin(site(), { ...NOBODY, stored });

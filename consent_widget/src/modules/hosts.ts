@@ -7,7 +7,7 @@
  * for what stands in the page's own markup before any script runs; only a mark there prevents that.
  */
 import type { Config } from "../config";
-import { findAll, matches } from "../dom";
+import { dispatch, findAll, matches } from "../dom";
 import { type Gate, isHttp, sourceName } from "../gate";
 import { isHost } from "../hosts";
 import type { Quittance } from "../main";
@@ -124,6 +124,13 @@ export function install(quittance: Quittance, { trackers }: Config, gate: Gate):
     for (const element of findAll(document, SOURCED)) found(element, true);
   };
 
+  /** Whoever made the script that the gate put another in place of listens at the first one. */
+  function stoodInFor(old: Node | undefined, fresh: Node | undefined): void {
+    if (!(old instanceof HTMLScriptElement) || !held.has(old) || !fresh) return;
+    for (const type of ["load", "error"])
+      fresh.addEventListener(type, () => void dispatch(new Event(type), old));
+  }
+
   // What a script wrote into the page, say, had begun when it was seen here.
   document.addEventListener(
     "load",
@@ -139,10 +146,13 @@ export function install(quittance: Quittance, { trackers }: Config, gate: Gate):
   new MutationObserver((records) => {
     // Then only a parser's scripts have yet to begin: the others went through `src`.
     const hasBegun = document.readyState !== "loading";
-    for (const node of records.flatMap(({ addedNodes }) => [...addedNodes])) {
-      if (!(node instanceof Element)) continue;
-      if (matches(node, SOURCED)) found(node, hasBegun);
-      for (const inner of findAll(node, SOURCED)) found(inner, hasBegun);
+    for (const { addedNodes, removedNodes } of records) {
+      stoodInFor(removedNodes[0], addedNodes[0]);
+      for (const node of addedNodes) {
+        if (!(node instanceof Element)) continue;
+        if (matches(node, SOURCED)) found(node, hasBegun);
+        for (const inner of findAll(node, SOURCED)) found(inner, hasBegun);
+      }
     }
   }).observe(document, { childList: true, subtree: true });
 }
