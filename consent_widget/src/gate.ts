@@ -139,7 +139,7 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
       }
       script.replaceWith(fresh);
     } catch (error) {
-      console.error("quittance: a script could not be opened", script, error);
+      console.error("quittance: not opened", script, error);
     }
   }
 
@@ -162,7 +162,7 @@ export function createGate({ allows, placeholder, nonce }: GateOptions): Gate {
   function openScript(script: HTMLScriptElement): void {
     const source = sourceOf(script);
     if (nonce && script.nonce !== nonce && !vouched.has(script)) {
-      refuse(script, "its nonce differs from the widget's");
+      refuse(script, "its nonce is another");
     } else if (source !== null && !isHttp(script, source)) {
       refuse(script, "its address is not http");
     } else {
