@@ -9,28 +9,13 @@ from hypothesis import strategies as st
 
 from app.consent.schemas import Method
 from app.consent.service import apply_gpc
-from app.sites import banner, changes, directory, regimes, service
+from app.sites import banner, regimes
 from app.sites.config import SiteConfig
 from app.sites.languages import accepted
-from app.sites.models import NoticeVersion, Site
+from tests.consent.notices import notice
 
 NOW = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
-
-
-def notice() -> directory.Notice:
-    site = Site(
-        id="sit_1", workspace_id="wsp_1", site_key="site_1", name="Shop", origins=[],
-        draft=SiteConfig().model_dump(mode="json"), created_at=NOW,
-    )  # fmt: skip
-    content = service.content_of(site)
-    version = NoticeVersion(
-        id="ntv_1", site_id="sit_1", number=1, sha256=changes.sha256_of(content), content=content,
-        published_at=NOW, published_by="alice",
-    )  # fmt: skip
-    return directory.notice_of(version)
-
-
-NOTICE = notice()
+NOTICE = notice(SiteConfig(), NOW)
 choices = st.fixed_dictionaries({purpose: st.booleans() for purpose in sorted(NOTICE.choices)})
 laws = st.sampled_from(tuple(regimes.load().values()))
 methods = st.sampled_from(Method)

@@ -13,10 +13,9 @@ from app.consent.audit_trail import Told, iso_27560
 from app.consent.models import ConsentRecord
 from app.core.clock import rfc3339, utc_now
 from app.destinations.models import Destination
-from app.sites import changes, directory, service
 from app.sites.config import SiteConfig
-from app.sites.models import NoticeVersion, Site
 from tests.consent.conftest import Shop, open_shop
+from tests.consent.notices import notice
 from tests.sites.stage import Stage
 
 NOW = dt.datetime(2026, 11, 27, tzinfo=dt.UTC)
@@ -25,22 +24,7 @@ ON = {"functional": True, "analytics": True, "advertising": True}
 OFF = dict.fromkeys(ON, False)
 NO_ADS = ON | {"advertising": False}
 
-
-def notice() -> directory.Notice:
-    config = SiteConfig(regimes=("gdpr", "ccpa", "au_privacy"))
-    site = Site(
-        id="sit_1", workspace_id="wsp_1", site_key="site_1", name="Shop", origins=[],
-        draft=config.model_dump(mode="json"), created_at=NOW,
-    )  # fmt: skip
-    content = service.content_of(site)
-    version = NoticeVersion(
-        id="ntv_1", site_id="sit_1", number=1, sha256=changes.sha256_of(content), content=content,
-        published_at=NOW, published_by="alice",
-    )  # fmt: skip
-    return directory.notice_of(version)
-
-
-NOTICE = notice()
+NOTICE = notice(SiteConfig(regimes=("gdpr", "ccpa", "au_privacy")), NOW)
 
 
 def record(regime: str, method: str, choices: dict[str, bool], **more: Any) -> ConsentRecord:
