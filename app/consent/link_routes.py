@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.consent import devices, links, queries
+from app.consent.audit_trail import mode_of
 from app.consent.errors import OriginNotAllowed
 from app.consent.models import ConsentOutbox
 from app.consent.schemas import LinkIn
@@ -222,7 +223,8 @@ class _Linking:
             return 201, made | {"state": None}
         answered = await directory.notice(state.record.notice_version_id)
         has_lapsed = state.has_lapsed(answered, self.notice, self.now)
-        return 201, made | {"state": self._described(state, has_lapsed=has_lapsed)}
+        mode = mode_of(state.record, answered or self.notice)
+        return 201, made | {"state": self._described(state, mode, has_lapsed=has_lapsed)}
 
     async def _carry(self, session: AsyncSession, person: devices.Person) -> None:
         """What was chosen here before we knew who it was is the person's from now on: destinations
@@ -249,11 +251,16 @@ class _Linking:
         record = state.record
         return record.visitor_id != self.visitor_id or state.choices != record.choices
 
-    def _described(self, state: queries.CurrentState, *, has_lapsed: bool) -> dict[str, Any]:
-        """What a page may act on: of a lapsed state only the denials."""
+    def _described(
+        self, state: queries.CurrentState, mode: str, *, has_lapsed: bool
+    ) -> dict[str, Any]:
+        """What a page may act on: of a lapsed state only the denials. ``mode``: how the person was
+        asked, for what ran unasked is no consent where the law asks first.
+        """
         record = state.record
         return {
             "choices": denials(state.choices) if has_lapsed else state.choices,
+            "mode": mode,
             "decided_at": rfc3339(record.decided_at),
             "expires_at": rfc3339(record.expires_at),
             "notice_version": record.notice_version_id,

@@ -3,7 +3,7 @@
  * on another device. Travels in the dialog's file: only signed-in visitors need it.
  */
 import { POST } from "./api";
-import type { Config } from "./config";
+import type { Config, Mode } from "./config";
 import type { Choices, Decision } from "./state";
 
 /** What this needs of the page's state. */
@@ -18,6 +18,7 @@ export interface Visitor {
 interface Answer {
   readonly state: null | {
     readonly choices: Choices;
+    readonly mode: Mode;
     readonly decided_at: string;
     readonly notice_version: string;
     readonly consent_id: string;
@@ -43,7 +44,7 @@ export async function identify(config: Config, visitor: Visitor, token: string):
   const { state } = (await response.json()) as Answer;
   if (state?.source !== "other_device") return true;
   visitor.keep({
-    mode: config.mode,
+    mode: state.mode,
     notice: state.notice_version,
     // Outdated: its refusals keep refusing, and the banner asks.
     material: state.stale ? "-" : config.material,

@@ -9,6 +9,7 @@ let visitor: Visitor;
 const answer = (state: object | null, status = 201) =>
   new Response(JSON.stringify({ identifier_kinds: ["user_id"], added: 1, state }), { status });
 const elsewhere = {
+  mode: "opt_in",
   choices: { functional: true, analytics: false, advertising: false },
   decided_at: new Date(NOW).toISOString(),
   notice_version: "7",

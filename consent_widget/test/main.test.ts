@@ -414,6 +414,7 @@ describe("modules", () => {
 
 describe("a person who signs in", () => {
   const state = (decidedAt: number) => ({
+    mode: "opt_in",
     choices: { functional: true, analytics: true, advertising: false },
     decided_at: new Date(decidedAt).toISOString(),
     notice_version: "7",
@@ -430,6 +431,18 @@ describe("a person who signs in", () => {
     expect(quittance.consentId).toBe("con_9");
     expect(banner()).toBeNull();
     expect(network).toHaveBeenCalledOnce();
+  });
+
+  it("is asked where the law asks first, whatever was left on where it does not", async () => {
+    visit();
+    const told = { ...state(Date.now()), mode: "opt_out" };
+    network.mockResolvedValue(new Response(JSON.stringify({ state: told })));
+    await quittance.identify("token");
+    for (const page of ["this", "next"]) {
+      expect([page, quittance.decided, quittance.has("analytics")]).toEqual([page, false, false]);
+      expect(banner()).not.toBeNull();
+      visit();
+    }
   });
 
   it("is denied at once what another device denied and this one left be", async () => {

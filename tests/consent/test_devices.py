@@ -573,6 +573,18 @@ async def test_who_limits_one_purpose_grants_none_of_those_that_run_unasked(
     assert told["source"] == "other_device", "it has a say in what this one left be"
 
 
+@pytest.mark.parametrize(("region", "mode"), [("DE", "opt_in"), ("US-CA", "opt_out")])
+async def test_a_page_is_told_how_the_person_was_asked(
+    phone: Browser, laptop: Browser, region: str, mode: str
+) -> None:
+    await phone.choose(region=region)
+    await phone.state(HOST.token())
+
+    state = await laptop.state(HOST.token())
+    assert state is not None
+    assert state["mode"] == mode
+
+
 async def test_in_one_batch_each_persons_refusal_takes_back_their_own_grants(
     shop: Shop, phone: Browser, laptop: Browser
 ) -> None:
