@@ -176,7 +176,7 @@ async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
     await expect(frame.get_by_role("button", name="Alle akzeptieren")).to_be_visible()
     await page.get_by_label("Colour scheme of the preview").select_option("dark")
     dark = "matchMedia('(prefers-color-scheme: dark)').matches"
-    assert await page.frames[-1].evaluate(dark)
+    await page.frames[-1].wait_for_function(dark)  # the frame hears of it with its next picture
     assert await page.evaluate("history.length") == steps, "looking is no step for Back"
     await page.reload()
     await expect(page.locator('[name="t.title"]')).to_have_value("")
