@@ -20,8 +20,9 @@ from sqlmodel import col
 
 from app.consent import queries
 from app.consent.models import IS_CHOICE, IS_SIGNAL, ConsentRecord, VisitorLink
-from app.consent.state import Choice, Decision, Standing, denials, merge
+from app.consent.state import Choice, Decision, Signal, denials, merge, still_denying
 from app.core import bulk
+from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql, table_of
 from app.identity.models import PersonalValue
 from app.sites.directory import Directory, Notice, PublishedSite, notice_of
@@ -80,18 +81,15 @@ class Said:
     """
 
     record: ConsentRecord
-    signal: Decision | None = None
+    signal: Signal | None = None
+
+    @property
+    def word(self) -> Decision:
+        return self.signal or Decision(self.record.decided_at, self.record.choices)
 
 
-def standing_by(said: Iterable[Said]) -> Standing:
-    found = Standing()
-    for each in said:
-        found = (
-            found.with_signal(each.signal)
-            if each.signal
-            else found.with_choice(Decision(each.record.decided_at, each.record.choices))
-        )
-    return found
+def words_of(said: Mapping[OnSite, Iterable[Said]]) -> dict[OnSite, list[Decision]]:
+    return {on_site: [each.word for each in found] for on_site, found in said.items()}
 
 
 async def said_by(
@@ -101,6 +99,12 @@ async def said_by(
     visitor's site. Whoever calls it takes turns with others at these people.
     """
     await take_turns(session, {(site_id, person) for (site_id, _), person in people.items()})
+    return await _said_by(session, people, now)
+
+
+async def _said_by(
+    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
+) -> dict[OnSite, list[Said]]:
     chosen, signalled = await _records(session, people, now, IS_CHOICE, IS_SIGNAL)
     denied = await _denied_by_gpc(session, signalled)
     said: dict[OnSite, list[Said]] = defaultdict(list)
@@ -109,7 +113,7 @@ async def said_by(
     for on_site, records in signalled.items():
         for each in records:
             refused = denied[each.notice_version_id] & denials(each.choices).keys()
-            signal = Decision(each.decided_at, dict.fromkeys(sorted(refused), False))
+            signal = Signal(each.decided_at, dict.fromkeys(sorted(refused), False), each.id)
             said[on_site].append(Said(each, signal))
     return said
 
@@ -185,20 +189,31 @@ async def _linked(
     return [((site, visitor), (workspace, ref)) for site, visitor, workspace, ref in rows]
 
 
-async def current_state(
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What holds for a visitor: ``state``, and over it what ``signal`` denies, of another browser
+    of the person.
+    """
+
+    state: queries.CurrentState | None
+    signal: Signal | None = None
+
+
+async def held_by(
     session: AsyncSession,
     directory: Directory,
     site: PublishedSite,
     visitor_id: str,
     now: dt.datetime,
-) -> queries.CurrentState | None:
-    """What holds for a visitor: for one that is linked to a person who has chosen, the newest
-    choice on any of their devices; else its own records alone.
+) -> Held:
+    """For a visitor that is linked to a person who has chosen, the newest choice on any of their
+    devices; else its own records alone. What a signal denied in any of the person's browsers is
+    denied in all until they choose otherwise.
     """
     own = await queries.current_state(session, site.id, visitor_id)
     people = await people_of(session, [(site.id, visitor_id)], now)
-    (chosen,) = await _records(session, people, now, IS_CHOICE)
-    records = {each.id: each for made in chosen.values() for each in made}
+    said = [each for found in (await _said_by(session, people, now)).values() for each in found]
+    records = {each.record.id: each.record for each in said if each.signal is None}
     published = await directory.notice(site.version_id)
     choices = []
     for each in records.values():
@@ -207,9 +222,9 @@ async def current_state(
         choices.append(Choice(each.decided_at, each.choices, each.id, may_grant=not has_lapsed))
     asked = published.choices if published else ()
     merged = merge(choices, _denied_by_signal(own, published), asked)
-    if merged is None:
-        return own
-    return queries.CurrentState(records[merged.consent_id], merged.choices)
+    state = queries.CurrentState(records[merged.consent_id], merged.choices) if merged else own
+    elsewhere = (each.signal for each in said if each.record.visitor_id != visitor_id)
+    return Held(state, still_denying(filter(None, elsewhere), choices))
 
 
 def _denied_by_signal(own: queries.CurrentState | None, notice: Notice | None) -> Collection[str]:
@@ -217,3 +232,15 @@ def _denied_by_signal(own: queries.CurrentState | None, notice: Notice | None) -
     if own is None or notice is None or not own.record.is_gpc_applied:
         return ()
     return {each for each in notice.denied_by_gpc if own.choices.get(each) is False}
+
+
+def signal_json(held: Held) -> dict[str, Any]:
+    """Nothing where no other browser's signal has a say."""
+    if held.signal is None:
+        return {}
+    said = {
+        "denied": sorted(held.signal.choices),
+        "decided_at": rfc3339(held.signal.decided_at),
+        "consent_id": held.signal.consent_id,
+    }
+    return {"signal": said}

@@ -18,7 +18,7 @@ from app.consent.audit_trail import mode_of
 from app.consent.errors import OriginNotAllowed
 from app.consent.models import ConsentOutbox
 from app.consent.schemas import LinkIn
-from app.consent.state import changed, denials
+from app.consent.state import changed, denials, standing
 from app.consent.writer import outbox_rows
 from app.core import errors
 from app.core.clock import rfc3339, utc_now
@@ -67,7 +67,8 @@ async def link_visitor(
     erasure reach them under these identifiers too. By key; or by a host token
     (``Authorization: Bearer``), also from a page, which names the account and its address.
 
-    ``state`` is what holds for the visitor from now on, or null; ``stale``: ask again.
+    ``state`` is what holds for the visitor from now on, or null; ``stale``: ask again. ``signal``,
+    if there: what an opt-out signal in another of the person's browsers denies over it.
     """
     if caller is None:
         return await _link_by_host_token(request, body)
@@ -216,15 +217,14 @@ class _Linking:
         if after and after != before:
             await self._carry(session, after[self._visitor])
         directory = directory_of(self.request.app.state.database)
-        state = await devices.current_state(
-            session, directory, self.site, self.visitor_id, self.now
-        )
-        if state is None:
-            return 201, made | {"state": None}
+        held = await devices.held_by(session, directory, self.site, self.visitor_id, self.now)
+        answer = made | {"state": None} | devices.signal_json(held)
+        if (state := held.state) is None:
+            return 201, answer
         answered = await directory.notice(state.record.notice_version_id)
         has_lapsed = state.has_lapsed(answered, self.notice, self.now)
         mode = mode_of(state.record, answered or self.notice)
-        return 201, made | {"state": self._described(state, mode, has_lapsed=has_lapsed)}
+        return 201, answer | {"state": self._described(state, mode, has_lapsed=has_lapsed)}
 
     async def _carry(self, session: AsyncSession, person: devices.Person) -> None:
         """What was chosen here before we knew who it was is the person's from now on: destinations
@@ -238,8 +238,8 @@ class _Linking:
         elsewhere = [each for each in everywhere if each.record.visitor_id != self.visitor_id]
         record = max((each.record for each in here), key=lambda each: each.decided_at)
         taken_back, granted = changed(
-            devices.standing_by(elsewhere),
-            devices.standing_by(everywhere),
+            standing(each.word for each in elsewhere),
+            standing(each.word for each in everywhere),
             asks_first=regimes.known(record.regime).mode == "opt_in",
         )
         if rows := outbox_rows(record.model_dump(), taken_back, granted, self.now):

@@ -215,8 +215,9 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
     Where the law has nobody asked again so soon after a refusal, ``stale`` stays false, and
     ``choices`` hold only what is denied once the rest has lapsed.
 
-    For a linked visitor that is the newest explicit choice on any of the person's devices. It is
-    open because only the browser and the site know a visitor id (122 random bits), and the answer
+    For a linked visitor that is the newest explicit choice on any of the person's devices, less
+    what an opt-out signal in another of their browsers has denied since (``signal``). It is open
+    because only the browser and the site know a visitor id (122 random bits), and the answer
     says what was chosen and when, never by whom.
     """
     database: Database = request.app.state.database
@@ -229,21 +230,24 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
         raise errors.Invalid("A visitor id is a UUID.", headers=headers) from None
     now = utc_now()
     async with database.reading() as session:
-        state = await devices.current_state(session, directory, site, visitor_id, now)
+        held = await devices.held_by(session, directory, site, visitor_id, now)
+    state = held.state
     answered = await directory.notice(state.record.notice_version_id) if state else None
     has_lapsed = state and state.has_lapsed(answered, published, now)
     is_left_alone = state and state.is_left_alone(now)
+    choices = state and (denials(state.choices) if has_lapsed and is_left_alone else state.choices)
+    if held.signal:
+        choices = {**(choices or {}), **held.signal.choices}
     answer = {
         "visitor_id": visitor_id,
         "consent_id": state and state.record.id,
-        "choices": state
-        and (denials(state.choices) if has_lapsed and is_left_alone else state.choices),
+        "choices": choices,
         "notice_version": state and state.record.notice_version_id,
         "decided_at": state and rfc3339(state.record.decided_at),
         "expires_at": state and rfc3339(state.record.expires_at),
         "stale": state and bool(has_lapsed and not is_left_alone),
     }
-    return JSONResponse(answer, headers=headers)
+    return JSONResponse(answer | devices.signal_json(held), headers=headers)
 
 
 @router.options(

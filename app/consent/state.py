@@ -15,9 +15,9 @@ from app.consent.schemas import Method
 BY_CHOICE = frozenset(
     {Method.ACCEPT_ALL, Method.REJECT_ALL, Method.CUSTOM, Method.WITHDRAWAL, Method.API}
 )
-"""Records of a person's own explicit choice, which count on all their devices. A signal (gpc), a
-closed banner (dismissed) and what another tool had stored (migrated) hold where they were made; at
-destinations a signal counts for the person, see ``Standing``."""
+"""Records of a person's own explicit choice, which count on all their devices. A closed banner
+(dismissed) and what another tool had stored (migrated) hold where they were made; what a signal
+(gpc) denies counts for the person, see ``standing`` and ``still_denying``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,41 +40,47 @@ def combine(decisions: Iterable[Decision]) -> Decision | None:
     return current
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What destinations are to know of a person: what was chosen last of each purpose, explicitly,
-    on any device, and what an opt-out signal has denied on any since (11 CCR 7025(c)(1): it counts
-    for the browser and, where the consumer is known, for the consumer). ``signals`` have nothing
-    but denials.
-
-    Kept apart, so that it does not matter in which order records come in.
-    """
-
-    choices: tuple[Decision, ...] = ()
-    signals: tuple[Decision, ...] = ()
-
-    def with_choice(self, made: Decision) -> Standing:
-        return replace(self, choices=(*self.choices, made))
-
-    def with_signal(self, signal: Decision) -> Standing:
-        return replace(self, signals=(*self.signals, signal))
-
-    @property
-    def decision(self) -> Decision | None:
-        """What it adds up to."""
-        state = None
-        for made in _by_moment(self.choices):
-            said = reduce(deny_wins, (each.choices for each in made))
-            state = Decision(made[0].decided_at, {**(state.choices if state else {}), **said})
-        for each in sorted(self.signals, key=lambda signal: signal.decided_at):
-            if state is None:
-                state = each
-            elif state.decided_at <= each.decided_at:
-                state = Decision(each.decided_at, {**state.choices, **each.choices})
-        return state
-
-
 Made = TypeVar("Made", bound=Decision)
+
+
+def standing(said: Iterable[Decision]) -> Decision | None:
+    """What destinations are to know of a person: the last word on each purpose, on any device, by
+    explicit choice or by an opt-out signal, which denies and grants nothing (11 CCR 7025(c)(1): it
+    counts for the browser and, where the consumer is known, for the consumer). Of the same moment,
+    a denial of any wins.
+    """
+    state = None
+    for words in _by_moment(said):
+        last = reduce(deny_wins, (each.choices for each in words))
+        state = Decision(words[0].decided_at, {**(state.choices if state else {}), **last})
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Signal(Decision):
+    """What an opt-out signal denied in one of a person's browsers, and the record that says so."""
+
+    consent_id: str
+
+
+def still_denying(signals: Iterable[Signal], choices: Iterable[Decision]) -> Signal | None:
+    """What a person's signals deny of which nobody has chosen since; the newest speaks for all."""
+    chosen = {
+        purpose: each.decided_at
+        for each in sorted(choices, key=_moment)
+        for purpose in each.choices
+    }
+    denied: set[str] = set()
+    newest = None
+    for each in sorted(signals, key=lambda signal: (signal.decided_at, signal.consent_id)):
+        lasting = {
+            purpose
+            for purpose in each.choices
+            if purpose not in chosen or chosen[purpose] <= each.decided_at
+        }
+        denied |= lasting
+        newest = each if lasting else newest
+    return newest and replace(newest, choices=dict.fromkeys(sorted(denied), False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +176,13 @@ def granted_again(before: Decision | None, after: Decision) -> list[str]:
     return sorted(purpose for purpose in denied if after.choices.get(purpose))
 
 
-def changed(before: Standing, after: Standing, *, asks_first: bool) -> tuple[set[str], set[str]]:
-    """Purposes that a person takes back, and those granted after a refusal. Under a law that does
-    not ask first (``asks_first``), whatever was not denied before may have run.
+def changed(
+    was: Decision | None, now: Decision | None, *, asks_first: bool
+) -> tuple[set[str], set[str]]:
+    """Purposes that a person takes back, and those granted after a refusal; both states are what is
+    ``standing``. Under a law that does not ask first (``asks_first``), whatever was not denied
+    before may have run.
     """
-    was, now = before.decision, after.decision
     if now is None:
         return set(), set()
     taken_back = set(withdrawn(was, now))

@@ -26,19 +26,19 @@ from app.consent.devices import (
     Visitor,
     people_of,
     said_by,
-    standing_by,
     take_turns,
+    words_of,
 )
 from app.consent.errors import EventReused, WriterBusy
 from app.consent.models import ConsentOutbox, ConsentRecord
 from app.consent.state import (
     BY_CHOICE,
     Decision,
-    Standing,
     changed,
     combine,
     denials,
     granted_again,
+    standing,
     withdrawn,
 )
 from app.core import bulk
@@ -218,13 +218,12 @@ class ConsentWriter:
             states = await _current_states(session, {each.visitor for each in ordered})
             people = await _people(session, ordered)
             said = await said_by(session, people, ordered[0].row["recorded_at"])
-            standings = {on_site: standing_by(each) for on_site, each in said.items()}
             inserted = await bulk.insert_new(session, ConsentRecord, [each.row for each in ordered])
             stored: dict[tuple[str, str], Row] = {
                 each.event: each.row for each in ordered if each.row["id"] in inserted
             }
             new = [each for each in first.values() if each.event in stored]  # in order of arrival
-            if outbox := _reversals(states, people, standings, new):
+            if outbox := _reversals(states, people, words_of(said), new):
                 await session.execute(sa.insert(_OUTBOX), outbox)
                 hint_after_commit(session, "withdrawals")
             stored |= await _earlier(session, first.keys() - stored.keys())
@@ -283,7 +282,7 @@ async def _earlier(
 def _reversals(
     states: dict[Visitor, Decision],
     people: Mapping[Visitor, Person],
-    standings: dict[OnSite, Standing],
+    said: dict[OnSite, list[Decision]],
     drafts: Iterable[Draft],
 ) -> list[dict[str, Any]]:
     """Outbox rows for what these records, one after the other, take back or grant again: of what
@@ -298,15 +297,15 @@ def _reversals(
         if was is not None and not draft.asks_first:  # what it left be ran until now
             taken_back |= denials(here.choices).keys() - was.choices.keys()
         granted = set(granted_again(was, here)) if draft.is_choice else set()
-        signal = draft.signal
-        if (draft.is_choice or signal) and (person := people.get(draft.visitor)):
-            on_site = draft.visitor[0], person
-            before = standings.get(on_site, Standing())
-            after = before.with_signal(signal) if signal else before.with_choice(draft.decision)
-            standings[on_site] = after
+        word = draft.signal or (draft.decision if draft.is_choice else None)
+        if word and (person := people.get(draft.visitor)):
+            words = said.setdefault((draft.visitor[0], person), [])
+            before = standing(words)
+            words.append(word)
+            after = standing(words)
             more, again = changed(before, after, asks_first=draft.asks_first)
             # What was chosen later elsewhere holds here too, whichever record came in first.
-            now = after.decision.choices if after.decision else {}
+            now = after.choices if after else {}
             taken_back = {each for each in taken_back | more if not now.get(each)}
             granted = {each for each in granted | again if now.get(each)}
         found += outbox_rows(draft.row, taken_back, granted, draft.row["recorded_at"])

@@ -3,16 +3,16 @@
  * on another device. Travels in the dialog's file: only signed-in visitors need it.
  */
 import { POST } from "./api";
-import type { Config, Mode } from "./config";
-import type { Choices, Decision } from "./state";
+import type { Config, Method, Mode } from "./config";
+import { type Choices, type Decision, granted, type State } from "./state";
 
-/** What this needs of the page's state. */
+/** What this needs of the page. */
 export interface Visitor {
-  id(): string;
-  /** Stores a decision made elsewhere; it holds here if it is newer than the one of this page. */
+  state(): State;
+  /** Stores a decision made elsewhere; it holds here unless this page has a newer one. */
   keep(decision: Decision): void;
-  /** Forgets the decision and the id of whoever was here before; returns the new id. */
-  renew(): string;
+  /** Forgets the decision and the id of whoever was here before. */
+  renew(): void;
 }
 
 interface Answer {
@@ -24,6 +24,63 @@ interface Answer {
     readonly consent_id: string;
     readonly source: "this_device" | "other_device";
     readonly stale: boolean;
+  };
+  /** What the opt-out signal of another browser denies, until the person chooses otherwise. */
+  readonly signal?: {
+    readonly denied: readonly string[];
+    readonly decided_at: string;
+    readonly consent_id: string;
+  };
+}
+
+const MADE_HERE: readonly Method[] = ["accept_all", "reject_all", "custom", "withdrawal"];
+
+/** Was it chosen in this browser, later than that? The service may not have heard of it yet. */
+const isLater = (mine: Decision | null, moment = ""): boolean =>
+  mine !== null && MADE_HERE.includes(mine.method) && mine.decidedAt > Date.parse(moment);
+
+/**
+ * The decision of this page with what the answer adds to it; null: nothing. What is added is later
+ * than what it was added to, so that no tab and no older cookie brings that back; hardly later, so
+ * that no grant outlives its term.
+ */
+export function joined(config: Config, page: State, { state, signal }: Answer): Decision | null {
+  const { decision: mine, visitorId } = page;
+  const isHeard =
+    state?.source === "other_device" &&
+    (mine?.consentId === state.consent_id || !isLater(mine, state.decided_at));
+  const said = isHeard ? state.choices : {};
+  const holding = { ...page.choices, ...said };
+  const denied = (signal?.denied ?? []).filter(
+    (id) =>
+      granted(holding, id) &&
+      (isHeard || !isLater(mine, signal?.decided_at) || !Object.hasOwn(mine?.choices ?? {}, id)),
+  );
+  const source = isHeard ? state : denied.length > 0 ? signal : undefined;
+  if (!source) return null;
+  const choices = {
+    ...mine?.choices,
+    ...said,
+    ...Object.fromEntries(denied.map((id) => [id, false])),
+  };
+  const isNews = Object.keys(choices).some((id) => choices[id] !== mine?.choices[id]);
+  const before = mine?.decidedAt ?? 0;
+  // Of what is outdated only the refusals count, and they ask nobody who has answered here.
+  if (mine && (!isHeard || state.stale))
+    return isNews ? { ...mine, choices, decidedAt: before + 1 } : null;
+  const at = Date.parse(source.decided_at);
+  if (!isNews && at <= before) return null;
+  return {
+    mode: isHeard ? state.mode : config.mode,
+    notice: isHeard ? state.notice_version : String(config.notice_version),
+    material: isHeard && state.stale ? "-" : config.material,
+    // What was said here against the signal of this browser keeps its weight.
+    gpc: mine?.gpc ?? false,
+    method: mine?.gpc ? mine.method : isHeard ? "api" : "gpc",
+    visitorId,
+    decidedAt: isNews ? Math.max(at, before + 1) : at,
+    choices,
+    consentId: source.consent_id,
   };
 }
 
@@ -37,23 +94,14 @@ const link = (config: Config, token: string, visitorId: string): Promise<Respons
 
 /** True once the visitor is linked; rejects with the status where the service refused. */
 export async function identify(config: Config, visitor: Visitor, token: string): Promise<boolean> {
-  let response = await link(config, token, visitor.id());
-  // Somebody else signed in with this browser before; the token was not used up.
-  if (response.status === 409) response = await link(config, token, visitor.renew());
+  let response = await link(config, token, visitor.state().visitorId);
+  if (response.status === 409) {
+    // Somebody else signed in with this browser before; the token was not used up.
+    visitor.renew();
+    response = await link(config, token, visitor.state().visitorId);
+  }
   if (!response.ok) throw new Error(`quittance: not linked, status ${response.status}`);
-  const { state } = (await response.json()) as Answer;
-  if (state?.source !== "other_device") return true;
-  visitor.keep({
-    mode: state.mode,
-    notice: state.notice_version,
-    // Outdated: its refusals keep refusing, and the banner asks.
-    material: state.stale ? "-" : config.material,
-    gpc: false,
-    visitorId: visitor.id(),
-    decidedAt: Date.parse(state.decided_at),
-    method: "api",
-    choices: state.choices,
-    consentId: state.consent_id,
-  });
+  const decision = joined(config, visitor.state(), (await response.json()) as Answer);
+  if (decision) visitor.keep(decision);
   return true;
 }

@@ -307,12 +307,11 @@ export function start(
   }
 
   /** Somebody else signed in here before: what they chose is not this person's. */
-  function renew(): string {
+  function renew(): void {
     forget(config);
     become(beginWith(null), true);
     if (state.decision) save(config, state.decision);
     post();
-    return state.visitorId;
   }
 
   const identify = async (token: string): Promise<boolean> => {
@@ -320,10 +319,11 @@ export function start(
     const keep = (decision: Decision): void => {
       catchUp();
       if (decision.decidedAt < (state.decision?.decidedAt ?? 0)) return;
-      save(config, decision);
-      if (beginWith(decision).decision === decision) apply({ type: "adopt", decision });
+      become(beginWith(decision), true);
+      save(config, state.decision ?? decision);
+      if (state.decision !== decision) post();
     };
-    return link(config, { id: () => state.visitorId, keep, renew }, token);
+    return link(config, { state: () => state, keep, renew }, token);
   };
 
   /** From the first choice on, or when there is time. */

@@ -461,6 +461,36 @@ describe("a person who signs in", () => {
     }
   });
 
+  it.each([
+    ["a signal denied", { state: null, isSignal: true }],
+    [
+      "an outdated choice refused",
+      { state: { stale: true, choices: { advertising: false } }, isSignal: false },
+    ],
+  ])("is denied on this page and the next what %s elsewhere", async (_, told) => {
+    const at = new Date().toISOString();
+    const signal = told.isSignal && {
+      denied: ["advertising"],
+      decided_at: at,
+      consent_id: "con_s",
+    };
+    const answer = { state: told.state && { ...state(Date.now()), ...told.state }, signal };
+    visit(usSite());
+    expect(quittance.has("advertising")).toBe(true);
+    network.mockResolvedValue(new Response(JSON.stringify(answer)));
+    await quittance.identify("token");
+    expect(changes).toHaveLength(1);
+    for (const page of ["this", "next"]) {
+      expect([page, ...["analytics", "advertising"].map(quittance.has)]).toEqual([
+        page,
+        true,
+        false,
+      ]);
+      visit(usSite());
+    }
+    expect(network).toHaveBeenCalledOnce();
+  });
+
   it("is asked when the browser's choice was somebody else's", async () => {
     localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000 })));
     const rule = { pattern: "_ga", purpose: "analytics", http_only: false };

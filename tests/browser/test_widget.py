@@ -25,6 +25,7 @@ from playwright.sync_api import (
 
 from app.sites import consent_mode
 from tests.browser.shop import GATES, NONCE, ORDER, Shop
+from tests.identity.hosts import Host
 from tests.journeys.instance import Embedded, wait_for
 
 ARGS = [
@@ -617,6 +618,49 @@ def test_gpc_denies_what_the_site_says_and_a_later_choice_outweighs_it(
     until(page, "window.quittance")
     assert page.evaluate("quittance.has('partners')") is True
     expect(banner(page)).to_have_count(0)
+
+
+def test_what_the_signal_denies_is_denied_in_all_browsers_of_whoever_signs_in(
+    stage: Stage, new_site: NewSite
+) -> None:
+    stage.site_key = new_site()
+    host = Host(audience=stage.service.base_url)
+    believed = {"host_identity": {"issuer": host.issuer, "jwks": host.jwks}}
+    stage.service.api.patch(f"/v1/sites/{stage.site_key}", json=believed).raise_for_status()
+
+    def sign_in(context: BrowserContext) -> Page:
+        page = stage.open(stage.page(region="US-CA"), context)
+        if page.evaluate("quittance.decided && !quittance.consentId"):
+            stage.record(page)
+        assert page.evaluate("(token) => quittance.identify(token)", host.token())
+        return page
+
+    laptop, phone = stage.context(), stage.context(extra_http_headers={"Sec-GPC": "1"})
+    page = stage.open(stage.page(region="US-CA"), laptop)
+    press(page, "accept")
+    stage.record(page)
+    page = sign_in(laptop)
+    until(page, "ran.length === 4")
+    assert sign_in(phone).evaluate("quittance.has('advertising')") is False
+
+    page = sign_in(laptop)
+    assert page.evaluate("quittance.choices()") == {
+        "necessary": True, "functional": True, "analytics": True, "advertising": False,
+    }  # fmt: skip
+    expect(banner(page)).to_have_count(0)
+    stage.shop.log.clear()
+    page = stage.open(stage.page(region="US-CA"), laptop)  # nobody says who is there
+    until(page, "ran.length === 3")
+    assert not {"/held/fourth.js", "/held/pixel.gif"} & set(stage.shop.held)
+
+    page.evaluate("quittance.accept()")
+    stage.record(page)
+    assert sign_in(laptop).evaluate("quittance.has('advertising')") is True
+    for _ in range(2):
+        assert sign_in(phone).evaluate("quittance.has('advertising')") is False
+    assert sign_in(laptop).evaluate("quittance.has('advertising')") is True
+    records = stage.service.api.get(f"/v1/consents?site_key={stage.site_key}").json()["items"]
+    assert [each["method"] for each in records] == ["accept_all", "gpc", "accept_all"]
 
 
 def test_an_opt_out_law_asks_in_its_own_words(stage: Stage) -> None:

@@ -36,10 +36,14 @@ class Browser:
 
     async def state(self, token: str) -> dict[str, Any] | None:
         """What signing in says that holds here."""
+        found: dict[str, Any] | None = (await self.linked(token))["state"]
+        return found
+
+    async def linked(self, token: str) -> dict[str, Any]:
         answer = await self.sign_in(token)
         assert answer.status_code == 201, answer.text
-        found: dict[str, Any] | None = answer.json()["state"]
-        return found
+        said: dict[str, Any] = answer.json()
+        return said
 
     async def choose(self, **changes: Any) -> str:
         """The id of the consent record."""

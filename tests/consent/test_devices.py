@@ -135,7 +135,6 @@ async def test_who_shares_no_account_shares_nothing_by_address(
     ("record", "reason"),
     [
         ({"method": "dismissed", "choices": NONE}, "a closed banner"),
-        ({"method": "gpc", "gpc": True, "region": "US-CA", "choices": NONE}, "a signal"),
         ({"method": "migrated"}, "what another tool had stored"),
     ],
 )
@@ -148,21 +147,55 @@ async def test_only_an_explicit_choice_travels(
         await each.state(HOST.token())
 
     assert (await phone.current())["choices"] == ALL, reason
-    if record["method"] != "gpc":
-        assert (await laptop.current())["choices"] == ALL
+    assert (await laptop.current())["choices"] == ALL
 
 
-async def test_a_signal_that_comes_after_a_choice_stays_in_its_browser_too(
+CALIFORNIA: dict[str, Any] = {"region": "US-CA", "gpc": True}
+SIGNAL: dict[str, Any] = {
+    "choices": ALL | {"advertising": False}, "method": "gpc", **CALIFORNIA,
+}  # fmt: skip
+
+
+async def test_a_signal_in_one_browser_denies_in_all_until_the_person_chooses_otherwise(
     phone: Browser, laptop: Browser
 ) -> None:
-    california: dict[str, Any] = {"region": "US-CA", "gpc": True}
-    await phone.choose(method="custom", decided_at=ago(minutes=2))
-    await phone.choose(**california, method="gpc", decided_at=ago(minutes=1))
-    for each in (phone, laptop):
-        await each.state(HOST.token())
+    """11 CCR 7025(c)(1). A page learns it apart from what was chosen, which it may know better."""
+    await laptop.choose(decided_at=ago(minutes=3))
+    signalled = ago(minutes=2)
+    record = await phone.choose(**SIGNAL, decided_at=signalled)
+    assert "signal" not in await phone.linked(HOST.token()), "it is this browser's own"
 
-    assert (await laptop.current())["choices"] == ALL
-    assert (await phone.current())["choices"] == ALL | {"advertising": False}
+    said = await laptop.linked(HOST.token())
+    signal = {"denied": ["advertising"], "decided_at": signalled, "consent_id": record}
+    assert said["signal"] == signal
+    assert (said["state"]["choices"], said["state"]["source"]) == (ALL, "this_device")
+    current = await laptop.current()
+    assert (current["choices"], current["signal"]) == (ALL | {"advertising": False}, signal)
+
+    await laptop.choose(
+        region="US-CA", method="custom", choices={"functional": False}, decided_at=ago(minutes=1)
+    )
+    assert (await laptop.linked(HOST.token()))["signal"] == signal, "that was about something else"
+    await laptop.choose(region="US-CA", method="custom", choices={"advertising": True})
+    assert "signal" not in await laptop.linked(HOST.token())
+    assert (await laptop.current())["choices"]["advertising"] is True
+    assert (await phone.current())["choices"]["advertising"] is False, (
+        "there the signal is still on"
+    )
+
+
+async def test_a_signal_reaches_also_who_has_chosen_nothing_and_nobody_else(
+    phone: Browser, laptop: Browser
+) -> None:
+    await phone.choose(**SIGNAL)
+    await phone.state(HOST.token(sub="bob"))
+
+    assert "signal" not in await laptop.linked(HOST.token(sub="carol"))
+    tablet = Browser(laptop.shop)
+    said = await tablet.linked(HOST.token(sub="bob"))
+    assert (said["state"], said["signal"]["denied"]) == (None, ["advertising"])
+    current = await tablet.current()
+    assert (current["choices"], current["consent_id"]) == ({"advertising": False}, None)
 
 
 async def test_who_has_chosen_nothing_anywhere_keeps_what_this_browser_has(
@@ -462,11 +495,6 @@ async def test_an_older_choice_or_none_takes_nothing_back(
     assert await phone.shop.outbox() == []
 
 
-SIGNAL: dict[str, Any] = {
-    "choices": ALL | {"advertising": False}, "method": "gpc", "gpc": True, "region": "US-CA",
-}  # fmt: skip
-
-
 async def test_a_signal_in_one_browser_opts_the_known_consumer_out_until_they_choose_otherwise(
     phone: Browser, laptop: Browser
 ) -> None:
@@ -478,8 +506,13 @@ async def test_a_signal_in_one_browser_opts_the_known_consumer_out_until_they_ch
     await laptop.choose(**SIGNAL)
     assert await phone.shop.outbox() == [(laptop.visitor_id, ["advertising"])]
 
+    limit: dict[str, Any] = {"method": "custom", "choices": {"functional": False}}
+    await phone.choose(region="US-CA", **limit)
+    assert await phone.shop.outbox(is_grant=True) == [], "it says nothing of what was denied"
+
     await phone.choose(region="US-CA")
-    assert await phone.shop.outbox(is_grant=True) == [(phone.visitor_id, ["advertising"])]
+    granted = [(phone.visitor_id, ["advertising", "functional"])]
+    assert await phone.shop.outbox(is_grant=True) == granted
 
 
 @pytest.mark.parametrize(

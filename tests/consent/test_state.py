@@ -14,12 +14,14 @@ from app.consent.state import (
     Choice,
     Decision,
     Merged,
-    Standing,
+    Signal,
     changed,
     combine,
     denials,
     granted_again,
     merge,
+    standing,
+    still_denying,
     withdrawn,
 )
 
@@ -147,15 +149,40 @@ def test_what_a_choice_leaves_be_is_as_it_was_chosen_before() -> None:
 
     assert merge([refusal, partial], asked=("a", "b")) == Merged("some", {"a": False, "b": True})
     assert merge([partial], asked=("a", "b")) == Merged("some", {"b": True})
-    before = Standing().with_choice(refusal)
-    for standing in (
-        before.with_choice(partial),
-        Standing().with_choice(partial).with_choice(refusal),
-    ):
-        assert standing.decision == Decision(
-            partial.decided_at, {"a": False, "b": True, "gone": False}
-        )
-    assert changed(before, before.with_choice(partial), asks_first=False) == (set(), {"b"})
+    whole = Decision(partial.decided_at, {"a": False, "b": True, "gone": False})
+    assert standing([refusal, partial]) == standing([partial, refusal]) == whole
+    assert changed(standing([refusal]), whole, asks_first=False) == (set(), {"b"})
+
+
+def signal(minute: int, name: str, *purposes: str) -> Signal:
+    return Signal(NOON + dt.timedelta(minutes=minute), dict.fromkeys(purposes, False), name)
+
+
+@pytest.mark.parametrize(
+    ("signals", "choices", "denied", "by"),
+    [
+        ([], [choice(1, "x", a=True)], None, None),
+        ([signal(1, "s", "a")], [], {"a"}, "s"),
+        ([signal(2, "s", "a")], [choice(1, "x", a=True)], {"a"}, "s"),
+        ([signal(1, "s", "a")], [choice(1, "x", a=True)], {"a"}, "s"),
+        ([signal(1, "s", "a")], [choice(2, "x", a=True)], None, None),
+        ([signal(1, "s", "a")], [choice(2, "x", b=True)], {"a"}, "s"),
+        ([signal(1, "s", "a", "b")], [choice(2, "x", b=True)], {"a"}, "s"),
+        ([signal(3, "new", "a"), signal(1, "old", "b")], [], {"a", "b"}, "new"),
+        ([signal(3, "new", "b"), signal(1, "old", "a")], [choice(4, "x", b=True)], {"a"}, "old"),
+        ([signal(1, "s")], [], None, None),
+    ],
+)
+def test_a_signal_denies_what_nobody_has_chosen_since(
+    signals: list[Signal], choices: list[Choice], denied: set[str] | None, by: str | None
+) -> None:
+    found = still_denying(signals, choices)
+
+    assert found == still_denying(reversed(signals), choices)
+    assert (found and set(found.choices)) == denied
+    assert (found and found.consent_id) == by
+    state = standing([*signals, *choices])
+    assert state is None or not any(state.choices[each] for each in denied or ())
 
 
 @given(st.lists(made_anywhere, min_size=1, max_size=6), made_anywhere)
