@@ -818,6 +818,12 @@ def test_banner_and_dialog_fit_every_width_and_language(stage: Stage, width: int
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_on_the_smallest_phone_the_banner_leaves_more_than_half_of_the_page(stage: Stage) -> None:
+    page = stage.open(stage.page(), viewport={"width": 320, "height": 568})
+
+    assert box_of(banner(page))["height"] <= 0.46 * 568  # 45 per cent; fonts differ a little
+
+
 # --- bad input (the ids are those of the catalogue)
 
 
