@@ -50,6 +50,8 @@ class Stage:
     site_key: str
     contexts: list[BrowserContext] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
+    """Further origins that pages may talk to."""
 
     def page(
         self,
@@ -82,7 +84,8 @@ class Stage:
 
     def _look_at(self, request: Request) -> None:
         known = tuple(
-            f"{each}/" for each in (self.service.base_url, self.shop.origin, self.shop.vendor)
+            f"{each}/"
+            for each in (self.service.base_url, self.shop.origin, self.shop.vendor, *self.also)
         )
         if not request.url.startswith((*known, "data:,")):
             self.faults.append(f"third party: {request.url}")
@@ -399,6 +402,60 @@ def test_withdrawing_shuts_what_was_open(stage: Stage) -> None:
     }  # fmt: skip
     assert ran(page) == []
     assert stage.shop.held == []
+
+
+def test_a_withdrawal_clears_the_browser_and_the_sites_own_host_what_scripts_cannot(
+    stage: Stage,
+) -> None:
+    """Under a host of the site's own, which also keeps the choice where scripts' cookies go."""
+    shop = stage.shop.origin.replace("localhost", "www.shop.localhost")
+    ours = stage.service.base_url.replace("127.0.0.1", "privacy.shop.localhost")
+    stage.also += [shop, ours]
+    rules = [("cookie", "_ga*", False), ("cookie", "_sid", True), ("storage", "ga_*", False)]
+    trackers = [
+        {"kind": kind, "pattern": pattern, "purpose": "analytics", "http_only": is_http_only}
+        for kind, pattern, is_http_only in rules
+    ]
+    body = {"name": "Shop", "origins": [shop]}
+    body |= {"config": {"first_party": ours, "trackers": trackers}}
+    made = stage.service.api.post("/v1/sites", json=body).raise_for_status().json()
+    stage.site_key = made["site_key"]
+    stage.service.api.post(f"/v1/sites/{stage.site_key}/publish").raise_for_status()
+    tag = f'<script nonce="{NONCE}" src="{ours}/b/{stage.site_key}.js?region=DE" async></script>'
+    path = stage.shop.embed(tag, f"{stage.service.base_url} {ours}").removeprefix(stage.shop.origin)
+    context = stage.context()
+    page = stage.open(f"{shop}{path}", context)
+
+    def names() -> list[str]:
+        return sorted({each["name"] for each in context.cookies()})
+
+    with page.expect_response(f"{ours}/b/{stage.site_key}/remember") as kept:
+        press(page, "accept")
+    assert kept.value.status == 204
+    page.evaluate(
+        """() => {
+          document.cookie = "_ga=1; Path=/";
+          document.cookie = "_ga_X=1; Path=/; Domain=shop.localhost";
+          document.cookie = "basket=1; Path=/";
+          localStorage.setItem("ga_id", "1");
+        }"""
+    )
+    context.add_cookies(
+        [{"name": "_sid", "value": "1", "domain": ".shop.localhost", "path": "/", "httpOnly": True}]
+    )
+    line = f"qt_{stage.site_key}"
+    assert names() == ["_ga", "_ga_X", "_sid", "basket", line]
+    page.evaluate("(name) => localStorage.removeItem(name)", line)
+    page.reload()
+    until(page, "window.quittance")
+    assert page.evaluate("quittance.has('analytics')"), "the host's cookie is enough"
+    assert names() == ["_ga", "_ga_X", "_sid", "basket", line]
+
+    with page.expect_response(f"{ours}/b/{stage.site_key}/remember") as kept:
+        page.evaluate("quittance.withdraw()")
+    assert kept.value.status == 204
+    wait_for(lambda: names() == ["basket", line], f"what is left: {names()}", 5)
+    assert page.evaluate("Object.keys(localStorage)") == [line]
 
 
 MAKERS = f"""
