@@ -3,6 +3,7 @@ a running service."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from app.core.clock import rfc3339, utc_now
 from app.sites import consent_mode
 from tests.browser.shop import GATES, NONCE, ORDER, Shop
 from tests.identity.hosts import Host
@@ -416,8 +418,8 @@ def test_a_withdrawal_clears_the_browser_and_the_sites_own_host_what_scripts_can
         {"kind": kind, "pattern": pattern, "purpose": "analytics", "http_only": is_http_only}
         for kind, pattern, is_http_only in rules
     ]
-    body = {"name": "Shop", "origins": [shop]}
-    body |= {"config": {"first_party": ours, "trackers": trackers}}
+    config = {"first_party": ours, "trackers": trackers}
+    body = {"name": "Shop", "origins": [shop], "config": config}
     made = stage.service.api.post("/v1/sites", json=body).raise_for_status().json()
     stage.site_key = made["site_key"]
     stage.service.api.post(f"/v1/sites/{stage.site_key}/publish").raise_for_status()
@@ -619,6 +621,63 @@ def test_google_is_told_what_holds_before_its_tags_run_at_each_change_and_when_i
 # --- Global Privacy Control
 
 SIGNAL = "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', { get: () => true })"
+
+
+def test_vendors_hear_of_an_opt_out_by_the_iabs_signal_and_by_microsofts(
+    stage: Stage, new_site: NewSite
+) -> None:
+    stage.site_key = new_site(modules=["gpp", "uet"], languages=["en"])
+    base = stage.service.base_url
+    source = f"{base}/b/{stage.site_key}.js?region=US-CA"
+    vendor = """const heard = []; window.__gpp = (...call) => (__gpp.queue ??= []).push(call);
+      __gpp("addEventListener", (event) => heard.push([event.eventName, event.data]));"""
+    page = stage.open(
+        stage.shop.embed(
+            f'<script nonce="{NONCE}">{vendor}</script>'
+            f'<script nonce="{NONCE}" src="{source}" async></script>',
+            base,
+        )
+    )
+    sale = """new Promise((tell) => __gpp("getField", tell, "usca.SaleOptOut"))"""
+    assert page.evaluate(sale) == 2, "not opted out"
+    assert page.evaluate("uetq.at(-1).ad_storage") == "granted"
+
+    page.evaluate("quittance.reject()")
+
+    assert page.evaluate(sale) == 1, "opted out"
+    assert page.evaluate("uetq.slice(-3)") == ["consent", "update", {"ad_storage": "denied"}]
+    names = [name for name, _ in page.evaluate("heard")]
+    assert names[0] == "listenerRegistered"
+    assert names[-2:] == ["sectionChange", "signalStatus"]
+    assert page.evaluate("heard.at(-1)[1]") == "ready"
+
+
+def test_what_was_answered_to_another_consent_manager_is_taken_over_once(
+    stage: Stage, new_site: NewSite
+) -> None:
+    stage.site_key = new_site(modules=["migrate"])
+    context = stage.context()
+    closed = rfc3339(utc_now().replace(microsecond=0) - dt.timedelta(days=3))
+    theirs = {
+        "OptanonAlertBoxClosed": str(closed),
+        "OptanonConsent": "isGpcEnabled=0&groups=C0001%3A1%2CC0002%3A1%2CC0003%3A0%2CC0004%3A0",
+    }
+    context.add_cookies(
+        [{"name": name, "value": value, "url": stage.shop.origin} for name, value in theirs.items()]
+    )
+    page = stage.open(stage.page(), context)
+
+    expect(banner(page)).to_have_count(0)
+    record = stage.record(page)
+    assert (record["method"], record["decided_at"]) == ("migrated", closed)
+    assert record["choices"] == {"functional": False, "analytics": True, "advertising": False}
+    until(page, "ran.length === 3")
+
+    page.evaluate("quittance.reject()")
+    stage.record(page)
+    page.reload()
+    until(page, "window.quittance")
+    assert page.evaluate("quittance.has('analytics')") is False, "their answer has been given up"
 
 
 @pytest.mark.parametrize("way", ["script", "header", "both"])
