@@ -77,6 +77,7 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("GET", "/dashboard/sites/{site_id}/publish"): _OPERATOR,
     ("POST", "/dashboard/sites/{site_id}/publish"): _OPERATOR,
     ("GET", "/dashboard/sites/{site_id}/versions/{number}"): _VIEWER,
+    ("POST", "/dashboard/sites/{site_id}/versions/{number}"): _OPERATOR,
     ("POST", "/dashboard/sites/{site_id}/host"): _OPERATOR,
     ("POST", "/dashboard/sites/{site_id}/trackers"): _OPERATOR,
     ("GET", "/dashboard/sites/{site_id}/preview"): _VIEWER,

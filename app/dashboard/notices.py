@@ -25,6 +25,7 @@ NOTICES = {
     "task-closed": "The task is ticked off.",
     "site-added": "The site is added. Publish it to show its banner.",
     "site-saved": "The draft is saved. Visitors see it after publishing.",
+    "version-taken": "The draft says what that version said. Visitors see it after publishing.",
     "rules-added": "The rules are in the draft. Visitors have them after publishing.",
     "nothing-ticked": "Nothing was ticked, so nothing has changed.",
     "host-saved": "Saved. It holds from now on.",

@@ -48,6 +48,8 @@ class NoticeVersion(Main, table=True):
     2026-11-25: see ``changes.material``)."""
     news: dict[str, list[str]] | None = Field(default=None, sa_type=Json)
     """What is new against earlier versions: version id -> purpose ids."""
+    config: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    """The draft it was made of (None: of before 2026-11-27)."""
     published_at: dt.datetime = Field(sa_type=Moment)
     published_by: str
 

@@ -279,6 +279,8 @@ async def read_version(
 ) -> dict[str, Any]:
     """One notice version: its whole ``content``, whose SHA-256 as canonical JSON is
     ``version_hash``, and what it ``changes`` against version ``since`` (default: the one before).
+    ``config`` is the draft it was made of (null: of before 2026-11-27); to go back to it, PATCH the
+    site with it and publish.
 
     500 ``notice-altered``: the content is no longer what was published.
     """
@@ -289,6 +291,7 @@ async def read_version(
     before = genuine(await service.version_of(session, site, earlier)).content if earlier else {}
     return version_json(version) | {
         "content": content,
+        "config": version.config,
         "changes_since": earlier or None,
         "changes": changes(before, content) if earlier else [],
     }

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from app.core.errors import Invalid, NotFound
+from app.core.errors import Conflict, Invalid, NotFound
 from app.core.ids import new_id
 from app.security import audit
 from app.sites import directory, regimes
@@ -159,6 +159,22 @@ async def publish_site(
     return version
 
 
+async def take_up(
+    session: AsyncSession, site: Site, version: NoticeVersion, *, actor: str, now: dt.datetime
+) -> Site:
+    """Have the draft begin again with what this version was made of; visitors see it once it is
+    published. ``first_party`` acts at once, so it stays as it is.
+
+    Raises Conflict where a version was published before versions kept this.
+    """
+    if version.config is None:
+        raise Conflict("This version was published before versions kept what they were made of.")
+    config = version.config | {"first_party": site.draft.get("first_party", "")}
+    return await update_site(
+        session, site, config=SiteConfig.model_validate(config), actor=actor, now=now
+    )
+
+
 async def _same_version(session: AsyncSession, site: Site, digest: str) -> NoticeVersion | None:
     """The newest version with this content."""
     found = await session.execute(
@@ -185,6 +201,7 @@ async def _new_version(
         content=content,
         material=_material(content, number, live, asks_again),
         news={each.id: changed_purposes(each.content, content) for each in history},
+        config=site.draft,
         published_at=now,
         published_by=actor,
     )

@@ -142,6 +142,49 @@ async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):
         assert (await browser.get(f"{path}/versions/{none}")).status_code == 404
 
 
+async def test_an_earlier_version_is_gone_back_to_by_way_of_the_draft(
+    stage: Stage, browser: Browser
+):
+    first = await live(stage)
+    path = await save(stage, browser, **{"accent": "#112233", "t.title": "Worse"})
+    await publish(browser, path)
+    worse = await live(stage)
+    await save(
+        stage, browser, **{"t.title": "Never published", "first_party": "https://p.shop.example"}
+    )
+    page = (await browser.get(f"{path}/versions/1")).text
+    assert "unpublished are lost" in page
+
+    taken = await browser.post(f"{path}/versions/1", {})
+    assert taken.status_code == 303
+    editor = (await browser.get(path)).text
+
+    assert (await live(stage)).id == worse.id, "visitors see it once it is published"
+    assert "Never published" not in editor
+    assert "https://p.shop.example" in editor, "that acts at once, so it stays"
+    await publish(browser, path)
+    assert (await live(stage)).id == first.id
+    page = (await browser.get(f"{path}/versions/1")).text
+    assert "Take it as the draft" not in page, "the draft says that already"
+    assert "Take it as the draft" in (await browser.get(f"{path}/versions/2")).text
+
+
+async def test_a_version_of_before_drafts_were_kept_cannot_be_gone_back_to(
+    stage: Stage, browser: Browser
+):
+    path = await save(stage, browser, **{"t.title": "Mine"})
+    async with stage.runtime.database.writing() as session:
+        await session.execute(sa.text("UPDATE notice_version SET config = NULL"))
+    page = (await browser.get(f"{path}/versions/1")).text
+    assert "Take it as the draft" not in page
+
+    refused = await browser.post(f"{path}/versions/1", {})
+
+    assert refused.status_code == 409
+    assert "before versions kept" in refused.text
+    assert 'value="Mine"' in (await browser.get(path)).text
+
+
 async def test_a_version_that_was_changed_in_the_database_says_so(stage: Stage, browser: Browser):
     path = f"/dashboard/sites/{stage.seeded.site_id}/versions/{(await live(stage)).number}"
     assert "in the database" not in (await browser.get(path)).text

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import utc_now
-from app.core.errors import Conflict, Problem
+from app.core.errors import Conflict, Invalid, Problem
 from app.core.http import Reading
 from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
@@ -172,6 +172,33 @@ async def version_page(
     site_id: str, number: int, request: Request, operator: SignedIn, session: Reading
 ) -> Response:
     """What a published version changed, and its script for who hosts that."""
+    return await _version_page(request, operator, session, site_id, number)
+
+
+@router.post("/sites/{site_id}/versions/{number}")
+async def take_up(site_id: str, number: int, request: Request, operator: SignedIn) -> Response:
+    """The draft begins again with what this version was made of."""
+    try:
+        async with request.app.state.database.writing() as session:
+            site = await views.find(session, operator.workspace_id, site_id)
+            version = await service.version_of(session, site, number)
+            await service.take_up(session, site, version, actor=operator.actor, now=utc_now())
+    except (Conflict, Invalid, ValidationError) as error:
+        async with request.app.state.database.reading() as session:
+            return await _version_page(
+                request, operator, session, site_id, number, as_problem(error)
+            )
+    return redirect(f"/dashboard/sites/{site_id}", "version-taken")
+
+
+async def _version_page(
+    request: Request,
+    operator: Operator,
+    session: AsyncSession,
+    site_id: str,
+    number: int,
+    problem: Problem | None = None,
+) -> Response:
     site = await views.find(session, operator.workspace_id, site_id)
     view = await publishing.version_page(session, operator, site, number)
     state = request.app.state
@@ -180,7 +207,7 @@ async def version_page(
         await service.version_of(session, site, number), request.query_params,
         state.settings.public_url, script.widget_of(state),
     )  # fmt: skip
-    return page(request, "version.html", view=view, copy=copy)
+    return page(request, "version.html", view=view, copy=copy, problem=problem)
 
 
 @router.get("/sites/{site_id}/preview")

@@ -17,6 +17,7 @@ from app.dashboard import present
 from app.dashboard.views import preview
 from app.dashboard.views.people import names_of
 from app.dashboard.views.requests import Option, options
+from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service
 from app.sites.changes import changed_purposes, changes, material, sha256_of
@@ -66,6 +67,9 @@ class VersionPage:
     before_number: int
     asked_again: str
     changes: list[Change]
+    may_take_up: bool
+    would_lose: bool
+    """The draft has changes that no version has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ async def version_page(
     """One published version beside the one before it."""
     version = await service.version_of(session, site, number)
     before = await service.version_of(session, site, number - 1) if number > 1 else None
+    live = await session.get(NoticeVersion, site.published_version_id or "")
     names = await names_of(session, operator.workspace_id, {version.published_by})
     asked_again = "Nobody: it was the first"
     if before:
@@ -129,6 +134,8 @@ async def version_page(
         before_number=before.number if before else 0,
         asked_again=asked_again,
         changes=_changes(before.content, version.content) if before else [],
+        may_take_up=operator.may(Role.OPERATOR) and version.config is not None,
+        would_lose=service.has_unpublished_changes(site, live),
     )
 
 
