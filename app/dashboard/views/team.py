@@ -31,7 +31,7 @@ SCOPES = {
 }
 ROLES = {
     "owner": "Owner: everything, keys and team included",
-    "operator": "Operator: requests and configuration",
+    "operator": "Operator: requests and setup",
     "viewer": "Viewer: reads, without secrets or identifiers",
 }
 
