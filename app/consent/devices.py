@@ -25,6 +25,7 @@ from app.core import bulk
 from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql, table_of
 from app.identity.models import PersonalValue
+from app.sites import regimes
 from app.sites.directory import Directory, Notice, PublishedSite, notice_of
 from app.sites.models import NoticeVersion
 from connectors.contract import Kind
@@ -191,8 +192,8 @@ async def _linked(
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What holds for a visitor: ``state``, and over it what ``signal`` denies, of another browser
-    of the person.
+    """What holds for a visitor: ``state``, and over it what ``signal`` denies, of any browser of
+    the person.
     """
 
     state: queries.CurrentState | None
@@ -223,19 +224,22 @@ async def held_by(
     asked = published.choices if published else ()
     merged = merge(choices, _denied_by_signal(own, published), asked)
     state = queries.CurrentState(records[merged.consent_id], merged.choices) if merged else own
-    elsewhere = (each.signal for each in said if each.record.visitor_id != visitor_id)
-    return Held(state, still_denying(filter(None, elsewhere), choices))
+    return Held(state, still_denying((each.signal for each in said if each.signal), choices))
 
 
 def _denied_by_signal(own: queries.CurrentState | None, notice: Notice | None) -> Collection[str]:
-    """What GPC denies in this browser: its last record was made by the signal."""
-    if own is None or notice is None or not own.record.is_gpc_applied:
+    """What the signal denies in this browser: its last record was made under it, and did not grant
+    that against it.
+    """
+    if own is None or notice is None or not own.record.gpc:
+        return ()
+    if not regimes.known(own.record.regime).honours_gpc:
         return ()
     return {each for each in notice.denied_by_gpc if own.choices.get(each) is False}
 
 
 def signal_json(held: Held) -> dict[str, Any]:
-    """Nothing where no other browser's signal has a say."""
+    """Nothing where no signal has a say."""
     if held.signal is None:
         return {}
     said = {

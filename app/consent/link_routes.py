@@ -68,7 +68,7 @@ async def link_visitor(
     (``Authorization: Bearer``), also from a page, which names the account and its address.
 
     ``state`` is what holds for the visitor from now on, or null; ``stale``: ask again. ``signal``,
-    if there: what an opt-out signal in another of the person's browsers denies over it.
+    if there: what an opt-out signal in any of the person's browsers denies over it.
     """
     if caller is None:
         return await _link_by_host_token(request, body)

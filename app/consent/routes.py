@@ -216,7 +216,7 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
     ``choices`` hold only what is denied once the rest has lapsed.
 
     For a linked visitor that is the newest explicit choice on any of the person's devices, less
-    what an opt-out signal in another of their browsers has denied since (``signal``). It is open
+    what an opt-out signal in any of their browsers has denied since (``signal``). It is open
     because only the browser and the site know a visitor id (122 random bits), and the answer
     says what was chosen and when, never by whom.
     """

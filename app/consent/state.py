@@ -64,7 +64,9 @@ class Signal(Decision):
 
 
 def still_denying(signals: Iterable[Signal], choices: Iterable[Decision]) -> Signal | None:
-    """What a person's signals deny of which nobody has chosen since; the newest speaks for all."""
+    """What a person's signals deny of which nobody has chosen since, whether or not that choice
+    has lapsed; the newest speaks for all.
+    """
     chosen = {
         purpose: each.decided_at
         for each in sorted(choices, key=_moment)
@@ -110,7 +112,7 @@ def merge(
     same moment, a denial of any wins. A grant that may no longer grant is none; a denial stays one.
     Of the purposes in ``asked``, one that the newest choice left be is as it was chosen before.
 
-    ``denied_here``: what this device's own signal (GPC) denies, made since the last choice on it.
+    ``denied_here``: what this device's own signal (GPC) denies.
     """
     moments = _by_moment(choices)
     if not moments:

@@ -4,12 +4,22 @@
  */
 import { POST } from "./api";
 import type { Config, Method, Mode } from "./config";
-import { type Choices, type Decision, granted, type State } from "./state";
+import {
+  type Choices,
+  type Decision,
+  granted,
+  isChoice,
+  outweighsGpc,
+  type State,
+  signalDenies,
+} from "./state";
 
 /** What this needs of the page. */
 export interface Visitor {
   state(): State;
-  /** Stores a decision made elsewhere; it holds here unless this page has a newer one. */
+  /** The newest decision of this browser, also one that answers no more. */
+  stored(): Decision | null;
+  /** Stores a decision; it holds here unless somebody has chosen meanwhile. */
   keep(decision: Decision): void;
   /** Forgets the decision and the id of whoever was here before. */
   renew(): void;
@@ -25,64 +35,96 @@ interface Answer {
     readonly source: "this_device" | "other_device";
     readonly stale: boolean;
   };
-  /** What the opt-out signal of another browser denies, until the person chooses otherwise. */
-  readonly signal?: {
-    readonly denied: readonly string[];
-    readonly decided_at: string;
-    readonly consent_id: string;
+  readonly signal?: Signal;
+}
+
+/** What the opt-out signal in a browser of the person denies, until they choose about it. */
+interface Signal {
+  readonly denied: readonly string[];
+  readonly decided_at: string;
+  readonly consent_id: string;
+}
+
+const asked = ({ purposes }: Config) => purposes.filter(({ required }) => !required);
+
+/** What was chosen elsewhere, as a decision of this browser; null: what is here stands. */
+function taken(config: Config, page: State, said: Answer["state"]): Decision | null {
+  const { decision: mine, gpc, visitorId } = page;
+  if (said?.source !== "other_device") return null;
+  const isOwn = mine?.consentId === said.consent_id;
+  const decidedAt = isOwn ? mine.decidedAt : Date.parse(said.decided_at);
+  // A notice that was closed here, say, stands against nothing but what is outdated.
+  if (mine && mine.decidedAt > decidedAt && (said.stale || isChoice(mine))) return null;
+  const choices = { ...said.choices };
+  let method: Method = "api";
+  for (const each of asked(config)) {
+    if (!granted(choices, each.id) || !signalDenies(config, gpc, each)) continue;
+    // Against the signal of this browser only what was granted in this browser stands.
+    if (mine && outweighsGpc(mine) && granted(mine.choices, each.id)) method = mine.method;
+    else choices[each.id] = false;
+  }
+  return {
+    mode: said.mode,
+    notice: said.notice_version,
+    // Outdated: its refusals keep refusing, and the banner asks.
+    material: said.stale ? "-" : config.material,
+    gpc: method !== "api",
+    visitorId,
+    decidedAt,
+    method,
+    choices,
+    consentId: said.consent_id,
   };
 }
 
-const MADE_HERE: readonly Method[] = ["accept_all", "reject_all", "custom", "withdrawal"];
-
-/** Was it chosen in this browser, later than that? The service may not have heard of it yet. */
-const isLater = (mine: Decision | null, moment = ""): boolean =>
-  mine !== null && MADE_HERE.includes(mine.method) && mine.decidedAt > Date.parse(moment);
+/** Where nobody has chosen: it denies, and answers nothing. */
+const silence = (config: Config, visitorId: string, signal: Signal): Decision => ({
+  mode: config.mode,
+  notice: String(config.notice_version),
+  material: "-",
+  gpc: false,
+  visitorId,
+  decidedAt: Date.parse(signal.decided_at),
+  method: "gpc",
+  choices: {},
+  consentId: signal.consent_id,
+});
 
 /**
- * The decision of this page with what the answer adds to it; null: nothing. What is added is later
- * than what it was added to, so that no tab and no older cookie brings that back; hardly later, so
- * that no grant outlives its term.
+ * What this browser is to store, by the service's answer; null: what it has. What is denied elsewhere
+ * is denied in the decision that is here, which keeps its age, so that no grant outlives its term, and
+ * its id.
  */
-export function joined(config: Config, page: State, { state, signal }: Answer): Decision | null {
-  const { decision: mine, visitorId } = page;
-  const isHeard =
-    state?.source === "other_device" &&
-    (mine?.consentId === state.consent_id || !isLater(mine, state.decided_at));
-  const said = isHeard ? state.choices : {};
-  const holding = { ...page.choices, ...said };
-  const denied = (signal?.denied ?? []).filter(
-    (id) =>
-      granted(holding, id) &&
-      (isHeard || !isLater(mine, signal?.decided_at) || !Object.hasOwn(mine?.choices ?? {}, id)),
-  );
-  const source = isHeard ? state : denied.length > 0 ? signal : undefined;
-  if (!source) return null;
-  const choices = {
-    ...mine?.choices,
-    ...said,
-    ...Object.fromEntries(denied.map((id) => [id, false])),
-  };
-  const isNews = Object.keys(choices).some((id) => choices[id] !== mine?.choices[id]);
-  const before = mine?.decidedAt ?? 0;
-  // Of what is outdated only the refusals count, and they ask nobody who has answered here.
-  if (mine && (!isHeard || state.stale))
-    return isNews ? { ...mine, choices, decidedAt: before + 1 } : null;
-  const at = Date.parse(source.decided_at);
-  if (!isNews && at <= before) return null;
-  return {
-    mode: isHeard ? state.mode : config.mode,
-    notice: isHeard ? state.notice_version : String(config.notice_version),
-    material: isHeard && state.stale ? "-" : config.material,
-    // What was said here against the signal of this browser keeps its weight.
-    gpc: mine?.gpc ?? false,
-    method: mine?.gpc ? mine.method : isHeard ? "api" : "gpc",
-    visitorId,
-    decidedAt: isNews ? Math.max(at, before + 1) : at,
-    choices,
-    consentId: source.consent_id,
-  };
+export function joined(
+  config: Config,
+  page: State,
+  stored: Decision | null,
+  { state, signal }: Answer,
+): Decision | null {
+  const heard = taken(config, page, state);
+  const isChosen = isChoice(page.decision);
+  // Until the service knows of what was chosen here, it cannot say what came after it.
+  const refused = heard || !isChosen || page.decision?.consentId ? [...(signal?.denied ?? [])] : [];
+  if (!heard && state?.stale && !isChosen) refused.push(...Object.keys(state.choices));
+  const denied = asked(config).filter(({ id }) => refused.includes(id));
+  const isOn = denied.some(({ id }) => granted(page.choices, id));
+  const base = heard ?? stored ?? (signal && isOn ? silence(config, page.visitorId, signal) : null);
+  if (!base) return null;
+  const choices = { ...base.choices };
+  for (const { id } of denied) choices[id] = false;
+  // By this browser's clock the signal may be yet to come: what is chosen next comes after it.
+  const at = signal && denied.length > 0 ? Date.parse(signal.decided_at) : 0;
+  const decidedAt = at > Date.now() ? Math.max(at, base.decidedAt) : base.decidedAt;
+  const made = { ...base, choices, decidedAt };
+  return stored && isSame(made, stored) ? null : made;
 }
+
+const isSame = (one: Decision, other: Decision): boolean =>
+  one.decidedAt === other.decidedAt &&
+  one.material === other.material &&
+  Object.keys({ ...one.choices, ...other.choices }).every(
+    (id) => one.choices[id] === other.choices[id],
+  );
 
 const link = (config: Config, token: string, visitorId: string): Promise<Response> =>
   fetch(`${config.api}/v1/visitors/link`, {
@@ -94,14 +136,20 @@ const link = (config: Config, token: string, visitorId: string): Promise<Respons
 
 /** True once the visitor is linked; rejects with the status where the service refused. */
 export async function identify(config: Config, visitor: Visitor, token: string): Promise<boolean> {
-  let response = await link(config, token, visitor.state().visitorId);
+  let before = visitor.state();
+  let response = await link(config, token, before.visitorId);
   if (response.status === 409) {
     // Somebody else signed in with this browser before; the token was not used up.
     visitor.renew();
-    response = await link(config, token, visitor.state().visitorId);
+    before = visitor.state();
+    response = await link(config, token, before.visitorId);
   }
   if (!response.ok) throw new Error(`quittance: not linked, status ${response.status}`);
-  const decision = joined(config, visitor.state(), (await response.json()) as Answer);
+  const answer = (await response.json()) as Answer;
+  const page = visitor.state();
+  // Chosen anew since it was asked: the next page asks again.
+  if (page.decision?.decidedAt !== before.decision?.decidedAt) return true;
+  const decision = joined(config, page, visitor.stored(), answer);
   if (decision) visitor.keep(decision);
   return true;
 }

@@ -194,10 +194,10 @@ export function start(
     const next = reduce(config, state, action);
     const isNews = next.decision !== state.decision;
     try {
-      become(next, action.type === "adopt");
+      become(next, false);
     } finally {
       // Storage waits for another process: the page hears of the answer first.
-      if (isNews && state.decision && action.type !== "adopt") save(config, state.decision);
+      if (isNews && state.decision) save(config, state.decision);
     }
   }
 
@@ -299,7 +299,8 @@ export function start(
     const newest = load(config.site_key);
     const { decision: mine } = state;
     if (newest && newest.decidedAt > (mine?.decidedAt ?? 0)) {
-      if (beginWith(newest).decision === newest) apply({ type: "adopt", decision: newest });
+      const next = beginWith(newest);
+      if (next.decision === newest) become(next, true);
     } else if (newest?.consentId && mine && !mine.consentId) {
       // By another tab.
       if (sameChoices(newest.choices, mine.choices)) recorded(newest as Recorded);
@@ -316,14 +317,21 @@ export function start(
 
   const identify = async (token: string): Promise<boolean> => {
     const { identify: link } = await loadDialog();
-    const keep = (decision: Decision): void => {
-      catchUp();
-      if (decision.decidedAt < (state.decision?.decidedAt ?? 0)) return;
-      become(beginWith(decision), true);
-      save(config, state.decision ?? decision);
-      if (state.decision !== decision) post();
+    await outbox.flush(); // so that the service knows what was chosen here
+    const visitor = {
+      state(): State {
+        catchUp();
+        return state;
+      },
+      stored: () => state.decision ?? load(config.site_key),
+      keep(decision: Decision): void {
+        forget(config); // it may be older than what it takes the place of
+        save(config, decision);
+        become(beginWith(decision), true);
+      },
+      renew,
     };
-    return link(config, { state: () => state, keep, renew }, token);
+    return link(config, visitor, token);
   };
 
   /** From the first choice on, or when there is time. */

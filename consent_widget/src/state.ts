@@ -40,7 +40,6 @@ export type Reason =
 export type Action =
   | { type: "decide"; changes: Choices; method: Method; at: number }
   | { type: "recorded"; decidedAt: number; consentId: string }
-  | { type: "adopt"; decision: Decision }
   | { type: "dismiss" };
 
 const DAY = 86_400_000;
@@ -104,7 +103,7 @@ export function answers(config: Config, decision: Decision, now: number): boolea
 
 function reasonOf(config: Config, earlier: Decision | null, now: number): Reason | null {
   if (!earlier) return null;
-  if (!isSameQuestion(config, earlier)) {
+  if (earlier.notice !== String(config.notice_version) && !isSameQuestion(config, earlier)) {
     const news = config.news?.[earlier.notice];
     const isNew = ({ id }: Purpose): boolean =>
       news ? news.includes(id) : !Object.hasOwn(earlier.choices, id);
@@ -123,9 +122,20 @@ function reasonOf(config: Config, earlier: Decision | null, now: number): Reason
 /** A person's own act on this site: what it names is all that stands against the GPC signal. */
 const EXPLICIT: readonly Method[] = ["accept_all", "custom"];
 
+/** Was it made against the signal, which was on? Then the grants in it stand. */
+export const outweighsGpc = ({ gpc, method }: Decision): boolean =>
+  gpc && EXPLICIT.includes(method);
+
+/** A person's own, here or elsewhere; what a signal, a closed notice or another tool made is none. */
+export const isChoice = (decision: Decision | null): boolean =>
+  decision !== null && !/^(gpc|dis|mig)/.test(decision.method);
+
 /** Does the signal deny this purpose, unless a person said otherwise? The service judges alike. */
-const signalDenies = ({ honours_gpc }: Config, gpc: boolean, { denied_by_gpc }: Purpose): boolean =>
-  gpc && honours_gpc === true && denied_by_gpc;
+export const signalDenies = (
+  { honours_gpc }: Config,
+  gpc: boolean,
+  { denied_by_gpc }: Purpose,
+): boolean => gpc && honours_gpc === true && denied_by_gpc;
 
 /** What holds while nobody has answered; an outdated refusal still refuses, an outdated grant grants nothing. */
 function unanswered(config: Config, earlier: Decision | null): Choices {
@@ -171,7 +181,7 @@ export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start)
   if (stored && answers(config, stored, now)) {
     const answered = decided(config, open, stored);
     const isOverruled =
-      !(stored.gpc && EXPLICIT.includes(stored.method)) &&
+      !outweighsGpc(stored) &&
       optional(config).some(
         (each) => granted(answered.choices, each.id) && signalDenies(config, gpc, each),
       );
@@ -204,7 +214,7 @@ export function reduce(config: Config, state: State, action: Action): State {
       const isExplicit = EXPLICIT.includes(action.method);
       const names = (choices: Choices | undefined, { id }: Purpose): boolean =>
         choices !== undefined && Object.hasOwn(choices, id);
-      const hasChosen = EXPLICIT.includes(state.decision?.method as Method);
+      const hasChosen = isChoice(state.decision);
       // What runs unasked was not chosen by who decides on something else.
       const isLeftBe = (each: Purpose): boolean =>
         action.method === "custom" &&
@@ -238,8 +248,6 @@ export function reduce(config: Config, state: State, action: Action): State {
       return state.decision?.decidedAt === action.decidedAt
         ? { ...state, decision: { ...state.decision, consentId: action.consentId } }
         : state;
-    case "adopt":
-      return decided(config, state, action.decision);
     case "dismiss":
       return { ...state, prompt: null };
   }

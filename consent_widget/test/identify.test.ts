@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
+import type { Config } from "../src/config";
 import { identify, joined, type Visitor } from "../src/identify";
 import { begin, type Decision } from "../src/state";
 import { decision, NOW, site, usSite, VISITOR } from "./fixtures";
@@ -27,6 +28,7 @@ beforeEach(() => {
   stored = null;
   visitor = {
     state: () => begin(site(), { stored, gpc: false, now: NOW, newVisitorId: id }),
+    stored: () => stored,
     keep: vi.fn(),
     renew: vi.fn(() => {
       id = OTHER;
@@ -80,138 +82,189 @@ describe("saying who is signed in", () => {
     expect(JSON.parse(String(network.mock.calls[1]?.[1]?.body)).visitor_id).toBe(OTHER);
   });
 
+  it("leaves alone what was chosen while it asked", async () => {
+    network.mockImplementation(async () => {
+      stored = decision({ choices: { functional: true, analytics: false, advertising: true } });
+      return answer({ ...elsewhere, decided_at: new Date(NOW + 1).toISOString() });
+    });
+    expect(await identify(site(), visitor, "token")).toBe(true);
+    expect(visitor.keep).not.toHaveBeenCalled();
+  });
+
   it("says so when it was refused", async () => {
     network.mockResolvedValue(answer(null, 401));
     await expect(identify(site(), visitor, "token")).rejects.toThrow("status 401");
   });
 });
 
-describe("what the signal denied in another browser of the person", () => {
-  const all = { functional: true, analytics: true, advertising: true };
-  const signal = (minute: number) => ({
-    denied: ["advertising"],
-    decided_at: new Date(NOW + minute * 60_000).toISOString(),
+const ALL = { functional: true, analytics: true, advertising: true };
+const minute = (count: number) => NOW + count * 60_000;
+const moment = (count: number) => new Date(minute(count)).toISOString();
+
+/** Loads a page an hour after `NOW` with this stored; what is stored once it has heard this, if news. */
+function joinedOn(config: Config, stored: Partial<Decision> | null, told: object): Decision | null {
+  const { gpc } = config;
+  const mine = stored && decision({ mode: config.mode, consentId: "con_1", ...stored });
+  const now = minute(60);
+  const page = begin(config, { stored: mine, gpc, now, newVisitorId: VISITOR });
+  return joined(config, page, page.decision ?? mine, { state: null, ...told } as never);
+}
+
+/** What holds on the next page. */
+const holding = (config: Config, stored: Decision | null) => {
+  const {
+    decision: held,
+    choices,
+    prompt,
+  } = begin(config, {
+    stored,
+    gpc: config.gpc,
+    now: minute(60),
+    newVisitorId: VISITOR,
+  });
+  const { necessary: _, ...rest } = choices;
+  return { choices: rest, isAnswered: held === stored && stored !== null, prompt };
+};
+
+describe("what the signal denied in a browser of the person", () => {
+  const config = usSite();
+  const signal = (at = 1) => ({
+    denied: ["advertising", "gone"],
+    decided_at: moment(at),
     consent_id: "con_s",
   });
-  const chosen = (minute: number, more: object = {}) => ({
-    ...elsewhere,
-    mode: "opt_out",
-    choices: all,
-    decided_at: new Date(NOW + minute * 60_000).toISOString(),
-    ...more,
-  });
-  /** What a page makes of it that was opened ten minutes after `NOW` with this stored. */
-  const page = (stored: Partial<Decision> | null, told: object, config = usSite()) => {
-    const mine = stored && decision({ mode: config.mode, ...stored });
-    const now = NOW + 600_000;
-    const state = begin(config, { stored: mine, gpc: config.gpc, now, newVisitorId: VISITOR });
-    const made = joined(config, state, { state: null, ...told } as never);
-    return (
-      made && {
-        ...made,
-        holds: begin(config, { stored: made, gpc: config.gpc, now, newVisitorId: VISITOR }).choices,
-      }
-    );
-  };
+  const without = { ...ALL, advertising: false };
 
-  it.each(["accept_all", "migrated", "api"] as const)("is denied here after %s", (method) => {
-    const stored = { method, choices: all, decidedAt: NOW, consentId: "con_1" };
-    expect(page(stored, { signal: signal(1) })).toMatchObject({
-      choices: { ...all, advertising: false },
-      holds: { analytics: true, advertising: false },
-      method,
-      consentId: "con_1",
-      decidedAt: NOW + 1, // the grants that stay do not live longer for it
-    });
+  beforeEach(() => {
+    vi.useFakeTimers({ now: minute(60) });
+    return () => vi.useRealTimers();
   });
 
-  it.each(["dismissed", "migrated", "gpc", "api"] as const)(
-    "is denied here also where this browser has a later record (%s) that is no choice made in it",
+  it.each(["accept_all", "migrated", "dismissed", "api"] as const)(
+    "is denied in what this one has stored (%s), which keeps its age and its id",
     (method) => {
-      const stored = { method, choices: all, decidedAt: NOW + 120_000 };
-      expect(page(stored, { signal: signal(1) })?.holds.advertising).toBe(false);
+      for (const at of [0, 2]) {
+        const stored = { method, choices: ALL, decidedAt: minute(at) };
+        const made = joinedOn(config, stored, { signal: signal() });
+        expect(made).toEqual(
+          decision({ mode: "opt_out", ...stored, consentId: "con_1", choices: without }),
+        );
+        expect(joinedOn(config, made, { signal: signal() })).toBeNull();
+      }
     },
   );
 
-  it("is denied where nobody has chosen, and nothing else is", () => {
-    expect(page(null, { signal: signal(1) })).toMatchObject({
-      choices: { advertising: false },
-      holds: { functional: true, analytics: true, advertising: false },
-      method: "gpc",
-      gpc: false,
-      consentId: "con_s",
+  it("waits for the service to know of what was chosen here", () => {
+    const stored = { choices: ALL, method: "custom", consentId: null } as const;
+    expect(joinedOn(config, { ...stored, decidedAt: minute(0) }, { signal: signal() })).toBeNull();
+    const dismissed = { ...stored, method: "dismissed", decidedAt: minute(0) } as const;
+    expect(joinedOn(config, dismissed, { signal: signal() })?.choices).toEqual(without);
+  });
+
+  it("is denied where nobody has chosen, who is asked all the same", () => {
+    const made = joinedOn(config, null, { signal: signal() });
+    expect(holding(config, made)).toEqual({ choices: without, isAnswered: false, prompt: "ask" });
+    expect(
+      begin(config, { stored: made, gpc: false, now: minute(60), newVisitorId: "" }).reason,
+    ).toBeNull();
+    expect(joinedOn(config, made, { signal: signal() })).toBeNull();
+    expect(joinedOn(site(), null, { signal: signal() })).toBeNull(); // nothing is on
+  });
+
+  it("is denied beside what an outdated choice of this browser refuses", () => {
+    const stored = { material: "m6", choices: { ...ALL, analytics: false }, decidedAt: NOW };
+    const made = joinedOn(config, stored, { signal: signal() });
+    expect(holding(config, made)).toEqual({
+      choices: { functional: true, analytics: false, advertising: false },
+      isAnswered: false,
+      prompt: "ask",
     });
-    expect(page(null, { signal: signal(1) }, site())).toBeNull(); // nothing is on
+    expect(joinedOn(config, made, { signal: signal() })).toBeNull();
   });
 
-  it("gives way to what was granted here since", () => {
-    const stored = { method: "custom", decidedAt: NOW + 120_000 } as const;
-    expect(page({ ...stored, choices: all }, { signal: signal(1) })).toBeNull();
-    // But not to a choice of something else.
-    const limit = { ...stored, choices: { functional: false } };
-    expect(page(limit, { signal: signal(1) })?.choices).toEqual({
-      functional: false,
-      advertising: false,
-    });
+  it("is denied on top of what was chosen elsewhere, once for all", () => {
+    for (const stale of [false, true]) {
+      const choices = stale ? { analytics: false } : { ...ALL, analytics: false };
+      const told = { ...elsewhere, mode: "opt_out", stale, choices };
+      const answer = { state: told, signal: signal() };
+      const made = joinedOn(config, null, answer);
+      expect(holding(config, made).choices).toEqual({ ...without, analytics: false });
+      expect(joinedOn(config, made, answer)).toBeNull();
+    }
   });
 
-  it("is denied once: the next page has nothing to add", () => {
-    const stored = { method: "accept_all", choices: all, decidedAt: NOW } as const;
-    const made = page(stored, { signal: signal(1) });
-    expect(page(made, { signal: signal(1) })).toBeNull();
-    const answer = { state: chosen(0), signal: signal(1) };
-    const taken = page(null, answer);
-    expect(taken?.choices).toEqual({ ...all, advertising: false });
-    expect(page(taken, answer)).toBeNull();
-    expect(page(taken, { state: chosen(2) })?.choices).toEqual(all);
-  });
-
-  it("comes on top of what was chosen elsewhere", () => {
-    const stored = { method: "dismissed", choices: all, decidedAt: NOW + 240_000 } as const;
-    const said = { ...all, analytics: false };
-    const made = page(stored, { state: chosen(0, { choices: said }), signal: signal(1) });
-    expect(made?.choices).toEqual({ functional: true, analytics: false, advertising: false });
-    expect(made?.decidedAt).toBe(NOW + 240_001);
+  it("comes before what is chosen next, also where this clock is behind", () => {
+    const stored = { method: "accept_all", choices: ALL, decidedAt: NOW } as const;
+    expect(joinedOn(config, stored, { signal: signal(61) })?.decidedAt).toBe(minute(61));
   });
 });
 
 describe("what was chosen on another device", () => {
-  const all = { functional: true, analytics: true, advertising: true };
+  const config = usSite();
   const told = (more: object = {}) => ({ state: { ...elsewhere, mode: "opt_out", ...more } });
-  const after = (stored: Partial<Decision>, answer: object, config = usSite()) => {
-    const mine = decision({ mode: "opt_out", choices: all, decidedAt: NOW + 1000, ...stored });
-    const now = NOW + 600_000;
-    const state = begin(config, { stored: mine, gpc: config.gpc, now, newVisitorId: VISITOR });
-    return joined(config, state, answer as never);
-  };
+  const later = { choices: ALL, decidedAt: minute(1) };
 
-  it("holds here also where this browser has a later record that is no choice", () => {
-    expect(after({ method: "dismissed" }, told())).toMatchObject({
-      choices: elsewhere.choices,
-      method: "api",
-      decidedAt: NOW + 1001,
-    });
-    expect(after({ method: "accept_all" }, told())).toBeNull();
+  it("gives way to a later choice here, and to nothing else that was recorded later", () => {
+    expect(joinedOn(config, { ...later, method: "accept_all" }, told())).toBeNull();
+    for (const method of ["dismissed", "gpc", "migrated"] as const)
+      expect(joinedOn(config, { ...later, method }, told())).toMatchObject({
+        choices: elsewhere.choices,
+        method: "api",
+        decidedAt: NOW,
+        consentId: "con_9",
+      });
   });
 
-  it("adds its refusals to what was answered here, once it is outdated", () => {
+  it("adds its refusals to a notice that was closed here, once it is outdated", () => {
+    const stored = { ...later, method: "dismissed" } as const;
     const outdated = told({ stale: true, choices: { analytics: false } });
-    const made = after({ method: "dismissed" }, outdated);
-    expect(made).toMatchObject({
-      choices: { ...all, analytics: false },
-      method: "dismissed",
-      material: "m7",
-    });
-    expect(made && after(made, outdated)).toBeNull();
+    const made = joinedOn(config, stored, outdated);
+    const choices = { ...ALL, analytics: false };
+    expect(holding(config, made)).toEqual({ choices, isAnswered: true, prompt: null });
+    expect(joinedOn(config, made, outdated)).toBeNull();
+    expect(joinedOn(config, { ...later, method: "accept_all" }, outdated)).toBeNull();
   });
 
-  it("leaves its weight to what was said against the signal of this browser", () => {
-    const stored = { method: "accept_all", gpc: true, decidedAt: NOW - 1000 } as const;
-    const config = usSite({ gpc: true });
-    const made = after(stored, told({ choices: { ...all, analytics: false } }), config);
-    expect(made).toMatchObject({ gpc: true, method: "accept_all" });
-    const now = NOW + 600_000;
-    const next = begin(config, { stored: made, gpc: true, now, newVisitorId: VISITOR });
-    expect(next.choices).toMatchObject({ analytics: false, advertising: true });
+  it("is heard where it denies what this browser's own newest choice left be", () => {
+    const stored = {
+      method: "custom",
+      choices: { functional: false },
+      decidedAt: minute(7),
+    } as const;
+    const joint = told({ consent_id: "con_1", choices: { functional: false, analytics: false } });
+    const made = joinedOn(config, stored, joint);
+    expect(made).toMatchObject({ choices: { functional: false, analytics: false } });
+    expect(made?.decidedAt).toBe(minute(7)); // the service may have held its clock back
+  });
+
+  describe("where this browser sends the signal", () => {
+    const signalling = usSite({ gpc: true });
+
+    it.each(["gpc", "custom", "reject_all"] as const)(
+      "grants nothing against it after %s, and makes no record",
+      (method) => {
+        const stored = {
+          method,
+          gpc: true,
+          choices: { ...ALL, advertising: false },
+          decidedAt: NOW - 1,
+        };
+        const made = joinedOn(signalling, stored, told({ choices: ALL }));
+        expect(holding(signalling, made)).toEqual({
+          choices: { ...ALL, advertising: false },
+          isAnswered: true,
+          prompt: null,
+        });
+      },
+    );
+
+    it("leaves what was granted against it in this browser", () => {
+      const stored = { method: "accept_all", gpc: true, choices: ALL, decidedAt: NOW - 1 } as const;
+      const made = joinedOn(signalling, stored, told({ choices: { ...ALL, analytics: false } }));
+      expect(holding(signalling, made)).toMatchObject({
+        choices: { ...ALL, analytics: false },
+        isAnswered: true,
+      });
+    });
   });
 });

@@ -491,6 +491,79 @@ describe("a person who signs in", () => {
     expect(network).toHaveBeenCalledOnce();
   });
 
+  it("has an older choice in place of a notice that was closed here, on the next page as well", async () => {
+    const dismissed = {
+      method: "dismissed",
+      mode: "opt_out",
+      decidedAt: Date.now() - 1000,
+    } as const;
+    const line = encode(decision(dismissed));
+    document.cookie = `qt_shop=${line}; Path=/; Secure`;
+    localStorage.setItem("qt_shop", line);
+    visit(usSite());
+    const told = { ...state(Date.now() - 5000), mode: "opt_out" };
+    network.mockImplementation(async () => new Response(JSON.stringify({ state: told })));
+    for (const page of ["this", "next"]) {
+      await quittance.identify("token");
+      expect([page, quittance.has("advertising"), quittance.consentId]).toEqual([
+        page,
+        false,
+        "con_9",
+      ]);
+      visit(usSite());
+      expect([page, quittance.has("advertising"), quittance.consentId]).toEqual([
+        page,
+        false,
+        "con_9",
+      ]);
+    }
+  });
+
+  it("tells first what was chosen here, and has the last word while it waits", async () => {
+    visit();
+    quittance.reject();
+    let answer: (response: Response) => void = () => {};
+    network.mockImplementation((address) =>
+      String(address).endsWith("/link")
+        ? new Promise((resolve) => {
+            answer = resolve;
+          })
+        : Promise.resolve(new Response(JSON.stringify({ consent_id: "con_1" }))),
+    );
+    const linked = quittance.identify("token");
+    await vi.waitFor(() => expect(network).toHaveBeenCalledTimes(2));
+    expect(network.mock.calls.map(([address]) => String(address).split("/v1/")[1])).toEqual([
+      "consent",
+      "visitors/link",
+    ]);
+    quittance.accept();
+    answer(new Response(JSON.stringify({ state: state(Date.now() + 60_000) })));
+    expect(await linked).toBe(true);
+    expect(quittance.has("advertising")).toBe(true);
+  });
+
+  it("is denied by what another tab has stored, too", async () => {
+    const at = Date.now() - 1000;
+    const all = { functional: true, analytics: true, advertising: true };
+    visit(usSite());
+    const signal = {
+      denied: ["advertising"],
+      decided_at: new Date(at).toISOString(),
+      consent_id: "s",
+    };
+    network.mockResolvedValue(new Response(JSON.stringify({ state: null, signal })));
+    const elsewhere = { method: "accept_all", mode: "opt_out", choices: all } as const;
+    localStorage.setItem(
+      "qt_shop",
+      encode(decision({ ...elsewhere, decidedAt: at, consentId: "con_1" })),
+    );
+    await quittance.identify("token");
+    expect([quittance.consentId, quittance.has("analytics"), quittance.has("advertising")]).toEqual(
+      ["con_1", true, false],
+    );
+    expect(localStorage.getItem("qt_shop")).toContain("-advertising");
+  });
+
   it("is asked when the browser's choice was somebody else's", async () => {
     localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000 })));
     const rule = { pattern: "_ga", purpose: "analytics", http_only: false };

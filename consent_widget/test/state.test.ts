@@ -305,6 +305,17 @@ describe("deciding", () => {
   const decide = (state: State, changes: Record<string, boolean>, at = NOW): State =>
     reduce(config, state, { type: "decide", changes, method: "custom", at });
 
+  it.each(["accept_all", "custom", "reject_all", "withdrawal", "api"] as const)(
+    "says again under opt-out what was chosen before (%s)",
+    (method) => {
+      const stored = decision({ mode: "opt_out", method });
+      const before = begin(usSite(), { ...NOBODY, stored });
+      const action = { type: "decide", method: "custom", at: NOW } as const;
+      const after = reduce(usSite(), before, { ...action, changes: { functional: false } });
+      expect(Object.keys(after.decision?.choices ?? {})).toEqual(Object.keys(stored.choices));
+    },
+  );
+
   it("names every purpose that is not required and no other", () => {
     const state = decide(fresh, { analytics: true, necessary: false, invented: true });
     expect(state.decision?.choices).toEqual({

