@@ -237,6 +237,16 @@ describe("what was chosen on another device", () => {
     expect(made?.decidedAt).toBe(minute(7)); // the service may have held its clock back
   });
 
+  it("answers once it is no longer outdated: the notice may have gone back", () => {
+    const choices = { functional: false, analytics: false, advertising: false };
+    const made = joinedOn(config, null, told({ stale: true, choices }));
+    expect(holding(config, made)).toMatchObject({ choices, isAnswered: false });
+    expect(holding(config, joinedOn(config, made, told({ choices })))).toMatchObject({
+      choices,
+      isAnswered: true,
+    });
+  });
+
   describe("where this browser sends the signal", () => {
     const signalling = usSite({ gpc: true });
 

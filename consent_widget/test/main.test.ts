@@ -564,6 +564,67 @@ describe("a person who signs in", () => {
     expect(localStorage.getItem("qt_shop")).toContain("-advertising");
   });
 
+  const signal = () => ({
+    denied: ["advertising"],
+    decided_at: new Date(Date.now() - 1000).toISOString(),
+    consent_id: "con_s",
+  });
+  const hearSignal = () =>
+    network.mockImplementation(async (address) =>
+      String(address).endsWith("/link")
+        ? Response.json({ state: null, signal: signal() })
+        : Response.json({ consent_id: "con_1" }),
+    );
+  const holding = () => ["functional", "analytics", "advertising"].filter(quittance.has);
+
+  it("has it also in place of a cookie of this host alone, where sites share one", async () => {
+    const closed = { method: "dismissed", mode: "opt_out", decidedAt: Date.now() - 1000 } as const;
+    localStorage.setItem("qt_shop", encode(decision(closed)));
+    visit(usSite({ first_party: "https://privacy.shop.example" }));
+    const told = { ...state(Date.now() - 5000), mode: "opt_out" };
+    network.mockResolvedValue(Response.json({ state: told }));
+    const write = vi.spyOn(Document.prototype, "cookie", "set"); // to jsdom both are one cookie
+    await quittance.identify("token");
+    expect(write.mock.calls[0]).toEqual(["qt_shop=; Path=/; Max-Age=0"]);
+    document.cookie = "qt_shop=; Path=/; Domain=shop.example; Max-Age=0; Secure";
+  });
+
+  it("keeps what an outdated choice refused beside what a signal denied", async () => {
+    const choices = { functional: true, analytics: false, advertising: true };
+    const outdated = { mode: "opt_out", notice: "6", material: "m6", choices } as const;
+    localStorage.setItem("qt_shop", encode(decision(outdated)));
+    visit(usSite());
+    hearSignal();
+    await quittance.identify("token");
+    visit(usSite());
+    expect(holding()).toEqual(["functional"]);
+  });
+
+  it("keeps what another tab has stored a moment ago", async () => {
+    const granted = { functional: true, analytics: true, advertising: true };
+    const store = (choices: typeof granted, decidedAt: number) =>
+      localStorage.setItem("qt_shop", encode(decision({ mode: "opt_out", choices, decidedAt })));
+    store(granted, Date.now() - 5000);
+    visit(usSite());
+    store({ ...granted, analytics: false }, Date.now() - 3000); // this one has not been told yet
+    hearSignal();
+    await quittance.identify("token");
+    expect(holding()).toEqual(["functional"]);
+    expect(localStorage.getItem("qt_shop")).toContain("-analytics");
+  });
+
+  it("keeps the choice where nothing can be stored", async () => {
+    visit();
+    vi.spyOn(Document.prototype, "cookie", "set").mockImplementation(() => {});
+    vi.spyOn(Storage.prototype, "setItem").mockImplementation(() => {
+      throw new DOMException("blocked");
+    });
+    quittance.accept();
+    hearSignal();
+    await quittance.identify("token");
+    expect(holding()).toEqual(["functional", "analytics"]);
+  });
+
   it("is asked when the browser's choice was somebody else's", async () => {
     localStorage.setItem("qt_shop", encode(decision({ decidedAt: Date.now() - 1000 })));
     const rule = { pattern: "_ga", purpose: "analytics", http_only: false };

@@ -14,18 +14,17 @@ export const honoursGpc = (mode: Mode): boolean => mode !== "notice";
 
 type Choices = Readonly<Record<string, boolean>>;
 
-export interface Kept {
+interface Kept extends ConsentBody {
   readonly id: string;
-  readonly said: ConsentBody;
   readonly at: number;
 }
 
-const modeOf = ({ said }: Kept): Mode => said.region as Mode;
-const isSignal = ({ said }: Kept): boolean => said.method === "gpc";
-const isChoice = ({ said }: Kept): boolean => said.method !== "gpc" && said.method !== "dismissed";
+const modeOf = ({ region }: Kept): Mode => region as Mode;
+const isSignal = ({ method }: Kept): boolean => method === "gpc";
+const isChoice = ({ method }: Kept): boolean => method !== "gpc" && method !== "dismissed";
 const refusals = (choices: Choices): Choices =>
   Object.fromEntries(Object.entries(choices).filter(([, value]) => !value));
-const weight = ({ said }: Kept): number => Object.keys(refusals(said.choices)).length;
+const weight = ({ choices }: Kept): number => Object.keys(refusals(choices)).length;
 const newest = (records: readonly Kept[]): Kept[] =>
   records.filter(({ at }) => records.every((each) => each.at <= at));
 const told = ({ id, at }: Kept) => ({ consent_id: id, decided_at: new Date(at).toISOString() });
@@ -36,10 +35,10 @@ export class Person {
   readonly linked = new Set<string>();
 
   record(said: ConsentBody): object {
-    let kept = this.records.find((each) => each.said.event_id === said.event_id);
+    let kept = this.records.find(({ event_id }) => event_id === said.event_id);
     if (!kept) {
       const at = Math.min(Date.parse(said.decided_at), Date.now() + 5 * 60_000);
-      kept = { id: `con_${this.records.length + 1}`, said, at };
+      kept = { ...said, id: `con_${this.records.length + 1}`, at };
       this.records.push(kept);
     }
     return { consent_id: kept.id };
@@ -56,8 +55,8 @@ export class Person {
 
   /** What holds of a purpose by the newest choice about it; a grant that has lapsed says nothing. */
   lastWord(id: string): { readonly at: number; readonly value: boolean | undefined } {
-    const last = newest(this.#newestOfEach(isChoice).filter(({ said }) => id in said.choices));
-    const isDenied = last.some(({ said }) => !said.choices[id]);
+    const last = newest(this.#newestOfEach(isChoice).filter(({ choices }) => id in choices));
+    const isDenied = last.some(({ choices }) => !choices[id]);
     const isGranted = last.some((each) => !this.#hasLapsed(each));
     return { at: last[0]?.at ?? 0, value: isDenied ? false : isGranted || undefined };
   }
@@ -71,50 +70,50 @@ export class Person {
   /** Whether a record says yes to it, in answer to today's question. */
   hasConsented(id: string, mode: Mode): boolean {
     return this.records.some(
-      (each) => modeOf(each) === mode && each.said.choices[id] && !this.#hasLapsed(each),
+      (each) => modeOf(each) === mode && each.choices[id] && !this.#hasLapsed(each),
     );
   }
 
   /** Whether the last word in this browser grants what the signal denies. */
   outweighsSignal(visitors: ReadonlySet<string>): boolean {
     const here = this.records.filter(
-      ({ said }) =>
-        visitors.has(said.visitor_id) && said.method !== "dismissed" && SOLD in said.choices,
+      ({ visitor_id, method, choices }) =>
+        visitors.has(visitor_id) && method !== "dismissed" && SOLD in choices,
     );
-    return newest(here).some(({ said }) => said.choices[SOLD]);
+    return newest(here).some(({ choices }) => choices[SOLD]);
   }
 
-  #hasLapsed({ at, said }: Kept): boolean {
-    return said.notice_version !== String(this.notice) || at + TERM * DAY <= Date.now();
+  #hasLapsed({ at, notice_version }: Kept): boolean {
+    return notice_version !== String(this.notice) || at + TERM * DAY <= Date.now();
   }
 
   #newestOfEach(isKind: (record: Kept) => boolean): Kept[] {
     const kind = this.records.filter(isKind);
     return [...this.linked].flatMap((id) =>
-      newest(kind.filter(({ said }) => said.visitor_id === id)),
+      newest(kind.filter(({ visitor_id }) => visitor_id === id)),
     );
   }
 
   #stateOf(visitorId: string): object | null {
-    const own = newest(this.records.filter(({ said }) => said.visitor_id === visitorId))[0];
+    const own = newest(this.records.filter(({ visitor_id }) => visitor_id === visitorId))[0];
     const chosen = newest(this.#newestOfEach(isChoice)).sort((a, b) => weight(b) - weight(a))[0];
     const record = chosen ?? own;
     if (!record) return null;
-    const isSignalling = own?.said.gpc && honoursGpc(modeOf(own)) && !own.said.choices[SOLD];
+    const isSignalling = own?.gpc && honoursGpc(modeOf(own)) && !own.choices[SOLD];
     const choices: Record<string, boolean> = {};
     for (const id of IDS) {
-      const value = chosen ? this.lastWord(id).value : record.said.choices[id];
+      const value = chosen ? this.lastWord(id).value : record.choices[id];
       if (value !== undefined) choices[id] = value && !(isSignalling && id === SOLD);
     }
     const hasLapsed = this.#hasLapsed(record);
     const isRefusal = modeOf(record) === "opt_out" && Object.values(choices).includes(false);
     const isLeftAlone = isRefusal && Date.now() < record.at + 365 * DAY;
-    const isOwn = record === own && IDS.every((id) => choices[id] === record.said.choices[id]);
+    const isOwn = record === own && IDS.every((id) => choices[id] === record.choices[id]);
     return {
       ...told(record),
       choices: hasLapsed ? refusals(choices) : choices,
       mode: modeOf(record),
-      notice_version: record.said.notice_version,
+      notice_version: record.notice_version,
       source: isOwn ? "this_device" : "other_device",
       stale: hasLapsed && !isLeftAlone,
     };
