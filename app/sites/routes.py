@@ -280,7 +280,7 @@ async def read_version(
     """One notice version: its whole ``content``, whose SHA-256 as canonical JSON is
     ``version_hash``, and what it ``changes`` against version ``since`` (default: the one before).
     ``config`` is the draft it was made of (null: of before 2026-11-27); to go back to it, PATCH the
-    site with it and publish.
+    site with it, but with the ``first_party`` of today, which acts at once, and publish.
 
     500 ``notice-altered``: the content is no longer what was published.
     """

@@ -69,7 +69,7 @@ class VersionPage:
     changes: list[Change]
     may_take_up: bool
     would_lose: bool
-    """The draft has changes that no version has."""
+    """The draft is not what visitors see."""
 
 
 @dataclass(frozen=True, slots=True)
