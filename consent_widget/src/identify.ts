@@ -9,6 +9,7 @@ import {
   type Decision,
   granted,
   isChoice,
+  isInTime,
   outweighsGpc,
   type State,
   signalDenies,
@@ -48,13 +49,20 @@ interface Signal {
 const asked = ({ purposes }: Config) => purposes.filter(({ required }) => !required);
 
 /** What was chosen elsewhere, as a decision of this browser; null: what is here stands. */
-function taken(config: Config, page: State, said: Answer["state"]): Decision | null {
-  const { decision: mine, gpc, visitorId } = page;
+function taken(
+  config: Config,
+  page: State,
+  stored: Decision | null,
+  said: Answer["state"],
+): Decision | null {
   if (said?.source !== "other_device") return null;
-  const isOwn = mine?.consentId === said.consent_id;
-  const decidedAt = isOwn ? mine.decidedAt : Date.parse(said.decided_at);
-  // A notice that was closed here, say, stands against nothing but what is outdated.
-  if (mine && mine.decidedAt > decidedAt && (said.stale || isChoice(mine))) return null;
+  const { decision: mine, gpc, visitorId } = page;
+  const decidedAt = Date.parse(said.decided_at);
+  const isOutdated = said.stale || !isInTime(config.expiry_days, { decidedAt }, Date.now());
+  // A choice that the service does not know yet stands if it is the later one; what is no choice,
+  // such as a notice that was closed here, stands against what is outdated only.
+  const isAhead = stored && !stored.consentId && stored.decidedAt > decidedAt;
+  if (isChoice(stored) ? isAhead : mine && isOutdated) return null;
   const choices = { ...said.choices };
   let method: Method = "api";
   for (const each of asked(config)) {
@@ -101,11 +109,12 @@ export function joined(
   stored: Decision | null,
   { state, signal }: Answer,
 ): Decision | null {
-  const heard = taken(config, page, state);
+  const heard = taken(config, page, stored, state);
   const isChosen = isChoice(page.decision);
   // Until the service knows of what was chosen here, it cannot say what came after it.
   const refused = heard || !isChosen || page.decision?.consentId ? [...(signal?.denied ?? [])] : [];
-  if (!heard && state?.stale && !isChosen) refused.push(...Object.keys(state.choices));
+  if (!heard && state && !isChosen)
+    refused.push(...Object.keys(state.choices).filter((id) => !granted(state.choices, id)));
   const denied = asked(config).filter(({ id }) => refused.includes(id));
   const isOn = denied.some(({ id }) => granted(page.choices, id));
   const base = heard ?? stored ?? (signal && isOn ? silence(config, page.visitorId, signal) : null);
@@ -114,7 +123,10 @@ export function joined(
   for (const { id } of denied) choices[id] = false;
   // By this browser's clock the signal may be yet to come: what is chosen next comes after it.
   const at = signal && denied.length > 0 ? Date.parse(signal.decided_at) : 0;
-  const decidedAt = at > Date.now() ? Math.max(at, base.decidedAt) : base.decidedAt;
+  const decidedAt =
+    at > Date.now() && at - base.decidedAt < 86_400_000
+      ? Math.max(at, base.decidedAt)
+      : base.decidedAt;
   const made = { ...base, choices, decidedAt };
   return stored && isSame(made, stored) ? null : made;
 }
@@ -147,8 +159,8 @@ export async function identify(config: Config, visitor: Visitor, token: string):
   if (!response.ok) throw new Error(`quittance: not linked, status ${response.status}`);
   const answer = (await response.json()) as Answer;
   const page = visitor.state();
-  // Chosen anew since it was asked: the next page asks again.
-  if (page.decision?.decidedAt !== before.decision?.decidedAt) return true;
+  // Chosen anew or recorded since it was asked: the next page asks again.
+  if (page.decision !== before.decision) return true;
   const decision = joined(config, page, visitor.stored(), answer);
   if (decision) visitor.keep(decision);
   return true;

@@ -104,7 +104,8 @@ export function load(siteKey: string, [jar, mirror] = readStores(siteKey)): Deci
   let newest: Decision | null = null;
   // A parent domain may hold a cookie of the same name, so there can be several.
   const ours = cookies(jar).filter(([name]) => name === key);
-  for (const line of [...ours.map(([, value]) => value), mirror]) {
+  // Of the same moment the mirror's: the site's own host sets what a record says, also later on.
+  for (const line of [mirror, ...ours.map(([, value]) => value)]) {
     const decision = decode(line);
     if (decision && (!newest || decision.decidedAt > newest.decidedAt)) newest = decision;
   }

@@ -193,9 +193,11 @@ describe("what the signal denied in a browser of the person", () => {
     }
   });
 
-  it("comes before what is chosen next, also where this clock is behind", () => {
+  it("comes before what is chosen next, also where this clock is behind, and makes no grant live on", () => {
     const stored = { method: "accept_all", choices: ALL, decidedAt: NOW } as const;
     expect(joinedOn(config, stored, { signal: signal(61) })?.decidedAt).toBe(minute(61));
+    const old = { ...stored, decidedAt: minute(61) - 2 * 86_400_000 };
+    expect(joinedOn(config, old, { signal: signal(61) })?.decidedAt).toBe(old.decidedAt);
   });
 });
 
@@ -205,7 +207,15 @@ describe("what was chosen on another device", () => {
   const later = { choices: ALL, decidedAt: minute(1) };
 
   it("gives way to a later choice here, and to nothing else that was recorded later", () => {
-    expect(joinedOn(config, { ...later, method: "accept_all" }, told())).toBeNull();
+    const unsent = { ...later, method: "accept_all", consentId: null } as const;
+    expect(joinedOn(config, unsent, told())).toBeNull();
+    // The service knows of this one: it was this browser's clock that was ahead.
+    expect(joinedOn(config, { ...unsent, consentId: "con_1" }, told())).toMatchObject({
+      choices: elsewhere.choices,
+    });
+    // Outdated by now, it waits all the same.
+    const outdated = { ...unsent, material: "m6" };
+    expect(joinedOn(config, outdated, told())?.decidedAt).toBe(later.decidedAt);
     for (const method of ["dismissed", "gpc", "migrated"] as const)
       expect(joinedOn(config, { ...later, method }, told())).toMatchObject({
         choices: elsewhere.choices,
@@ -222,7 +232,18 @@ describe("what was chosen on another device", () => {
     const choices = { ...ALL, analytics: false };
     expect(holding(config, made)).toEqual({ choices, isAnswered: true, prompt: null });
     expect(joinedOn(config, made, outdated)).toBeNull();
-    expect(joinedOn(config, { ...later, method: "accept_all" }, outdated)).toBeNull();
+    const unsent = { ...later, method: "accept_all", consentId: null } as const;
+    expect(joinedOn(config, unsent, outdated)).toBeNull();
+  });
+
+  it("leaves what the signal made here, where it has run out and nobody is to be asked", () => {
+    const stored = { method: "gpc", gpc: true, choices: { ...ALL, advertising: false } } as const;
+    const california = usSite({ gpc: true, reask_after_days: 366 });
+    const choices = { analytics: false };
+    const old = told({ choices, decided_at: new Date(NOW - 181 * 86_400_000).toISOString() });
+    const made = joinedOn(california, stored, old);
+    expect(made).toMatchObject({ method: "gpc", choices: { ...stored.choices, ...choices } });
+    expect(holding(california, made).isAnswered).toBe(true); // else each page makes a record
   });
 
   it("is heard where it denies what this browser's own newest choice left be", () => {
@@ -234,7 +255,6 @@ describe("what was chosen on another device", () => {
     const joint = told({ consent_id: "con_1", choices: { functional: false, analytics: false } });
     const made = joinedOn(config, stored, joint);
     expect(made).toMatchObject({ choices: { functional: false, analytics: false } });
-    expect(made?.decidedAt).toBe(minute(7)); // the service may have held its clock back
   });
 
   it("answers once it is no longer outdated: the notice may have gone back", () => {
