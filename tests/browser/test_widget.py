@@ -1079,6 +1079,7 @@ def test_a_page_tells_what_has_no_rule_and_that_the_banner_was_shown(
     press(page, "accept")
     page.goto(origin + "/look.css")
     wait_for(seen, "the report", 15)
+    wait_for(lambda: shown()[0]["accepted"], "the choice to be counted", 15)
     context.close()
 
     assert seen() == {
