@@ -20,7 +20,16 @@ from sqlmodel import col
 
 from app.consent import queries
 from app.consent.models import IS_CHOICE, IS_SIGNAL, ConsentRecord, VisitorLink
-from app.consent.state import Choice, Decision, Signal, denials, merge, still_denying
+from app.consent.schemas import Method
+from app.consent.state import (
+    Choice,
+    Decision,
+    Signal,
+    by_moment,
+    denials,
+    merge,
+    still_denying,
+)
 from app.core import bulk
 from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql, table_of
@@ -97,7 +106,8 @@ async def said_by(
     session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
 ) -> dict[OnSite, list[Said]]:
     """The newest explicit choice and the newest signal on each device of each of the people on the
-    visitor's site. Whoever calls it takes turns with others at these people.
+    visitor's site; where a choice left purposes be, also what was chosen of them before. Whoever
+    calls it takes turns with others at these people.
     """
     await take_turns(session, {(site_id, person) for (site_id, _), person in people.items()})
     return await _said_by(session, people, now)
@@ -106,30 +116,73 @@ async def said_by(
 async def _said_by(
     session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
 ) -> dict[OnSite, list[Said]]:
-    chosen, signalled = await _records(session, people, now, IS_CHOICE, IS_SIGNAL)
-    denied = await _denied_by_gpc(session, signalled)
+    devices = await _devices(session, people, now)
+    if not devices:
+        return {}
+    choices = await queries.newest_records(session, devices, IS_CHOICE)
+    signals = await queries.newest_records(session, devices, IS_SIGNAL)
+    partial = [each for each in choices if each.method == Method.CUSTOM]
+    notices = await _notices(session, [*partial, *signals])
+    asked = {_device(each): notices[each.notice_version_id].choices for each in partial}
     said: dict[OnSite, list[Said]] = defaultdict(list)
-    for on_site, records in chosen.items():
-        said[on_site] += map(Said, records)
-    for on_site, records in signalled.items():
-        for each in records:
-            refused = denied[each.notice_version_id] & denials(each.choices).keys()
-            signal = Signal(each.decided_at, dict.fromkeys(sorted(refused), False), each.id)
-            said[on_site].append(Said(each, signal))
+    for each in await _until_all_is_named(session, choices, asked):
+        said[devices[_device(each)]].append(Said(each))
+    for each in sorted(signals, key=_device):
+        refused = notices[each.notice_version_id].denied_by_gpc & denials(each.choices).keys()
+        signal = Signal(each.decided_at, dict.fromkeys(sorted(refused), False), each.id)
+        said[devices[_device(each)]].append(Said(each, signal))
     return said
 
 
-async def _denied_by_gpc(
-    session: AsyncSession, signals: Mapping[OnSite, Sequence[ConsentRecord]]
-) -> dict[str, frozenset[str]]:
-    """Of each notice version that the records name."""
-    ids = {each.notice_version_id for records in signals.values() for each in records}
+_BACK = 20
+"""Choices of one device that are looked at: a page names again what was chosen on it before."""
+
+
+async def _until_all_is_named(
+    session: AsyncSession,
+    newest: Sequence[ConsentRecord],
+    asked: Mapping[Visitor, Collection[str]],
+) -> list[ConsentRecord]:
+    """The newest choice of each device; where it left purposes be that were ``asked`` about, those
+    before it as well, back to where all are named.
+    """
+    named = _by_device(newest)
+    open_ = {each for each in asked if not _names(named[each]).issuperset(asked[each])}
+    if open_:
+        earlier = await queries.newest_records(session, open_, IS_CHOICE, most=_BACK)
+        for device, records in _by_device(earlier).items():
+            named[device] = []
+            for made in by_moment(records)[::-1]:
+                if _names(named[device]).issuperset(asked[device]):
+                    break
+                named[device] += made
+    return [each for device in sorted(named) for each in named[device]]
+
+
+def _device(record: ConsentRecord) -> Visitor:
+    return record.site_id, record.visitor_id
+
+
+def _by_device(records: Iterable[ConsentRecord]) -> dict[Visitor, list[ConsentRecord]]:
+    found: dict[Visitor, list[ConsentRecord]] = defaultdict(list)
+    for each in records:
+        found[_device(each)].append(each)
+    return found
+
+
+def _names(records: Iterable[ConsentRecord]) -> set[str]:
+    return {purpose for each in records for purpose in each.choices}
+
+
+async def _notices(session: AsyncSession, records: Sequence[ConsentRecord]) -> dict[str, Notice]:
+    """The notice versions that the records name."""
+    ids = {each.notice_version_id for each in records}
     if not ids:
         return {}
     rows = await session.execute(
         sa.select(NoticeVersion).where(col(NoticeVersion.id).in_(sorted(ids)))
     )
-    return {each.id: notice_of(each).denied_by_gpc for each in rows.scalars()}
+    return {each.id: notice_of(each) for each in rows.scalars()}
 
 
 async def take_turns(session: AsyncSession, whose: Collection[Visitor | OnSite]) -> None:
@@ -149,33 +202,22 @@ def _lock_key(whose: Visitor | OnSite) -> int:
     )
 
 
-async def _records(
-    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime,
-    *kinds: str,
-) -> list[dict[OnSite, list[ConsentRecord]]]:  # fmt: skip
-    """The newest record of each kind on each device that each of the people uses on the visitor's
-    site, devices in the order of their ids; people of whom there is nothing are missing.
-    """
+async def _devices(
+    session: AsyncSession, people: Mapping[Visitor, Person], now: dt.datetime
+) -> dict[Visitor, OnSite]:
+    """Each device that each of the people uses on the visitor's site, and whose it is."""
     if not people:
-        return [{} for _ in kinds]
+        return {}
     refs = {
         "workspaces": sorted({workspace_id for workspace_id, _ in people.values()}),
         "refs": sorted({ref for _, ref in people.values()}),
     }
     wanted = {(site_id, person) for (site_id, _), person in people.items()}
-    devices = {
+    return {
         (site_id, visitor_id): (site_id, person)
         for (site_id, visitor_id), person in await _linked(session, _WHERE_ELSE, now, **refs)
         if (site_id, person) in wanted
     }
-    answers = []
-    for kind in kinds:
-        found: dict[OnSite, list[ConsentRecord]] = defaultdict(list)
-        records = await queries.newest_records(session, devices, kind)
-        for record in sorted(records, key=lambda each: each.visitor_id):
-            found[devices[record.site_id, record.visitor_id]].append(record)
-        answers.append(found)
-    return answers
 
 
 def _named(visitors: Iterable[Visitor]) -> dict[str, list[str]]:

@@ -113,12 +113,14 @@ async def newest_states(
 
 
 async def newest_records(
-    session: AsyncSession, visitors: Collection[tuple[str, str]], which: str
+    session: AsyncSession, visitors: Collection[tuple[str, str]], which: str, *, most: int = 1
 ) -> Sequence[ConsentRecord]:
-    """The newest record of each of these visitors among those that ``which`` holds for, as an index
-    says it (``models.IS_CHOICE``); several where they were decided at once.
+    """The newest records (``most`` of them) of each of these visitors among those that ``which``
+    holds for, as an index says it (``models.IS_CHOICE``); more where they were decided at once.
     """
-    statement = newest_of(tuple(_RECORD.c.keys()), which, on_postgresql=is_postgresql(session))
+    statement = newest_of(
+        tuple(_RECORD.c.keys()), which, most, on_postgresql=is_postgresql(session)
+    )
     rows = await session.execute(
         sa.select(ConsentRecord).from_statement(statement), _asked(visitors)
     )
@@ -132,7 +134,9 @@ def _asked(visitors: Collection[tuple[str, str]]) -> dict[str, str]:
 
 
 @cache
-def newest_of(names: tuple[str, ...], which: str, *, on_postgresql: bool) -> TextualSelect:
+def newest_of(
+    names: tuple[str, ...], which: str, most: int = 1, *, on_postgresql: bool
+) -> TextualSelect:
     """What it costs does not depend on how often a visitor has chosen."""
     given = bulk.given_rows(_RECORD, ("site_id", "visitor_id"), on_postgresql=on_postgresql)
     columns = ", ".join(f"record.{name}" for name in names)
@@ -140,15 +144,17 @@ def newest_of(names: tuple[str, ...], which: str, *, on_postgresql: bool) -> Tex
         f"""
         WITH newest AS MATERIALIZED (
           SELECT given.site_id, given.visitor_id, (
-            SELECT one.decided_at FROM consent_record AS one
-            WHERE one.site_id = given.site_id AND one.visitor_id = given.visitor_id AND {which}
-            ORDER BY one.decided_at DESC LIMIT 1
+            SELECT MIN(latest.decided_at) FROM (
+              SELECT one.decided_at FROM consent_record AS one
+              WHERE one.site_id = given.site_id AND one.visitor_id = given.visitor_id AND {which}
+              ORDER BY one.decided_at DESC LIMIT {most}
+            ) AS latest
           ) AS decided_at FROM {given}
         )
         SELECT {columns}
         FROM newest CROSS JOIN consent_record AS record
         WHERE record.site_id = newest.site_id AND record.visitor_id = newest.visitor_id
-          AND record.decided_at = newest.decided_at AND {which}
+          AND record.decided_at >= newest.decided_at AND {which}
         """  # noqa: S608 (names and conditions of ours; what is given travels as ``rows``)
     ).columns(*(_RECORD.c[name] for name in names))
 

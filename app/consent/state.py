@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import groupby
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from app.consent.schemas import Method
 
@@ -40,7 +40,14 @@ def combine(decisions: Iterable[Decision]) -> Decision | None:
     return current
 
 
-Made = TypeVar("Made", bound=Decision)
+class Dated(Protocol):
+    """A decision, or the record of one."""
+
+    @property
+    def decided_at(self) -> dt.datetime: ...
+
+
+Made = TypeVar("Made", bound=Dated)
 
 
 def standing(said: Iterable[Decision]) -> Decision | None:
@@ -50,7 +57,7 @@ def standing(said: Iterable[Decision]) -> Decision | None:
     a denial of any wins.
     """
     state = None
-    for words in _by_moment(said):
+    for words in by_moment(said):
         last = reduce(deny_wins, (each.choices for each in words))
         state = Decision(words[0].decided_at, {**(state.choices if state else {}), **last})
     return state
@@ -114,7 +121,7 @@ def merge(
 
     ``denied_here``: what this device's own signal (GPC) denies.
     """
-    moments = _by_moment(choices)
+    moments = by_moment(choices)
     if not moments:
         return None
     holding: dict[str, bool] = {}
@@ -126,13 +133,13 @@ def merge(
     return Merged(max(moments[-1], key=_weight).consent_id, dict(sorted(holding.items())))
 
 
-def _by_moment(decisions: Iterable[Made]) -> list[list[Made]]:
+def by_moment(decisions: Iterable[Made]) -> list[list[Made]]:
     """The oldest first."""
     ordered = sorted(decisions, key=_moment)
     return [list(made) for _, made in groupby(ordered, _moment)]
 
 
-def _moment(made: Decision) -> dt.datetime:
+def _moment(made: Dated) -> dt.datetime:
     return made.decided_at
 
 

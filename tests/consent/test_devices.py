@@ -262,6 +262,8 @@ async def publish(shop: Shop, **config: Any) -> None:
     auth = shop.service.auth()
     await shop.service.client.patch(site, json={"config": config}, headers=auth)
     await shop.service.client.post(f"{site}/publish", headers=auth)
+    banner = (await shop.service.client.get(f"{site}/banner")).json()
+    shop.notice_version = banner["notice_version"]
 
 
 async def test_a_grant_rests_on_what_was_asked_and_a_denial_does_not(
@@ -633,6 +635,28 @@ async def test_who_limits_one_purpose_grants_none_of_those_that_run_unasked(
     told = await laptop.state(HOST.token())
     assert told is not None
     assert told["source"] == "other_device", "it has a say in what this one left be"
+
+
+@pytest.mark.parametrize("more_choices", [0, 3])
+async def test_what_a_device_left_be_is_what_was_chosen_on_it_before(
+    phone: Browser, laptop: Browser, more_choices: int
+) -> None:
+    """The laptop's refusal is older than the phone's acceptance, which a new notice let lapse."""
+    california: dict[str, Any] = {"region": "US-CA"}
+    await laptop.choose(**california, **REJECTS, decided_at=ago(minutes=9))
+    await phone.choose(**california, decided_at=ago(minutes=8))
+    for each in (laptop, phone):
+        await each.state(HOST.token())
+    await publish(phone.shop, controller={"name": "Somebody else"})
+    limit: dict[str, Any] = {"method": "custom", "choices": {"functional": True}}
+    for minutes in range(1 + more_choices):
+        await phone.choose(**california, **limit, decided_at=ago(minutes=7 - minutes))
+
+    for each in (laptop, phone):
+        assert (await each.current())["choices"] == {"functional": True}
+    await laptop.choose(**california, **REJECTS)
+    told = await phone.shop.outbox()
+    assert told[-1] == (laptop.visitor_id, ["advertising", "analytics", "functional"])
 
 
 @pytest.mark.parametrize(("region", "mode"), [("DE", "opt_in"), ("US-CA", "opt_out")])
