@@ -476,8 +476,102 @@ async def test_sign_ins_at_once_do_not_pass_the_limit_and_leave_no_keys(
     )
 
     assert sorted(each.status_code for each in answers) == [201] * 3 + [422] * 5
-    made = [each async for each in shop.service.key_store.made(None, utc_now() + DAY)]
-    assert sum(map(len, made)) == 3
+    assert await keys_of(shop) == 3
+
+
+# --- who has chosen nothing yet
+
+
+async def linked_visitors(shop: Shop) -> set[str]:
+    return {
+        visitor for (visitor,) in await shop.service.rows("select visitor_id from visitor_link")
+    }
+
+
+async def keys_of(shop: Shop) -> int:
+    return sum([len(each) async for each in shop.service.key_store.made(None, utc_now() + DAY)])
+
+
+async def test_each_page_of_who_has_not_chosen_is_another_visitor_and_only_the_last_stay_linked(
+    shop: Shop, phone: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "UNDECIDED", 3)
+    california: dict[str, Any] = {"region": "US-CA"}
+    await phone.choose(**california, decided_at=ago(minutes=9))
+    await phone.state(HOST.token())
+    pages = [Browser(shop) for _ in range(8)]
+    for each in pages:
+        state = await each.state(HOST.token())
+        assert state is not None
+        assert state["choices"] == ALL
+
+    kept = {each.visitor_id for each in [phone, *pages[-3:]]}
+    assert await linked_visitors(shop) == kept
+    assert await keys_of(shop) == 4
+    await pages[-1].choose(**california, **REJECTS)
+    refused = [(pages[-1].visitor_id, ["advertising", "analytics", "functional"])]
+    assert await shop.outbox() == refused, "carried at once"
+
+    await pages[0].choose(**california, decided_at=rfc3339(utc_now() + dt.timedelta(seconds=9)))
+    assert await shop.outbox(is_grant=True) == [], "not known to be anybody's"
+    await pages[0].state(HOST.token())
+    granted = [(pages[0].visitor_id, ["advertising", "analytics", "functional"])]
+    assert await shop.outbox(is_grant=True) == granted, "carried with the next page"
+    assert {phone.visitor_id, pages[-1].visitor_id} < await linked_visitors(shop)
+
+
+async def test_no_link_is_passed_on_that_says_more_than_the_token(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "UNDECIDED", 1)
+    addresses = [None, "bob@shop.example", "carol@shop.example"]
+    for address in addresses:
+        more = {"email": address, "email_verified": True} if address else {}
+        await Browser(shop).state(HOST.token(sub="guest", **more))
+    of_key = Browser(shop)
+    await shop.service.client.post(
+        "/v1/visitors/link", json=_body(of_key, "guest", "u-9"), headers=shop.service.auth()
+    )
+    await Browser(shop).state(HOST.token(sub="guest"))
+
+    held = await shop.service.rows(
+        "select holder_id, count(*) from personal_value where kind = 'email' group by holder_id"
+    )
+    assert [count for _, count in held] == [1, 1]
+    assert of_key.visitor_id in await linked_visitors(shop)
+    assert len(await linked_visitors(shop)) == 4, "the one without an address was passed on"
+
+
+async def test_a_link_stays_with_who_chooses_while_it_is_passed_on(
+    shop: Shop, phone: Browser, laptop: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "UNDECIDED", 1)
+    await phone.state(HOST.token())
+    load = shop.service.key_store.load
+
+    async def meanwhile(holders: list[str]) -> dict[str, HolderKey]:
+        monkeypatch.setattr(shop.service.key_store, "load", load)
+        await phone.choose(**REJECTS)
+        return await load(holders)
+
+    monkeypatch.setattr(shop.service.key_store, "load", meanwhile)
+    state = await laptop.state(HOST.token())
+
+    assert await linked_visitors(shop) == {phone.visitor_id, laptop.visitor_id}
+    assert state is not None
+    assert state["choices"] == NONE
+
+
+async def test_many_pages_of_one_person_at_once_are_all_linked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "UNDECIDED", 2)
+    for _ in range(2):
+        await Browser(shop).state(HOST.token())
+    answers = await asyncio.gather(*(Browser(shop).sign_in(HOST.token()) for _ in range(6)))
+
+    assert [each.status_code for each in answers] == [201] * 6
+    assert await keys_of(shop) == len(await linked_visitors(shop))
 
 
 # --- what a refusal on another device takes back
