@@ -6,6 +6,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import { build, transform } from "esbuild";
+import { minify } from "terser";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const target = ["chrome99", "firefox101", "safari16.4"];
@@ -40,12 +41,12 @@ const inlineCss = {
   },
 };
 
-async function bundle(source, shape) {
+async function bundle(source, { minified = true, ...shape }) {
   const result = await build({
     absWorkingDir: here("."),
     entryPoints: [source],
     bundle: true,
-    minify: true,
+    minify: minified,
     write: false,
     target,
     charset: "utf8",
@@ -53,7 +54,11 @@ async function bundle(source, shape) {
     plugins: [inlineCss],
     ...shape,
   });
-  return Buffer.from(result.outputFiles[0].contents);
+  const { text } = result.outputFiles[0];
+  if (!minified) return Buffer.from(text);
+  // Its names compress better than esbuild's: a twenty-fifth of the first view.
+  const { code } = await minify(text, { module: shape.format === "esm", ecma: 2020 });
+  return Buffer.from(code);
 }
 
 /** As an object for the lines that the service puts behind it, all within one function. */
@@ -70,7 +75,7 @@ const modules = (await readdir(here("src/modules")).catch(() => []))
 const built = {
   widget: Buffer.from(named(await bundle("src/embed.ts", { format: "esm" }))),
   dialog: await bundle("src/dialog.ts", { format: "esm" }),
-  npm: await bundle("src/npm.ts", { format: "esm", minify: false }),
+  npm: await bundle("src/npm.ts", { format: "esm", minified: false }),
 };
 for (const name of modules)
   built[name] = await bundle(`src/modules/${name}.ts`, {

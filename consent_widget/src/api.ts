@@ -83,7 +83,7 @@ export function judge(status: number, retryAfter: string | null): "done" | "drop
 export interface Outbox {
   /** Soon; until then the body is safe in localStorage, and without one it goes at once. */
   send(body: ConsentBody): void;
-  /** Try what waits, now. */
+  /** Try what waits, now; resolves when that is done, whoever began it. */
   flush(): Promise<void>;
   /** The page goes: send all side by side; what stays unanswered, the next page sends again. */
   leave(): void;
@@ -93,6 +93,7 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
   const key = `${keyOf(config.site_key)}_q`;
   const unsaved = new Map<string, ConsentBody>(); // where localStorage is blocked
   let flushing = false;
+  let running = Promise.resolve();
   let failures = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -167,8 +168,12 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
     timer = setTimeout(flush, Math.max(ms, Math.random() * ceiling));
   }
 
-  async function flush(): Promise<void> {
-    if (flushing) return;
+  const flush = (): Promise<void> => {
+    if (!flushing) running = drain();
+    return running;
+  };
+
+  async function drain(): Promise<void> {
     flushing = true;
     clearTimeout(timer);
     try {

@@ -14,16 +14,17 @@ import {
   type State,
   signalDenies,
 } from "./state";
+import { forget, type load, type save } from "./storage";
 
 /** What this needs of the page. */
 export interface Visitor {
-  state(): State;
-  /** The newest decision of this browser, also one that answers no more. */
-  stored(): Decision | null;
-  /** Stores a decision; it holds here unless somebody has chosen meanwhile. */
-  keep(decision: Decision): void;
-  /** Forgets the decision and the id of whoever was here before. */
-  renew(): void;
+  /** Caught up with other tabs. */
+  current(): State;
+  /** Goes on as a page that finds this decision stored, or nothing. */
+  goOn(found: Decision | null): void;
+  /** Not imported: the widget's file has them. */
+  readonly load: typeof load;
+  readonly save: typeof save;
 }
 
 interface Answer {
@@ -148,20 +149,26 @@ const link = (config: Config, token: string, visitorId: string): Promise<Respons
 
 /** True once the visitor is linked; rejects with the status where the service refused. */
 export async function identify(config: Config, visitor: Visitor, token: string): Promise<boolean> {
-  let before = visitor.state();
+  let before = visitor.current();
   let response = await link(config, token, before.visitorId);
   if (response.status === 409) {
-    // Somebody else signed in with this browser before; the token was not used up.
-    visitor.renew();
-    before = visitor.state();
+    // Somebody else signed in with this browser before: what they chose is not this person's. The
+    // token was not used up.
+    forget(config);
+    visitor.goOn(null);
+    before = visitor.current();
     response = await link(config, token, before.visitorId);
   }
   if (!response.ok) throw new Error(`quittance: not linked, status ${response.status}`);
   const answer = (await response.json()) as Answer;
-  const page = visitor.state();
+  const page = visitor.current();
   // Chosen anew or recorded since it was asked: the next page asks again.
   if (page.decision !== before.decision) return true;
-  const decision = joined(config, page, visitor.stored(), answer);
-  if (decision) visitor.keep(decision);
+  const decision = joined(config, page, page.decision ?? visitor.load(config.site_key), answer);
+  if (decision) {
+    forget(config); // it may be older than what it takes the place of
+    visitor.save(config, decision);
+    visitor.goOn(decision);
+  }
   return true;
 }

@@ -16,7 +16,7 @@ import {
   type State,
   sameChoices,
 } from "./state";
-import { forget, isAfresh, keyOf, load, type Stores, save } from "./storage";
+import { isAfresh, keyOf, load, type Stores, save } from "./storage";
 import { type Swept, sweep } from "./sweep";
 import { createView } from "./view";
 import { underZone } from "./zone";
@@ -297,20 +297,24 @@ export function start(
   /** Another tab, or this page before it was frozen, may be behind the stored decision. */
   function catchUp(): void {
     const newest = load(config.site_key);
+    if (!newest) return;
     const { decision: mine } = state;
-    if (newest && newest.decidedAt > (mine?.decidedAt ?? 0)) {
+    const lead = newest.decidedAt - (mine?.decidedAt ?? 0);
+    // Also what answers nothing here, and what another tab heard of since this was decided.
+    const denies = Object.keys(newest.choices).some((id) => has(id) && !newest.choices[id]);
+    if (lead > 0 || (lead === 0 && denies && newest.consentId === mine?.consentId)) {
       const next = beginWith(newest);
-      if (next.decision === newest) become(next, true);
-    } else if (newest?.consentId && mine && !mine.consentId) {
+      if (next.decision === newest || (!next.decision && denies)) become(next, true);
+    } else if (newest.consentId && mine && !mine.consentId) {
       // By another tab.
       if (sameChoices(newest.choices, mine.choices)) recorded(newest as Recorded);
     }
   }
 
-  /** Somebody else signed in here before: what they chose is not this person's. */
-  function renew(): void {
-    forget(config);
-    become(beginWith(null), true);
+  /** As a page does that finds this stored, or nothing. */
+  function goOn(found: Decision | null): void {
+    become(beginWith(found), true);
+    if (state.decision === found) return;
     if (state.decision) save(config, state.decision);
     post();
   }
@@ -318,20 +322,11 @@ export function start(
   const identify = async (token: string): Promise<boolean> => {
     const { identify: link } = await loadDialog();
     await outbox.flush(); // so that the service knows what was chosen here
-    const visitor = {
-      state(): State {
-        catchUp();
-        return state;
-      },
-      stored: () => state.decision ?? load(config.site_key),
-      keep(decision: Decision): void {
-        forget(config); // it may be older than what it takes the place of
-        save(config, decision);
-        become(beginWith(decision), true);
-      },
-      renew,
+    const current = (): State => {
+      catchUp();
+      return state;
     };
-    return link(config, visitor, token);
+    return link(config, { current, goOn, load, save }, token);
   };
 
   /** From the first choice on, or when there is time. */

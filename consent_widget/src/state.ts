@@ -102,7 +102,7 @@ export function answers(config: Config, decision: Decision, now: number): boolea
 }
 
 function reasonOf(config: Config, earlier: Decision | null, now: number): Reason | null {
-  if (!earlier) return null;
+  if (!earlier || earlier.method === "gpc") return null;
   if (earlier.notice !== String(config.notice_version) && !isSameQuestion(config, earlier)) {
     const news = config.news?.[earlier.notice];
     const isNew = ({ id }: Purpose): boolean =>

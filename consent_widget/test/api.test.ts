@@ -118,6 +118,22 @@ describe("the outbox", () => {
     expect(recorded).toHaveBeenCalledOnce();
   });
 
+  it("is done for all who wait for it only when all is sent", async () => {
+    const answers: ((response: Response) => void)[] = [];
+    network.mockImplementation(() => new Promise((resolve) => answers.push(resolve)));
+    const outbox = createOutbox(site(), vi.fn());
+    outbox.send(body());
+    const done = vi.fn();
+    void outbox.flush();
+    void outbox.flush().then(done);
+    await settle();
+    expect(done).not.toHaveBeenCalled();
+    answers[0]?.(created());
+    await settle();
+    expect(done).toHaveBeenCalledOnce();
+    expect(network).toHaveBeenCalledOnce();
+  });
+
   it("tries again when the browser is back online", async () => {
     network.mockRejectedValueOnce(new TypeError("offline")).mockResolvedValue(created());
     createOutbox(site(), vi.fn()).send(body());

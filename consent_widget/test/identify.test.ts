@@ -27,12 +27,12 @@ beforeEach(() => {
   let id = VISITOR;
   stored = null;
   visitor = {
-    state: () => begin(site(), { stored, gpc: false, now: NOW, newVisitorId: id }),
-    stored: () => stored,
-    keep: vi.fn(),
-    renew: vi.fn(() => {
-      id = OTHER;
+    current: () => begin(site(), { stored, gpc: false, now: NOW, newVisitorId: id }),
+    goOn: vi.fn((found) => {
+      if (!found) id = OTHER;
     }),
+    load: () => stored,
+    save: vi.fn(),
   };
 });
 
@@ -47,7 +47,10 @@ describe("saying who is signed in", () => {
       headers: { Authorization: "Bearer token", "Content-Type": "application/json" },
       body: JSON.stringify({ site_key: "shop", visitor_id: VISITOR }),
     });
-    expect(visitor.keep).toHaveBeenCalledWith({
+    expect(vi.mocked(visitor.save).mock.calls[0]?.[1]).toEqual(
+      vi.mocked(visitor.goOn).mock.calls[0]?.[0],
+    );
+    expect(visitor.goOn).toHaveBeenCalledWith({
       mode: "opt_in",
       notice: "7",
       material: "m7",
@@ -66,19 +69,19 @@ describe("saying who is signed in", () => {
   ])("changes nothing when %s", async (_, state) => {
     network.mockResolvedValue(answer(state));
     expect(await identify(site(), visitor, "token")).toBe(true);
-    expect(visitor.keep).not.toHaveBeenCalled();
+    expect(visitor.goOn).not.toHaveBeenCalled();
   });
 
   it("keeps an outdated choice as one that no longer answers", async () => {
     network.mockResolvedValue(answer({ ...elsewhere, stale: true }));
     await identify(site(), visitor, "token");
-    expect(visitor.keep).toHaveBeenCalledWith(expect.objectContaining({ material: "-" }));
+    expect(visitor.goOn).toHaveBeenCalledWith(expect.objectContaining({ material: "-" }));
   });
 
   it("begins anew with another id where somebody else was signed in before", async () => {
     network.mockResolvedValueOnce(answer(null, 409)).mockResolvedValueOnce(answer(null));
     await identify(site(), visitor, "token");
-    expect(visitor.renew).toHaveBeenCalledOnce();
+    expect(vi.mocked(visitor.goOn).mock.calls).toEqual([[null]]);
     expect(JSON.parse(String(network.mock.calls[1]?.[1]?.body)).visitor_id).toBe(OTHER);
   });
 
@@ -88,7 +91,7 @@ describe("saying who is signed in", () => {
       return answer({ ...elsewhere, decided_at: new Date(NOW + 1).toISOString() });
     });
     expect(await identify(site(), visitor, "token")).toBe(true);
-    expect(visitor.keep).not.toHaveBeenCalled();
+    expect(visitor.goOn).not.toHaveBeenCalled();
   });
 
   it("says so when it was refused", async () => {

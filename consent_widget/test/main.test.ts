@@ -705,6 +705,52 @@ it.each(["before it listens", "later"])("follows a choice made in another tab %s
   expect(changes).toHaveLength(1);
 });
 
+describe("a page that stays open while another one says who is signed in", () => {
+  const accepted = decision({
+    mode: "opt_out",
+    method: "accept_all",
+    choices: { functional: true, analytics: true, advertising: true },
+    decidedAt: Date.now() - 1000,
+  });
+  const hear = (stored: ReturnType<typeof decision>) => {
+    localStorage.setItem("qt_shop", encode(stored));
+    window.dispatchEvent(new StorageEvent("storage", { key: "qt_shop" }));
+    return ["functional", "analytics", "advertising"].filter(quittance.has);
+  };
+  const told = () => changes.map(({ choices, isElsewhere }) => [choices.advertising, isElsewhere]);
+
+  it("denies what a signal denied elsewhere, and asks as before", () => {
+    visit(usSite());
+    const silence = decision({ mode: "opt_out", method: "gpc", material: "-", choices: {} });
+    expect(hear({ ...silence, choices: { advertising: false } })).toEqual([
+      "functional",
+      "analytics",
+    ]);
+    expect([quittance.decided, told()]).toEqual([false, [[false, true]]]);
+    expect(banner()).not.toBeNull();
+  });
+
+  it("denies what is denied since in the decision that it has, once", () => {
+    localStorage.setItem("qt_shop", encode(accepted));
+    visit(usSite());
+    const joined = { ...accepted, choices: { ...accepted.choices, advertising: false } };
+    for (const _ of ["heard", "heard again"])
+      expect(hear(joined)).toEqual(["functional", "analytics"]);
+    expect([quittance.consentId, told()]).toEqual(["con_1", [[false, true]]]);
+    expect(posted()).toEqual([]);
+  });
+
+  it("keeps its grants where another one has answered what this one does not ask", () => {
+    localStorage.setItem("qt_shop", encode(accepted));
+    visit(usSite());
+    const newer = { ...accepted, material: "m8", notice: "8", decidedAt: Date.now() };
+    expect(hear(newer)).toEqual(["functional", "analytics", "advertising"]);
+    expect(hear({ ...newer, choices: { ...newer.choices, analytics: false } })).not.toContain(
+      "analytics",
+    );
+  });
+});
+
 it("posts what waits when the page ends", () => {
   visit();
   quittance.reject();

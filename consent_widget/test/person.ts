@@ -55,7 +55,7 @@ export class Person {
 
   /** What holds of a purpose by the newest choice about it; a grant that has lapsed says nothing. */
   lastWord(id: string): { readonly at: number; readonly value: boolean | undefined } {
-    const last = newest(this.#newestOfEach(isChoice).filter(({ choices }) => id in choices));
+    const last = newest(this.#ofAll(isChoice).filter(({ choices }) => id in choices));
     const isDenied = last.some(({ choices }) => !choices[id]);
     const isGranted = last.some((each) => !this.#hasLapsed(each));
     return { at: last[0]?.at ?? 0, value: isDenied ? false : isGranted || undefined };
@@ -64,7 +64,7 @@ export class Person {
   /** The newest of which nobody has chosen since. */
   signal(): Kept | undefined {
     const { at } = this.lastWord(SOLD);
-    return newest(this.#newestOfEach(isSignal).filter((each) => each.at >= at))[0];
+    return newest(this.#ofAll(isSignal).filter((each) => each.at >= at))[0];
   }
 
   /** Whether a record says yes to it, in answer to today's question. */
@@ -87,16 +87,13 @@ export class Person {
     return notice_version !== String(this.notice) || at + TERM * DAY <= Date.now();
   }
 
-  #newestOfEach(isKind: (record: Kept) => boolean): Kept[] {
-    const kind = this.records.filter(isKind);
-    return [...this.linked].flatMap((id) =>
-      newest(kind.filter(({ visitor_id }) => visitor_id === id)),
-    );
+  #ofAll(isKind: (record: Kept) => boolean): Kept[] {
+    return this.records.filter((each) => this.linked.has(each.visitor_id) && isKind(each));
   }
 
   #stateOf(visitorId: string): object | null {
     const own = newest(this.records.filter(({ visitor_id }) => visitor_id === visitorId))[0];
-    const chosen = newest(this.#newestOfEach(isChoice)).sort((a, b) => weight(b) - weight(a))[0];
+    const chosen = newest(this.#ofAll(isChoice)).sort((a, b) => weight(b) - weight(a))[0];
     const record = chosen ?? own;
     if (!record) return null;
     const isSignalling = own?.gpc && honoursGpc(modeOf(own)) && !own.choices[SOLD];

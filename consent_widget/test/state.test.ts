@@ -184,6 +184,13 @@ describe("a stored decision", () => {
     expect(begin(site(), NOBODY).reason).toBeNull();
   });
 
+  it("is none where the signal alone has spoken, here or elsewhere", () => {
+    for (const material of ["-", "m6"]) {
+      const stored = decision({ method: "gpc", material, notice: "6", decidedAt: NOW - 400 * DAY });
+      expect(begin(site(), { ...NOBODY, stored })).toMatchObject({ prompt: "ask", reason: null });
+    }
+  });
+
   it("is no answer where the law asks first and it leaves purposes be", () => {
     const stored = decision({ choices: { analytics: true } });
     expect(begin(site(), { ...NOBODY, stored })).toMatchObject({
