@@ -161,8 +161,8 @@ class _Linking:
 
     async def run(self, carry_out: Callable[[Work], Awaitable[JSONResponse]]) -> JSONResponse:
         keys: KeyStore = self.request.app.state.key_store
-        for attempt in range(3):
-            known, spare = await self._known(may_pass_on=attempt == 0)
+        for _ in range(3):
+            known = await self._known()
             holder_id = known or new_id("vis")
             found = (  # committed before what it seals
                 await keys.load([holder_id]) if known else await keys.create([holder_id], self.now)
@@ -170,9 +170,7 @@ class _Linking:
             if not found:
                 await self._drop(holder_id)
                 continue
-            work = partial(
-                self._work, holder_id, found[holder_id], is_new=known is None, instead_of=spare
-            )
+            work = partial(self._work, holder_id, found[holder_id], is_new=known is None)
             try:
                 return await carry_out(work)
             except (links.HolderChanged, errors.Problem) as error:
@@ -184,17 +182,10 @@ class _Linking:
             "The visitor is being linked elsewhere; try again.", headers={"Retry-After": "1"}
         )
 
-    async def _known(self, *, may_pass_on: bool) -> tuple[str | None, str | None]:
-        """The holder of the visitor's link; if it is to be passed on, with whose it is now."""
-        state = self.request.app.state
-        async with state.database.reading() as session:
-            holder_id = await links.holder_of(session, self.site.id, self.visitor_id)
-            if holder_id or not self.token or not may_pass_on:
-                return holder_id, None
-            spare = await links.spare(
-                session, state.ring, self.site, self.token.user, self.identifiers, self.now
-            )
-        return spare or (None, None)
+    async def _known(self) -> str | None:
+        database: Database = self.request.app.state.database
+        async with database.reading() as session:
+            return await links.holder_of(session, self.site.id, self.visitor_id)
 
     async def _drop(self, holder_id: str) -> None:
         """A link whose key is gone holds nothing: its end was cut short, or is under way."""
@@ -203,16 +194,9 @@ class _Linking:
             await links.forget(session, [holder_id])
 
     async def _work(
-        self,
-        holder_id: str,
-        key: HolderKey,
-        session: AsyncSession,
-        *,
-        is_new: bool,
-        instead_of: str | None,
+        self, holder_id: str, key: HolderKey, session: AsyncSession, *, is_new: bool
     ) -> tuple[int, dict[str, Any]]:
-        other = {(self.site.id, instead_of)} if instead_of else set()
-        await devices.take_turns(session, {self._visitor} | other)
+        await devices.take_turns(session, {self._visitor})
         before = await devices.people_of(session, [self._visitor], self.now)
         if self.token:
             await host_tokens.use(session, self.site.workspace_id, self.token)
@@ -223,7 +207,6 @@ class _Linking:
             visitor_id=self.visitor_id,
             holder_id=holder_id,
             is_new=is_new,
-            instead_of=instead_of,
             key=key,
             identifiers=self.identifiers,
             now=self.now,

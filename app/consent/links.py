@@ -9,12 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from app.consent.devices import take_turns
 from app.consent.errors import TooManyLinks, TooManyVisitors, VisitorOfAnother
-from app.consent.models import ConsentRecord, VisitorLink
+from app.consent.models import VisitorLink
 from app.core.db import insert_or_ignore
 from app.core.logging import get_logger
 from app.crypto.keyring import KeyRing
@@ -30,11 +29,7 @@ MAX_PER_KIND = 50
 MAX_VISITORS = 400
 """Visitors of a site that may be linked to one ``user_id``; what more have ("guest", "0") is hardly
 a person. A browser that forgets everything when it closes is a new visitor each time: who signs in
-with it once a day and chooses has 390 by the end of the longest term.
-"""
-UNDECIDED = 10
-"""Visitors of a person that host tokens keep linked to a site where nothing was chosen as them, the
-ones seen last: a page stores nothing before a choice, so that until then each page is another one.
+with it once a day has 390 by the end of the longest term.
 """
 
 
@@ -54,47 +49,6 @@ async def holder_of(
     return await session.scalar(found.with_for_update() if to_change else found)
 
 
-async def spare(
-    session: AsyncSession,
-    ring: KeyRing,
-    site: PublishedSite,
-    user: Identifier,
-    identifiers: Sequence[Identifier],
-    now: dt.datetime,
-) -> tuple[str, str] | None:
-    """The link that the person's next visitor gets instead of the one that chose nothing, once
-    there are ``UNDECIDED``: its holder and that visitor. It says nothing that ``identifiers`` do
-    not say.
-    """
-    other = aliased(PersonalValue)
-    said = _refs(ring, site, identifiers)
-    found = (
-        sa.select(col(VisitorLink.id), col(VisitorLink.visitor_id))
-        .join(PersonalValue, col(PersonalValue.holder_id) == col(VisitorLink.id))
-        .where(
-            col(PersonalValue.workspace_id) == site.workspace_id,
-            col(PersonalValue.subject_ref).in_(_refs(ring, site, [user])),
-            col(PersonalValue.expires_at) > now,
-            col(VisitorLink.site_id) == site.id,
-            ~sa.exists().where(
-                col(other.holder_id) == col(VisitorLink.id), col(other.subject_ref).not_in(said)
-            ),
-            _has_chosen_nothing,
-        )
-        .order_by(col(PersonalValue.expires_at).desc(), col(VisitorLink.id).desc())
-        .offset(UNDECIDED - 1)
-        .limit(1)
-    )
-    row = (await session.execute(found)).first()
-    return (row[0], row[1]) if row else None
-
-
-_has_chosen_nothing = ~sa.exists().where(
-    col(ConsentRecord.site_id) == col(VisitorLink.site_id),
-    col(ConsentRecord.visitor_id) == col(VisitorLink.visitor_id),
-)
-
-
 async def link(
     session: AsyncSession,
     ring: KeyRing,
@@ -103,7 +57,6 @@ async def link(
     visitor_id: str,
     holder_id: str,
     is_new: bool,
-    instead_of: str | None,
     key: HolderKey,
     identifiers: Sequence[Identifier],
     now: dt.datetime,
@@ -113,27 +66,21 @@ async def link(
     """Add identifiers to a visitor; those already known are kept, and all live until
     ``expires_at``.
 
-    The holder's key must be committed before. ``instead_of``: the visitor whose link this one gets.
-    Raises HolderChanged when the visitor has another holder by now, or none although the holder was
-    not ``is_new`` (its time was over, or the person was erased), or the other visitor has chosen.
-    ``is_one_account``: the visitor may be known by no other ``user_id``; raises
+    The holder's key must be committed before. Raises HolderChanged when the visitor has another
+    holder by now, or none although the holder was not ``is_new`` (its time was over, or the person
+    was erased). ``is_one_account``: the visitor may be known by no other ``user_id``; raises
     VisitorOfAnother. Raises TooManyVisitors.
     """
-    row = {
-        "visitor_id": visitor_id,
-        "subject_ref": ring.subject_ref(site.workspace_id, "anonymous_id", visitor_id),
-        "created_at": now,
-    }
     if is_new:
-        row |= {"id": holder_id, "workspace_id": site.workspace_id, "site_id": site.id}
+        row = {
+            "id": holder_id,
+            "workspace_id": site.workspace_id,
+            "site_id": site.id,
+            "visitor_id": visitor_id,
+            "subject_ref": ring.subject_ref(site.workspace_id, "anonymous_id", visitor_id),
+            "created_at": now,
+        }
         await session.execute(insert_or_ignore(session, VisitorLink).values(**row))
-    elif instead_of and await holder_of(session, site.id, visitor_id) is None:
-        spare_one = (
-            col(VisitorLink.id) == holder_id,
-            col(VisitorLink.visitor_id) == instead_of,
-            _has_chosen_nothing,
-        )
-        await session.execute(sa.update(VisitorLink).where(*spare_one).values(**row))
     if await holder_of(session, site.id, visitor_id, to_change=True) != holder_id:
         raise HolderChanged
     mine = col(PersonalValue.holder_id) == holder_id
