@@ -134,8 +134,10 @@ async def _said_by(
     return said
 
 
-_BACK = 20
-"""Choices of one device that are looked at: a page names again what was chosen on it before."""
+_BACK = 100
+"""Choices of one device that are looked at. A page names again what was chosen on it before, unless
+that has lapsed: then as many partial ones in a row hide what is older.
+"""
 
 
 async def _until_all_is_named(

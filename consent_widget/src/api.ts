@@ -121,49 +121,59 @@ export function createOutbox(config: Config, onRecorded: (answer: Recorded) => v
       for (const body of bodies) unsaved.set(body.event_id, body);
   }
 
-  async function post(body: ConsentBody): Promise<Outcome> {
+  /** Posts within the time there is; `failed` where that fails. */
+  async function ask<T>(
+    address: string,
+    credentials: RequestCredentials,
+    body: object,
+    read: (response: Response) => T | Promise<T>,
+    failed: T,
+  ): Promise<T> {
     const abort = new AbortController();
     const limit = setTimeout(() => abort.abort(), TIMEOUT);
+    const init = { ...POST, credentials, body: JSON.stringify(body), signal: abort.signal };
     try {
-      const response = await fetch(`${config.api}/v1/consent`, {
-        ...POST,
-        credentials: "omit",
-        body: JSON.stringify(body),
-        signal: abort.signal,
-      });
-      const verdict = judge(response.status, response.headers.get("Retry-After"));
-      if (verdict === "drop") return null;
-      if (verdict !== "done") return verdict;
-      const answer = (await response.json()) as { consent_id?: unknown; remember_token?: string };
-      // A 2xx without an id is some proxy's page, not the service.
-      if (typeof answer?.consent_id !== "string") return 0;
-      return { consentId: answer.consent_id, token: answer.remember_token };
+      return await read(await fetch(address, init));
     } catch {
-      return 0;
+      return failed;
     } finally {
       clearTimeout(limit);
     }
+  }
+
+  const post = (body: ConsentBody): Promise<Outcome> =>
+    ask<Outcome>(`${config.api}/v1/consent`, "omit", body, outcomeOf, 0);
+
+  async function outcomeOf(response: Response): Promise<Outcome> {
+    const verdict = judge(response.status, response.headers.get("Retry-After"));
+    if (verdict === "drop") return null;
+    if (verdict !== "done") return verdict;
+    const answer = (await response.json()) as { consent_id?: unknown; remember_token?: string };
+    // A 2xx without an id is some proxy's page, not the service.
+    if (typeof answer?.consent_id !== "string") return 0;
+    return { consentId: answer.consent_id, token: answer.remember_token };
   }
 
   /**
    * The site's own host sets the cookie anew, so that it lasts. False: try again later, with the
    * fresh token that the same record gets when it is sent once more.
    */
-  async function remember(consentId: string, token: string | undefined): Promise<boolean> {
-    if (!config.first_party || !token) return true;
-    try {
-      const response = await fetch(`${config.first_party}/b/${config.site_key}/remember`, {
-        ...POST,
-        credentials: "include",
-        body: JSON.stringify({ consent_id: consentId, token }),
-      });
-      return response.status < 500 && response.status !== 429;
-    } catch {
-      return false;
-    }
-  }
+  const remember = async (consentId: string, token: string | undefined): Promise<boolean> =>
+    !config.first_party ||
+    !token ||
+    ask(
+      `${config.first_party}/b/${config.site_key}/remember`,
+      "include",
+      { consent_id: consentId, token },
+      ({ status }) => status < 500 && status !== 429,
+      false,
+    );
 
   function retry(ms: number): void {
+    if (failures === 0)
+      console.warn(
+        `quittance: not recorded yet, tries again. Is ${location.origin} an origin of the site?`,
+      );
     const ceiling = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures++);
     timer = setTimeout(flush, Math.max(ms, Math.random() * ceiling));
   }

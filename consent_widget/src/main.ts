@@ -197,9 +197,13 @@ export function start(
       become(next, false);
     } finally {
       // Storage waits for another process: the page hears of the answer first.
-      if (isNews && state.decision) save(config, state.decision);
+      if (isNews && state.decision && (action.type === "decide" || !isBehind()))
+        save(config, state.decision);
     }
   }
+
+  const isBehind = (): boolean =>
+    (load(config.site_key)?.decidedAt ?? 0) > (state.decision?.decidedAt ?? 0);
 
   /** All that follows from another state; saying the same again changes nothing. */
   function become(next: State, isElsewhere: boolean): void {
@@ -244,11 +248,15 @@ export function start(
     if (state.decision !== before) post();
   }
 
-  const recorded = ({ consentId, decidedAt }: Recorded): void => {
+  function note({ consentId, decidedAt }: Recorded): void {
     apply({ type: "recorded", consentId, decidedAt });
     if (state.decision?.consentId === consentId) emit("recorded", { consentId });
-  };
-  const outbox = createOutbox(config, recorded);
+  }
+
+  const outbox = createOutbox(config, (answer) => {
+    catchUp(); // another tab may have stored since what this one is about to
+    note(answer);
+  });
 
   const accept = (): void => decide("accept_all", all(config, true));
   const deny = (method: Method) => (): void => decide(method, all(config, false));
@@ -300,14 +308,19 @@ export function start(
     if (!newest) return;
     const { decision: mine } = state;
     const lead = newest.decidedAt - (mine?.decidedAt ?? 0);
-    // Also what answers nothing here, and what another tab heard of since this was decided.
-    const denies = Object.keys(newest.choices).some((id) => has(id) && !newest.choices[id]);
-    if (lead > 0 || (lead === 0 && denies && newest.consentId === mine?.consentId)) {
+    const denied = Object.keys(newest.choices).filter((id) => has(id) && !newest.choices[id]);
+    if (lead > 0 || (lead === 0 && denied.length > 0)) {
       const next = beginWith(newest);
-      if (next.decision === newest || (!next.decision && denies)) become(next, true);
+      if (next.decision === newest) become(next, true);
+      else if (!next.decision && denied.length > 0) {
+        // It is no answer here, but denies all the same.
+        const refusals = Object.fromEntries(denied.map((id) => [id, false]));
+        const choices = { ...mine?.choices, ...refusals };
+        become(mine ? beginWith({ ...mine, choices }) : next, true);
+      }
     } else if (newest.consentId && mine && !mine.consentId) {
       // By another tab.
-      if (sameChoices(newest.choices, mine.choices)) recorded(newest as Recorded);
+      if (sameChoices(newest.choices, mine.choices)) note(newest as Recorded);
     }
   }
 

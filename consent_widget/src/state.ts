@@ -245,7 +245,7 @@ export function reduce(config: Config, state: State, action: Action): State {
       });
     }
     case "recorded":
-      return state.decision?.decidedAt === action.decidedAt
+      return state.decision?.decidedAt === action.decidedAt && !state.decision.consentId
         ? { ...state, decision: { ...state.decision, consentId: action.consentId } }
         : state;
     case "dismiss":

@@ -134,6 +134,15 @@ describe("the outbox", () => {
     expect(network).toHaveBeenCalledOnce();
   });
 
+  it("says once on the console that nothing is recorded, and what may be the reason", async () => {
+    const warn = vi.spyOn(console, "warn").mockImplementation(() => {});
+    network.mockRejectedValue(new TypeError("Failed to fetch"));
+    createOutbox(site(), vi.fn()).send(body());
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(network.mock.calls.length).toBeGreaterThan(2);
+    expect(warn.mock.calls).toEqual([[expect.stringContaining("Is https://shop.example an")]]);
+  });
+
   it("tries again when the browser is back online", async () => {
     network.mockRejectedValueOnce(new TypeError("offline")).mockResolvedValue(created());
     createOutbox(site(), vi.fn()).send(body());
@@ -251,6 +260,22 @@ describe("a site with a host of its own", () => {
     expect(init?.credentials).toBe("include");
     expect(sent(1)).toEqual({ consent_id: "con_2", token: "t" });
     expect(localStorage.getItem(QUEUE)).toBeNull();
+  });
+
+  it("keeps nobody waiting who waits for the record, though it never answers", async () => {
+    network.mockResolvedValueOnce(answered()).mockImplementation(
+      (_, init) =>
+        new Promise((_, reject) => {
+          init?.signal?.addEventListener("abort", () => reject(new DOMException("timeout")));
+        }),
+    );
+    const outbox = createOutbox(shop, () => {});
+    outbox.send(bodyOf(shop, decision({ decidedAt: Date.now() }), false));
+    await settle();
+    const done = vi.fn();
+    void outbox.flush().then(done);
+    await vi.advanceTimersByTimeAsync(16_000);
+    expect(done).toHaveBeenCalledOnce();
   });
 
   it("is asked again with a fresh token while it is away, and not once it has refused", async () => {

@@ -651,16 +651,46 @@ describe("a person who signs in", () => {
   });
 });
 
-it("is not misled by a record of the same moment for other choices", () => {
+it("is denied what another tab denies at the same moment, and is not misled by its own record", () => {
   visit();
   quittance.accept();
+  const mine = localStorage.getItem("qt_shop")?.split("|")[4];
   const held = (localStorage.getItem("qt_shop") ?? "").replace("+advertising", "-advertising");
   const line = held.replace(/\|[^|]*(\|[^|]*)$/, "|con_5$1");
   document.cookie = `qt_shop=${line}; Path=/; Secure`;
   localStorage.setItem("qt_shop", line);
+  network.mockResolvedValue(Response.json({ consent_id: "con_1" }));
   window.dispatchEvent(new StorageEvent("storage", { key: "qt_shop" }));
-  expect(quittance.consentId).toBeNull();
+  expect([quittance.consentId, quittance.has("advertising")]).toEqual(["con_5", false]);
+  expect(mine).toBe(line.split("|")[4]);
   expect(localStorage.getItem("qt_shop")).toBe(line);
+});
+
+it("keeps what another tab has heard of when its own record arrives", async () => {
+  visit(usSite());
+  quittance.accept();
+  const line = (localStorage.getItem("qt_shop") ?? "")
+    .replace("+advertising", "-advertising")
+    .replace(/\|[^|]*(\|[^|]*)$/, "|con_1$1");
+  localStorage.setItem("qt_shop", line); // it was not told
+  network.mockResolvedValue(Response.json({ consent_id: "con_1" }));
+  posted();
+  await vi.waitFor(() => expect(quittance.consentId).toBe("con_1"));
+  expect(quittance.has("advertising")).toBe(false);
+  expect(localStorage.getItem("qt_shop")).toBe(line);
+});
+
+it("leaves a later answer of another tab stored when its own record arrives", async () => {
+  visit();
+  quittance.accept();
+  const newer = { material: "m8", notice: "8", decidedAt: Date.now() + 1000 };
+  const line = encode(decision(newer));
+  localStorage.setItem("qt_shop", line);
+  network.mockResolvedValue(Response.json({ consent_id: "con_1" }));
+  posted();
+  await vi.waitFor(() => expect(quittance.consentId).toBe("con_1"));
+  expect(localStorage.getItem("qt_shop")).toBe(line);
+  expect([quittance.has("analytics"), quittance.has("advertising")]).toEqual([true, false]);
 });
 
 it("opens the preferences at a click on whatever the page marks for it", async () => {
@@ -740,15 +770,20 @@ describe("a page that stays open while another one says who is signed in", () =>
     expect(posted()).toEqual([]);
   });
 
-  it("keeps its grants where another one has answered what this one does not ask", () => {
-    localStorage.setItem("qt_shop", encode(accepted));
-    visit(usSite());
-    const newer = { ...accepted, material: "m8", notice: "8", decidedAt: Date.now() };
-    expect(hear(newer)).toEqual(["functional", "analytics", "advertising"]);
-    expect(hear({ ...newer, choices: { ...newer.choices, analytics: false } })).not.toContain(
-      "analytics",
-    );
-  });
+  it.each([usSite(), site()])(
+    "denies no more than another one that answers a newer notice",
+    (config) => {
+      const mine = { ...accepted, mode: config.mode };
+      localStorage.setItem("qt_shop", encode(mine));
+      visit(config);
+      const newer = { ...mine, material: "m8", notice: "8", decidedAt: Date.now() };
+      expect(hear(newer)).toEqual(["functional", "analytics", "advertising"]);
+      const fewer = { ...newer, choices: { ...newer.choices, analytics: false } };
+      expect(hear(fewer)).toEqual(["functional", "advertising"]);
+      expect([quittance.decided, banner(), told()]).toEqual([true, null, [[true, true]]]);
+      expect(localStorage.getItem("qt_shop")).toBe(encode(fewer));
+    },
+  );
 });
 
 it("posts what waits when the page ends", () => {
