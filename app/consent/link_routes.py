@@ -218,6 +218,9 @@ class _Linking:
             await self._carry(session, after[self._visitor])
         directory = directory_of(self.request.app.state.database)
         held = await devices.held_by(session, directory, self.site, self.visitor_id, self.now)
+        is_idle = self.token and held.state is None and held.signal is None
+        until = self.now + links.IDLE if is_idle else None
+        await links.set_idle(session, holder_id, until, is_new=is_new)
         answer = made | {"state": None} | devices.signal_json(held)
         if (state := held.state) is None:
             return 201, answer

@@ -13,8 +13,8 @@ from sqlmodel import col
 
 from app.consent.devices import take_turns
 from app.consent.errors import TooManyLinks, TooManyVisitors, VisitorOfAnother
-from app.consent.models import VisitorLink
-from app.core.db import insert_or_ignore
+from app.consent.models import ConsentRecord, VisitorLink
+from app.core.db import insert_or_ignore, table_of
 from app.core.logging import get_logger
 from app.crypto.keyring import KeyRing
 from app.crypto.keystore import HolderKey
@@ -30,6 +30,10 @@ MAX_VISITORS = 400
 """Visitors of a site that may be linked to one ``user_id``; what more have ("guest", "0") is hardly
 a person. A browser that forgets everything when it closes is a new visitor each time: who signs in
 with it once a day has 390 by the end of the longest term.
+"""
+IDLE = dt.timedelta(hours=6)
+"""How long a host token links a page's visitor of whose person nothing was ever chosen. Such a page
+stores nothing, so that the next one is another visitor.
 """
 
 
@@ -138,6 +142,37 @@ async def _is_of_many(
 
 def _refs(ring: KeyRing, site: PublishedSite, identifiers: Sequence[Identifier]) -> set[bytes]:
     return {ring.subject_ref(site.workspace_id, each.kind, each.value) for each in identifiers}
+
+
+async def set_idle(
+    session: AsyncSession, holder_id: str, until: dt.datetime | None, *, is_new: bool
+) -> None:
+    """Let a link end at ``until`` if nothing is chosen under it; null, or a link that was meant to
+    stay before: it stays.
+    """
+    link = table_of(VisitorLink)
+    mine = [link.c.id == holder_id]
+    if not is_new:
+        mine.append(link.c.idle_until.is_not(None))
+    if until or not is_new:
+        await session.execute(sa.update(link).where(*mine).values(idle_until=until))
+
+
+async def idle(session: AsyncSession, now: dt.datetime, limit: int = 500) -> list[str]:
+    """Holders of links under which nothing was chosen in time, as ``expired``."""
+    rows = await session.execute(
+        sa.select(col(VisitorLink.id))
+        .where(
+            col(VisitorLink.idle_until) < now,
+            ~sa.exists().where(
+                col(ConsentRecord.site_id) == col(VisitorLink.site_id),
+                col(ConsentRecord.visitor_id) == col(VisitorLink.visitor_id),
+            ),
+        )
+        .order_by(col(VisitorLink.idle_until))
+        .limit(limit)
+    )
+    return sorted(rows.scalars())
 
 
 async def expired(session: AsyncSession, now: dt.datetime, limit: int = 500) -> list[str]:

@@ -85,7 +85,10 @@ class VisitorLink(Main, table=True):
     """A visitor known by identifiers, which lie sealed under the holder ``id``."""
 
     __tablename__ = "visitor_link"
-    __table_args__ = (sa.UniqueConstraint("site_id", "visitor_id"),)
+    __table_args__ = (
+        sa.UniqueConstraint("site_id", "visitor_id"),
+        partial_index("ix_visitor_link_idle_until", "idle_until", where="idle_until IS NOT NULL"),
+    )
 
     id: str = Field(primary_key=True, sa_type=Id)
     workspace_id: str = Field(sa_type=Id)
@@ -94,6 +97,8 @@ class VisitorLink(Main, table=True):
     subject_ref: bytes = Field(index=True)
     """Digest of the visitor id as an ``anonymous_id``."""
     created_at: dt.datetime = Field(sa_type=Moment)
+    idle_until: dt.datetime | None = Field(default=None, sa_type=Moment)
+    """When it ends if the visitor has chosen nothing by then; null: with its values."""
 
 
 class ConsentView(Main, table=True):

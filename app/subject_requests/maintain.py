@@ -60,6 +60,7 @@ async def _remove_links(services: Services, now: dt.datetime) -> None:
     while True:
         async with services.database.reading() as session:
             holders = await links.expired(session, now, bulk.BITE)
+            holders = holders or await links.idle(session, now, bulk.BITE)
         if not holders:
             return
         await services.keys.forget(holders)

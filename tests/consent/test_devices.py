@@ -480,6 +480,58 @@ async def test_sign_ins_at_once_do_not_pass_the_limit_and_leave_no_keys(
     assert sum(map(len, made)) == 3
 
 
+# --- who has chosen nothing yet
+
+
+async def idle_after(shop: Shop, span: dt.timedelta) -> set[str]:
+    """The visitors whose links end by then."""
+    async with shop.service.database.reading() as session:
+        holders = await links.idle(session, utc_now() + span)
+    rows = await shop.service.rows("select id, visitor_id from visitor_link")
+    return {visitor_id for holder_id, visitor_id in rows if holder_id in holders}
+
+
+async def test_a_link_ends_soon_where_nothing_was_ever_chosen(
+    shop: Shop, phone: Browser, laptop: Browser
+) -> None:
+    """Each page of somebody who has not chosen is another visitor, for it stores nothing."""
+    await phone.state(HOST.token())
+    await laptop.state(HOST.token())
+    assert await idle_after(shop, links.IDLE - dt.timedelta(minutes=1)) == set()
+    both = {phone.visitor_id, laptop.visitor_id}
+    assert await idle_after(shop, links.IDLE + dt.timedelta(minutes=1)) == both
+
+    await laptop.choose(**REJECTS)
+    assert await idle_after(shop, 2 * links.IDLE) == {phone.visitor_id}, "without another sign-in"
+
+
+@pytest.mark.parametrize("told", [REJECTS, {"method": "gpc", "gpc": True, "region": "US-CA"}])
+async def test_a_link_stays_of_a_device_that_may_have_taken_a_choice_over(
+    shop: Shop, phone: Browser, laptop: Browser, told: dict[str, Any]
+) -> None:
+    await laptop.state(HOST.token())
+    await phone.choose(**{"choices": NONE, **told})
+    await phone.state(HOST.token())
+    tablet = Browser(shop)
+    await tablet.linked(HOST.token())
+    assert await idle_after(shop, 2 * links.IDLE) == {laptop.visitor_id}
+
+    await laptop.linked(HOST.token())
+    assert await idle_after(shop, 2 * links.IDLE) == set()
+
+
+async def test_a_link_by_key_stays_whoever_signs_in_with_it(shop: Shop, phone: Browser) -> None:
+    await link(phone, "bob")
+    await phone.state(HOST.token(sub="bob"))
+    assert await idle_after(shop, 2 * links.IDLE) == set()
+
+    tablet = Browser(shop)
+    await tablet.state(HOST.token(sub="bob"))
+    assert await idle_after(shop, 2 * links.IDLE) == {tablet.visitor_id}
+    await link(tablet, "bob")
+    assert await idle_after(shop, 2 * links.IDLE) == set()
+
+
 # --- what a refusal on another device takes back
 
 

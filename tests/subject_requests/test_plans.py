@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from app.consent import links, queries
-from app.consent.models import ConsentRecord
+from app.consent.models import ConsentRecord, VisitorLink
 from app.core.clock import utc_now
 from app.core.db import Database, table_of
 from app.core.ids import new_id
@@ -52,6 +52,11 @@ async def resolved(service: Service, now: dt.datetime) -> None:
 async def unlinked(service: Service, now: dt.datetime) -> None:
     async with service.runtime.database.reading() as session:
         assert await links.expired(session, now) == []
+
+
+async def idled(service: Service, now: dt.datetime) -> None:
+    async with service.runtime.database.reading() as session:
+        assert await links.idle(session, now) == []
 
 
 async def capped(service: Service, now: dt.datetime) -> None:
@@ -103,6 +108,11 @@ async def test_among_thousands_only_what_is_wanted_is_looked_at(crowded: Service
         stepped: ["ix_subject_request_next", "ix_subject_request_known"],
         resolved: ["ix_subject_request_resolving", "pk_subject_request"],
         unlinked: ["ix_personal_value_expires_at"],
+        idled: [
+            "ix_visitor_link_idle_until",
+            "ix_consent_record_visitor",
+            "ix_consent_record_visitor alone",
+        ],
         capped: ["ix_subject_request_known"],
         removed: ["pk_subject_request"],
         audited: ["pk_audit_entry alone", "pk_audit_entry"],
@@ -197,6 +207,9 @@ def _choices(
 ) -> Iterator[tuple[type[SQLModel], list[dict[str, Any]]]]:
     site = {"id": "sit", "site_key": "k", "name": "s", "origins": [], "draft": {}}
     yield Site, [{**mine, **site, "is_intake_open": True, "created_at": now}]
+    link = {"site_id": "sit", "subject_ref": b"", "created_at": now, "idle_until": now + DAY}
+    ids = [f"vis_{number}" for number in range(CROWD)]
+    yield VisitorLink, [{"id": each, "visitor_id": each, **link, **mine} for each in ids]
     notice = {"id": "nv", "site_id": "sit", "number": 1, "sha256": "", "content": {}}
     yield NoticeVersion, [{**notice, "published_at": now, "published_by": "a"}]
     record = {
