@@ -268,9 +268,8 @@ class SiteConfig(Schema):
 def language_of(config: SiteConfig, tag: str) -> dict[str, Any]:
     """Everything said in one language: our texts with the operator's over them.
 
-    A purpose of the operator's own that is not said in this language is said in the default one.
-    ValueError
-    where something is missing altogether.
+    A purpose of the operator's own that is not said in this language is said in the default one
+    (``untranslated``). ValueError where something is missing altogether.
     """
     ours = shipped().get(tag) or {"texts": {}, "purposes": {}}
     texts = {**ours["texts"], **config.texts.get(tag, {})}
@@ -286,3 +285,17 @@ def language_of(config: SiteConfig, tag: str) -> dict[str, Any]:
     if missing := [name for name, said in purposes.items() if said is None]:
         raise ValueError(f"language {tag} lacks names for purposes: {', '.join(missing)}")
     return {"direction": direction(tag), "texts": texts, "purposes": purposes}
+
+
+def untranslated(config: SiteConfig) -> dict[str, list[str]]:
+    """Purposes that have no words of their own in some languages, and in which."""
+    found = {
+        purpose.id: [
+            tag
+            for tag in config.languages
+            if tag not in purpose.texts
+            and purpose.id not in shipped().get(tag, {}).get("purposes", {})
+        ]
+        for purpose in config.purposes
+    }
+    return {purpose: tags for purpose, tags in found.items() if tags}

@@ -125,6 +125,16 @@ async def test_a_draft_that_may_not_stand_before_visitors_is_refused_where_it_is
     assert "Publish version" in refused.text
 
 
+async def test_who_publishes_is_told_what_is_not_translated(stage: Stage, browser: Browser):
+    path = await save(stage, browser, accent="#112233")
+    assert "Not translated" not in (await browser.get(f"{path}/publish")).text
+
+    await save(stage, browser, **{"p4.id": "surveys", "p4.name": "Surveys"})
+    page = (await browser.get(f"{path}/publish")).text
+    (told,) = re.findall(r"<li>(Surveys: .*)</li>", page)
+    assert re.fullmatch(r"Surveys: in English for who reads \S+ and \d+ more", told)
+
+
 async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):
     path = await save(
         stage, browser, **{"accent": "#112233", "p4.id": "surveys", "p4.name": "Surveys"}

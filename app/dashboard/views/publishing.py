@@ -21,6 +21,7 @@ from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service
 from app.sites.changes import changed_purposes, changes, material, sha256_of
+from app.sites.config import SiteConfig, untranslated
 from app.sites.directory import PublishedSite, notice_of
 from app.sites.genuine import is_genuine
 from app.sites.languages import shipped
@@ -50,6 +51,8 @@ class Publishing:
     more: int
     is_material: bool
     news: list[str]
+    untranslated: list[str]
+    """Purposes that people who read another language hear of in the default one."""
     draft: str
     """Digest of what is shown; something else is not published unseen."""
 
@@ -102,8 +105,27 @@ async def page_of(session: AsyncSession, site: Site) -> Publishing:
         more=max(0, len(found) - _SHOWN_CHANGES),
         is_material=live is not None and material(live.content) != material(content),
         news=[said[each]["name"] for each in news],
+        untranslated=_untranslated(site, said),
         draft=draft_digest(site),
     )
+
+
+def _untranslated(site: Site, said: Mapping[str, Any]) -> list[str]:
+    config = SiteConfig.model_validate(site.draft)
+    default = _language(config.default_language)
+    return [
+        f"{said[purpose]['name']}: in {default} for who reads {_language(tags[0])}"
+        + _and_more(len(tags) - 1)
+        for purpose, tags in untranslated(config).items()
+    ]
+
+
+def _language(tag: str) -> str:
+    return str(shipped().get(tag, {}).get("name", tag))
+
+
+def _and_more(others: int) -> str:
+    return f" and {others} more" if others else ""
 
 
 def draft_digest(site: Site) -> str:
@@ -145,9 +167,7 @@ def copy_of(
 ) -> Copy:  # fmt: skip
     """``asked``: ``lang`` and ``region``; what is not offered counts as not said."""
     notice = notice_of(version)
-    spoken = {
-        each: str(shipped().get(each, {}).get("name", each)) for each in notice.content["languages"]
-    }
+    spoken = {each: _language(each) for each in notice.content["languages"]}
     places = {each.code: each.name for each in preview.regions(notice.content["regimes"])}
     language, region = asked.get("lang", ""), asked.get("region")
     language = language if language in spoken else notice.content["default_language"]
@@ -180,9 +200,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change
             found.append(Change(what, *said))
     for (where, *texts), tags in languages.items():
         tag = default if default in tags else tags[0]
-        others = len(tags) - 1
-        spoken = str(shipped().get(tag, {}).get("name", tag))
-        spoken += f" and {others} more" if others else ""
+        spoken = _language(tag) + _and_more(len(tags) - 1)
         found.append(Change(f"{spoken}: {where or 'the whole language'}", *texts))
     return found
 
