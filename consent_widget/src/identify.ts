@@ -6,6 +6,7 @@ import { POST } from "./api";
 import type { Config, Method, Mode } from "./config";
 import {
   type Choices,
+  DAY,
   type Decision,
   granted,
   isChoice,
@@ -125,9 +126,7 @@ export function joined(
   // By this browser's clock the signal may be yet to come: what is chosen next comes after it.
   const at = signal && denied.length > 0 ? Date.parse(signal.decided_at) : 0;
   const decidedAt =
-    at > Date.now() && at - base.decidedAt < 86_400_000
-      ? Math.max(at, base.decidedAt)
-      : base.decidedAt;
+    at > Date.now() && at - base.decidedAt < DAY ? Math.max(at, base.decidedAt) : base.decidedAt;
   const made = { ...base, choices, decidedAt };
   return stored && isSame(made, stored) ? null : made;
 }

@@ -42,7 +42,7 @@ export type Action =
   | { type: "recorded"; decidedAt: number; consentId: string }
   | { type: "dismiss" };
 
-const DAY = 86_400_000;
+export const DAY = 86_400_000;
 
 export const optional = (config: Config): readonly Purpose[] =>
   config.purposes.filter((purpose) => !purpose.required);

@@ -132,7 +132,7 @@ async def test_who_publishes_is_told_what_is_not_translated(stage: Stage, browse
     await save(stage, browser, **{"p4.id": "surveys", "p4.name": "Surveys"})
     page = (await browser.get(f"{path}/publish")).text
     (told,) = re.findall(r"<li>(Surveys: .*)</li>", page)
-    assert re.fullmatch(r"Surveys: in English for who reads \S+ and \d+ more", told)
+    assert re.fullmatch(r"Surveys: in English for readers of \S+ and \d+ more", told)
 
 
 async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):

@@ -114,7 +114,7 @@ def _untranslated(site: Site, said: Mapping[str, Any]) -> list[str]:
     config = SiteConfig.model_validate(site.draft)
     default = _language(config.default_language)
     return [
-        f"{said[purpose]['name']}: in {default} for who reads {_language(tags[0])}"
+        f"{said[purpose]['name']}: in {default} for readers of {_language(tags[0])}"
         + _and_more(len(tags) - 1)
         for purpose, tags in untranslated(config).items()
     ]
