@@ -63,5 +63,7 @@ async def breathe(places: Places, most: int) -> None:
 
 
 def after_lag(limit: int, lag: float, most: int) -> int:
-    """A quarter fewer when the loop was late by more than ``LAG`` seconds, else one more."""
-    return max(LEAST, limit * 3 // 4) if lag > LAG else min(most, limit + 1)
+    """A quarter fewer when the loop was late by more than ``LAG`` seconds, else one more; ``most`` is
+    never passed.
+    """
+    return min(most, max(LEAST, limit * 3 // 4) if lag > LAG else limit + 1)

@@ -86,3 +86,4 @@ def test_a_loop_that_runs_late_has_fewer_places_and_one_more_each_time_it_does_n
     assert after_lag(LEAST, 2 * LAG, 64) == LEAST
     assert after_lag(48, 0.0, 64) == 49
     assert after_lag(64, 0.0, 64) == 64
+    assert after_lag(1, 2 * LAG, 1) == 1
