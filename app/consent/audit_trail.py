@@ -52,7 +52,7 @@ def shown(record: ConsentRecord, notice: Notice, version: NoticeVersion) -> dict
 def _on_screen(record: ConsentRecord, texts: dict[str, str]) -> dict[str, str]:
     """A banner that only tells and was closed had one button; others are in the settings."""
     is_told = record.method == "dismissed" and "understood" in texts
-    unseen = {"accept", "do_not_sell"} if is_told else set()
+    unseen = {"accept", "reject"} if is_told else set()
     return {key: text for key, text in texts.items() if key not in unseen}
 
 

@@ -128,10 +128,13 @@ def spoken(
     """The texts without those that have no place in a banner of this mode. ``content``: with the
     ``purposes`` and ``trackers``. ``may_tighten``: the browser's time zone may change the mode.
     """
+    is_sold = mode == "opt_out" and any(
+        each["denied_by_gpc"] and not each["required"] for each in content["purposes"]
+    )
     has_place = {
-        "reject": mode == "opt_in" or may_tighten,
+        "reject": not is_sold or may_tighten,
         "understood": mode == "notice",
-        "do_not_sell": mode != "opt_in",
+        "do_not_sell": is_sold,
         "limit_use": mode != "opt_in"
         and any(each.get("sensitive") for each in content["purposes"]),
         "not_cleared": bool(content.get("trackers")),

@@ -15,6 +15,7 @@ import {
   reduce,
   type State,
   sameChoices,
+  sold,
 } from "./state";
 import { isAfresh, keyOf, load, type Stores, save } from "./storage";
 import { type Swept, sweep } from "./sweep";
@@ -263,6 +264,12 @@ export function start(
   const reject = deny("reject_all");
   const withdraw = deny("withdrawal");
   const saveChoices = (changes: Choices): void => decide("custom", changes);
+  /** As its label says: all, or what is sold. */
+  const refuse = (): void => {
+    const some = sold(config);
+    if (some.length) saveChoices(Object.fromEntries(some.map(({ id }) => [id, false])));
+    else reject();
+  };
   const dismiss = (): void =>
     config.mode === "notice" && !state.decision
       ? decide("dismissed", {})
@@ -271,7 +278,7 @@ export function start(
     view.attach();
     try {
       const { openDialog } = await loadDialog();
-      const actions = { accept, reject, withdraw, save: saveChoices, closed: display };
+      const actions = { accept, reject: refuse, withdraw, save: saveChoices, closed: display };
       openDialog(config, state, view.root, actions, left);
     } catch (error) {
       console.error("quittance: the dialog could not be loaded", error);
@@ -284,7 +291,7 @@ export function start(
     config,
     {
       accept,
-      reject,
+      reject: refuse,
       manage: () => void open(),
       intend: () => void loadDialog().catch(() => {}),
       close: dismiss,

@@ -72,6 +72,10 @@ const effective = (config: Config, choices: Choices): Choices =>
 export const all = (config: Config, value: boolean): Choices =>
   build(optional(config), () => value);
 
+/** What an opt-out law lets people forbid by its name: "do not sell or share". */
+export const sold = (config: Config): readonly Purpose[] =>
+  optional(config).filter((each) => config.mode === "opt_out" && each.denied_by_gpc);
+
 /** Of one configuration, whose purposes keep their order. */
 export const sameChoices = (a: Choices, b: Choices): boolean =>
   JSON.stringify(a) === JSON.stringify(b);

@@ -12,7 +12,7 @@ export interface Texts {
   readonly always_on: string;
   readonly gpc_notice: string;
   readonly policy_link: string;
-  /** Label of the reject button where the law speaks of an opt-out. */
+  /** Label of the reject button where the law speaks of an opt-out and something is sold. */
   readonly do_not_sell: string;
   readonly withdraw: string;
   /** `{purpose}` stands for the names of the purposes that are missing. */

@@ -4,7 +4,7 @@ import css from "./banner.css?inline";
 import base from "./base.css?inline";
 import type { Config } from "./config";
 import { body, button, create, dayOf, h, inLanguage, shadow } from "./dom";
-import { optional, type State } from "./state";
+import { optional, type State, sold } from "./state";
 
 export interface BannerActions {
   accept(): void;
@@ -25,8 +25,8 @@ export interface View {
 }
 
 /** One label for refusing, wherever it stands: an opt-out law gives it its own name. */
-export const rejectLabel = ({ mode, texts }: Config): string =>
-  mode === "opt_in" ? texts.reject : texts.do_not_sell;
+export const rejectLabel = (config: Config): string =>
+  sold(config).length ? config.texts.do_not_sell : config.texts.reject;
 
 export function policyLink({ policy_url, privacy_url, texts }: Config): HTMLElement[] {
   const href = policy_url || privacy_url;

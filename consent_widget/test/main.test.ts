@@ -283,6 +283,30 @@ it("does not claim to honour a signal that the visitor overruled", async () => {
   expect(inside("dialog .gpc")?.textContent).toBe("Your later choice counts.");
 });
 
+it("forbids under opt-out what the button names", async () => {
+  visit(usSite());
+  expect(inside("[data-action=reject]")?.textContent).toBe("Do not sell or share");
+  inside("[data-action=reject]")?.click();
+  expect(posted()).toEqual([
+    expect.objectContaining({ method: "custom", choices: { advertising: false } }),
+  ]);
+  expect(quittance.has("analytics")).toBe(true);
+  await quittance.open();
+  inside("dialog [data-action=accept]")?.click();
+  await quittance.open();
+  inside("dialog [data-action=reject]")?.click();
+  expect([quittance.has("advertising"), quittance.has("analytics")]).toEqual([false, true]);
+});
+
+it("has a button to refuse all under opt-out where nothing is sold", () => {
+  const config = usSite();
+  visit({ ...config, purposes: config.purposes.filter((each) => !each.denied_by_gpc) });
+  expect(inside("[data-action=reject]")?.textContent).toBe("Reject all");
+  inside("[data-action=reject]")?.click();
+  const refused = { functional: false, analytics: false };
+  expect(posted().at(-1)).toMatchObject({ method: "reject_all", choices: refused });
+});
+
 it("lets sensitive data be limited under opt-out, and only that", async () => {
   const config = usSite();
   const purposes = config.purposes.map((each) => ({ ...each, sensitive: each.id === "analytics" }));

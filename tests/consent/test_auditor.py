@@ -68,7 +68,7 @@ async def test_under_an_opt_out_law_the_words_are_those_of_that_law(shop: Shop) 
         ("DE", "accept_all", {"accept", "reject"}),
         ("US-CA", "accept_all", {"accept", "do_not_sell"}),
         ("AU", "dismissed", {"understood"}),
-        ("AU", "accept_all", {"accept", "do_not_sell", "understood"}),
+        ("AU", "accept_all", {"accept", "reject", "understood"}),
     ],
 )
 async def test_labels_that_were_not_on_the_screen_are_not_told(

@@ -732,6 +732,14 @@ async def test_a_script_under_one_law_has_that_laws_labels_only(service: Stage) 
     assert california["texts"].keys() & {"reject", "do_not_sell", "understood"} == {"do_not_sell"}
 
 
+async def test_who_sells_nothing_has_no_label_that_says_so(service: Stage) -> None:
+    purposes = [{"id": "necessary", "required": True}, {"id": "analytics"}]
+    site_key = await service.add_site(regimes=["ccpa"], purposes=purposes)
+    california = inlined((await service.client.get(f"/b/{site_key}.js?region=US-CA")).text)
+
+    assert california["texts"].keys() & {"reject", "do_not_sell"} == {"reject"}
+
+
 async def test_only_a_law_that_leaves_people_alone_after_a_refusal_has_the_script_say_so(
     service: Stage,
 ) -> None:
