@@ -63,7 +63,7 @@ async def breathe(places: Places, most: int) -> None:
 
 
 def after_lag(limit: int, lag: float, most: int) -> int:
-    """A quarter fewer when the loop was late by more than ``LAG`` seconds, else one more; ``most`` is
-    never passed.
+    """A quarter fewer when the loop was late by more than ``LAG`` seconds, else one more, at
+    most ``most``.
     """
     return min(most, max(LEAST, limit * 3 // 4) if lag > LAG else limit + 1)
