@@ -33,12 +33,18 @@ def material(content: Mapping[str, Any]) -> str:
     return sha256_of(basis)[:16]
 
 
-def changed_purposes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Ids of the purposes that are new in ``after`` or are asked for in another way than in
-    ``before``.
+CONTROLLER = "@controller"
+"""In ``news``, beside ids of purposes."""
+
+
+def news(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What is new to whoever answered ``before``: ``CONTROLLER`` if another one asks, and ids of
+    the purposes that are new in ``after`` or are asked for in another way.
     """
     known = _asked(before)
-    return [each for each, asked in _asked(after).items() if known.get(each) != asked]
+    is_other = before["controller"]["name"] != after["controller"]["name"]
+    purposes = [each for each, asked in _asked(after).items() if known.get(each) != asked]
+    return [CONTROLLER, *purposes] if is_other else purposes
 
 
 def _asked(content: Mapping[str, Any]) -> dict[str, Any]:

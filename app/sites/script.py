@@ -16,6 +16,7 @@ from typing import Any
 from app.core.errors import Invalid
 from app.sites import theme
 from app.sites.banner import show, spoken, strict
+from app.sites.changes import CONTROLLER
 from app.sites.directory import Notice, PublishedSite
 from app.sites.errors import WidgetNotBuilt
 from app.sites.regimes import clean_region
@@ -122,8 +123,15 @@ def config_of(
     """
     digest = hashlib.sha256(_read(widget.with_name("dialog.js")).encode()).hexdigest()[:16]
     read = {name: value for name, value in banner.items() if name in _READ and value}
+    names = {each["id"]: each["name"] for each in banner["purposes"] if not each["required"]}
+    names[CONTROLLER] = banner["controller"]["name"]
+    news = {
+        version: [names[each] for each in ids if each in names]
+        for version, ids in banner["news"].items()
+    }
     return {
         **read,
+        **({"news": news} if news else {}),
         "purposes": [
             {name: value for name, value in each.items() if name != "sensitive" or value}
             for each in banner["purposes"]
@@ -142,7 +150,7 @@ def config_of(
 
 
 _READ = frozenset({
-    "site_key", "notice_version", "material", "news", "regime", "mode", "shown", "honours_gpc",
+    "site_key", "notice_version", "material", "regime", "mode", "shown", "honours_gpc",
     "language", "direction", "expiry_days", "reask_after_days", "mapping", "trackers", "tags",
     "policy_url", "strict",
 })  # fmt: skip

@@ -17,7 +17,7 @@ from app.core.ids import new_id
 from app.security import audit
 from app.sites import directory, regimes
 from app.sites.banner import show
-from app.sites.changes import changed_purposes, material, sha256_of
+from app.sites.changes import material, news, sha256_of
 from app.sites.config import SiteConfig, language_of
 from app.sites.consent_mode import asking_first
 from app.sites.directory import Notice
@@ -200,7 +200,7 @@ async def _new_version(
         sha256=sha256_of(content),
         content=content,
         material=_material(content, number, live, asks_again),
-        news={each.id: changed_purposes(each.content, content) for each in history},
+        news={each.id: news(each.content, content) for each in history},
         config=site.draft,
         published_at=now,
         published_by=actor,
@@ -400,7 +400,7 @@ def draft_notice(site: Site, live: NoticeVersion | None = None) -> Notice:
             number=0,
             sha256=sha256_of(content),
             content=content,
-            news={live.id: changed_purposes(live.content, content)} if live else None,
+            news={live.id: news(live.content, content)} if live else None,
             published_at=site.created_at,
             published_by="",
         )

@@ -64,7 +64,7 @@ export interface Config {
   readonly notice_version: string | number;
   /** Choices made under the same value still answer, whatever else of the notice has changed. */
   readonly material: string;
-  /** Earlier notice version -> purposes that are new or altered since. */
+  /** Earlier notice version -> names of what is new or altered since: purposes, who asks. */
   readonly news?: Readonly<Record<string, readonly string[]>>;
   readonly regime: string;
   readonly mode: Mode;

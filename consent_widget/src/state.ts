@@ -35,7 +35,7 @@ export interface State {
 /** `expired`: the day of the choice that ran out; `changed`: what is new, as far as it is known. */
 export type Reason =
   | { readonly kind: "expired"; readonly decidedAt: number }
-  | { readonly kind: "changed"; readonly purposes: readonly string[] };
+  | { readonly kind: "changed"; readonly names: readonly string[] };
 
 export type Action =
   | { type: "decide"; changes: Choices; method: Method; at: number }
@@ -108,15 +108,9 @@ export function answers(config: Config, decision: Decision, now: number): boolea
 function reasonOf(config: Config, earlier: Decision | null, now: number): Reason | null {
   if (!earlier || earlier.method === "gpc") return null;
   if (earlier.notice !== String(config.notice_version) && !isSameQuestion(config, earlier)) {
-    const news = config.news?.[earlier.notice];
-    const isNew = ({ id }: Purpose): boolean =>
-      news ? news.includes(id) : !Object.hasOwn(earlier.choices, id);
-    return {
-      kind: "changed",
-      purposes: optional(config)
-        .filter(isNew)
-        .map(({ id }) => id),
-    };
+    const unknown = optional(config).filter(({ id }) => !Object.hasOwn(earlier.choices, id));
+    const names = config.news?.[earlier.notice] ?? unknown.map(({ name }) => name);
+    return { kind: "changed", names };
   }
   return isInTime(config.expiry_days, earlier, now)
     ? null

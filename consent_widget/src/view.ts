@@ -54,19 +54,13 @@ const askedFor = (config: Config): string =>
     .map(({ name }) => name)
     .join(" · ");
 
-const named = ({ purposes }: Config, ids: readonly string[]): string =>
-  purposes
-    .filter(({ id }) => ids.includes(id))
-    .map(({ name }) => name)
-    .join(", ");
-
 /** Why somebody who chose before is asked again. */
 function because(config: Config, reason: State["reason"]): string | undefined {
   const { texts, language } = config;
   if (reason?.kind === "expired")
     return texts.expired?.replace("{date}", dayOf(reason.decidedAt, language));
   if (reason?.kind !== "changed") return undefined;
-  const changes = named(config, reason.purposes);
+  const changes = reason.names.join(", ");
   return changes ? texts.changed?.replace("{changes}", changes) : texts.changed_notice;
 }
 

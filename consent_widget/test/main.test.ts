@@ -118,8 +118,8 @@ describe("a first visit", () => {
     quittance.accept();
     visit(site({ notice_version: "8" }));
     expect(banner()).toBeNull();
-    visit(site({ notice_version: "9", material: "m9", news: { "7": ["analytics"] } }));
-    expect(inside(".changed")?.textContent).toBe("New: The analytics.");
+    visit(site({ notice_version: "9", material: "m9", news: { "7": ["Shop Ltd", "Analytics"] } }));
+    expect(inside(".changed")?.textContent).toBe("New: Shop Ltd, Analytics.");
     expect(quittance.has("analytics")).toBe(false);
     visit(site({ notice_version: "9", material: "m9", news: { "7": [] } }));
     expect(inside(".changed")?.textContent).toBe("Our notice has changed.");

@@ -170,11 +170,11 @@ describe("a stored decision", () => {
       "what it never named",
       { material: "m6", notice: "5", choices: { analytics: true } },
       { "6": [] },
-      ["functional", "advertising"],
+      ["The functional", "The advertising"],
     ],
-  ])("of before a change says %s", (_, stored, news, purposes) => {
+  ])("of before a change says %s", (_, stored, news, names) => {
     const state = begin(site({ news }), { ...NOBODY, stored: decision(stored) });
-    expect(state).toMatchObject({ prompt: "ask", reason: { kind: "changed", purposes } });
+    expect(state).toMatchObject({ prompt: "ask", reason: { kind: "changed", names } });
   });
 
   it("says when it was made once it has run out", () => {

@@ -294,7 +294,7 @@ async def test_the_preview_comes_back_with_what_was_answered_before(stage: Stage
 
     first, changed, expired = [await looked(each) for each in ("", "changed", "expired")]
     assert "|accept_all|" not in first
-    assert f'"news":{{"{number}":["surveys"]}}' in changed
+    assert f'"news":{{"{number}":["Surveys"]}}' in changed
     assert f"2|i|{number}|" in changed
     assert re.search(r"2\|i\|ntv_draft\|[^|]+\|\d+\|accept_all\|", expired)
     assert '"gpc":true' in await looked("gpc", "US-CA")

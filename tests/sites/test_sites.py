@@ -338,6 +338,19 @@ async def test_other_purposes_ask_everybody_again_and_say_what_is_new(
     assert second["news"] == {first["notice_version"]: news}
 
 
+async def test_another_controller_is_named_to_whoever_comes_back(service: Stage) -> None:
+    site_key = await service.add_site(controller={"name": "Shop Ltd"})
+    first = await banner(service, site_key)
+    await change(service, site_key, controller={"name": "Bigger Shop Inc"})
+    await publish(service, site_key)
+    second = await banner(service, site_key)
+    script = inlined((await service.client.get(f"/b/{site_key}.js?region=DE")).text)
+
+    assert second["material"] != first["material"]
+    assert second["news"] == {first["notice_version"]: ["@controller"]}
+    assert script["news"] == {first["notice_version"]: ["Bigger Shop Inc"]}
+
+
 async def test_the_operator_has_the_last_word_on_asking_again(service: Stage) -> None:
     site_key = await service.add_site(purposes=PURPOSES)
     first = await banner(service, site_key)

@@ -20,7 +20,7 @@ from app.dashboard.views.requests import Option, options
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service
-from app.sites.changes import changed_purposes, changes, material, sha256_of
+from app.sites.changes import CONTROLLER, changes, material, news, sha256_of
 from app.sites.config import SiteConfig, untranslated
 from app.sites.directory import PublishedSite, notice_of
 from app.sites.genuine import is_genuine
@@ -94,7 +94,6 @@ async def page_of(session: AsyncSession, site: Site) -> Publishing:
     history = await service.version_history(session, site, 1)
     live = await session.get(NoticeVersion, site.published_version_id or "")
     found = _changes(live.content, content) if live else []
-    news = changed_purposes(live.content, content) if live else []
     said = content["languages"][content["default_language"]]["purposes"]
     return Publishing(
         id=site.id,
@@ -104,7 +103,10 @@ async def page_of(session: AsyncSession, site: Site) -> Publishing:
         changes=found[:_SHOWN_CHANGES],
         more=max(0, len(found) - _SHOWN_CHANGES),
         is_material=live is not None and material(live.content) != material(content),
-        news=[said[each]["name"] for each in news],
+        news=[
+            "the controller" if each == CONTROLLER else said[each]["name"]
+            for each in (news(live.content, content) if live else [])
+        ],
         untranslated=_untranslated(site, said),
         draft=draft_digest(site),
     )
