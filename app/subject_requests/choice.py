@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.consent.audit_trail import State
-from app.sites.banner import texts_under
+from app.consent.schemas import Method
+from app.sites.banner import spoken, texts_under
 from app.sites.directory import Notice
 from app.sites.errors import NoticeAltered
 from app.sites.genuine import is_genuine
@@ -18,18 +19,20 @@ from app.sites.genuine import is_genuine
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A purpose. ``is_on``: it ran, or runs, from this choice on."""
+    """A purpose. ``state``: what the receipt says of it, None if it is required. ``is_on``: it ran,
+    or runs, from this choice on."""
 
     id: str
     name: str
     description: str
-    is_required: bool
+    state: State | None
     is_on: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All the page says, in the language of the banner that was shown."""
+    """All the page says, in the language of the banner that was shown. ``how``: the words on what
+    the person pressed; where there are none, ``source`` says how the choice came about."""
 
     id: str
     language: str
@@ -38,7 +41,10 @@ class Seen:
     body: str
     purposes: list[Asked]
     always_on: str
-    signal: str
+    source: str
+    how: str
+    regime: str
+    expires_at: dt.datetime
     controller: str
     contact: str
     policy_url: str
@@ -72,27 +78,26 @@ def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
     )
     mode = more.get("mode") or (regime["mode"] if regime else "opt_in")  # older ones lack it
     texts = texts_under(said["texts"], mode)
-    states = {each["purpose_type"]: each["event_state"] for each in processing["purposes"]}
+    states = {each["purpose_type"]: State(each["event_state"]) for each in processing["purposes"]}
     left_be = State.REFUSED if mode == "opt_in" else State.NOT_OBJECTED
-    signal = texts.get("gpc_badge", "") if more["gpc_applied"] else ""
+    purposes = []
+    for each in content["purposes"]:
+        state = None if each["required"] else states.get(each["id"], left_be)
+        told = said["purposes"][each["id"]]
+        is_on = state is None or state in _ON
+        purposes.append(Asked(each["id"], told["name"], told["description"], state, is_on))
     return Seen(
         id=record["record_id"],
         language=language,
         direction=said["direction"],
         title=texts["title"],
         body=texts["gpc_notice" if more["choice_source"] == "gpc" else "body"],
-        purposes=[
-            Asked(
-                each["id"],
-                said["purposes"][each["id"]]["name"],
-                said["purposes"][each["id"]]["description"],
-                each["required"],
-                each["required"] or states.get(each["id"], left_be) in _ON,
-            )
-            for each in content["purposes"]
-        ],
+        purposes=purposes,
         always_on=texts["always_on"],
-        signal=signal,
+        source=more["choice_source"],
+        how=_how(more, spoken(texts, mode, content)),
+        regime=processing["jurisdiction"],
+        expires_at=dt.datetime.fromisoformat(record["event"]["validity_duration"]),
         controller=content["controller"]["name"],
         contact=content["controller"]["contact"],
         policy_url=content["policy_url"],
@@ -101,6 +106,21 @@ def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
         version=more["notice_version"],
         version_hash=version_hash,
     )
+
+
+_PRESSED = {
+    Method.ACCEPT_ALL: ("accept",),
+    Method.REJECT_ALL: ("do_not_sell", "reject"),
+    Method.WITHDRAWAL: ("withdraw",),
+    Method.DISMISSED: ("understood", "close"),
+    Method.GPC: ("gpc_badge", "gpc_notice"),
+}
+"""The labels of which the first that was on the screen was pressed, or what the signal did."""
+
+
+def _how(more: Mapping[str, Any], texts: Mapping[str, str]) -> str:
+    source = Method.GPC if more["gpc_applied"] else Method(more["choice_source"])
+    return next((texts[each] for each in _PRESSED.get(source, ()) if each in texts), "")
 
 
 def _number(text: str, record: Mapping[str, Any]) -> str:

@@ -576,11 +576,14 @@ async def choice_page(consent_id: str, request: Request) -> Response:
     seen = choice.seen(record, notice)
     words = _words_for(request, seen.language)
     path = f"/privacy/receipt/{quote(consent_id)}"
+    law = regimes.load().get(seen.regime)
     return _page(
         "choice.html",
         words,
         site=seen.controller,
         seen=seen,
+        law=law.name if law else seen.regime,
+        until=words.date(seen.expires_at, "UTC"),
         jws=jws,
         file=f"{path}/file",
         verify=mails.verify_command(request.app.state.settings.public_url, f"{seen.id}.jws"),

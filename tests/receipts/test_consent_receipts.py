@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime as dt
 import html
 import json
 import re
@@ -20,6 +21,7 @@ from app.core.clock import rfc3339, utc_now
 from app.core.settings import Settings
 from app.receipts.verify import NotValid, verify
 from app.sites.directory import directory_of
+from app.subject_requests.words import words_of
 from connectors.contract import Identifier
 from tests.running import Service
 
@@ -247,10 +249,20 @@ async def test_a_person_reads_what_was_shown_and_chosen_and_saves_the_file(
     words = [notice["texts"]["title"], notice["texts"]["body"], "Aurora", notice["version_hash"]]
     for shown in (*words, plain.text, *(each["name"] for each in notice["purposes"])):
         assert shown in text
-    boxes = re.findall(r'checkbox" disabled( checked)? data-purpose-id="(\w+)"', text)
-    assert [(name, bool(checked)) for checked, name in boxes] == [
-        ("necessary", True), ("functional", True), ("analytics", False), ("advertising", False),
-    ]  # fmt: skip
+    told = re.findall(r'data-purpose-id="(\w+)".*?class="state"[^>]*>([^<]+)<', text, re.DOTALL)
+    assert told == [
+        ("necessary", "Immer aktiv"),
+        ("functional", "An, nicht widersprochen"),
+        ("analytics", "Abgelehnt"),
+        ("advertising", "Abgelehnt"),
+    ]
+    facts = re.findall(r"<dt>([^<]+)</dt><dd>(?:<span[^>]*>)?([^<]+)<", text)
+    expires_at = dt.datetime.fromisoformat(made.chosen["expires_at"])
+    assert facts == [
+        ("Wie gewählt wurde", "Zweck für Zweck"),
+        ("Gilt bis", words_of("de").date(expires_at, "UTC")),
+        ("Gesetz", "California Consumer Privacy Act, as amended by the CPRA"),
+    ]
     year = made.body["decided_at"][:10]
     assert f"{made.id} ({year}" in text
     assert f"receipt verify {made.id}.jws --jwks" in text
@@ -261,6 +273,30 @@ async def test_a_person_reads_what_was_shown_and_chosen_and_saves_the_file(
     assert saved.headers["content-type"] == "application/jose"
     assert f"{made.id}.jws" in saved.headers["content-disposition"]
     assert saved.headers["content-disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
+    ("changes", "how", "advertising"),
+    [
+        ({"method": "accept_all"}, "Alle akzeptieren", "Erlaubt"),
+        ({"method": "reject_all"}, "Alle ablehnen", "Abgelehnt"),
+        ({"method": "dismissed"}, "Schließen", "Nicht beantwortet, daher aus"),
+        ({"method": "migrated"}, "Aus dem früheren Banner übernommen", "Abgelehnt"),
+        ({"method": "gpc", "region": "US-CA"}, "Widerspruchssignal beachtet", "Abgelehnt"),
+        ({"method": "reject_all", "region": "US-CA"}, "Meine Daten nicht verkaufen", "Abgelehnt"),
+    ],
+)
+async def test_the_page_says_how_it_was_chosen_and_what_that_means(
+    embedded: Service, changes: dict[str, Any], how: str, advertising: str
+) -> None:
+    all_alike = changes["method"] == "accept_all"
+    choices = dict.fromkeys(("functional", "analytics", "advertising"), all_alike)
+    gpc = changes["method"] == "gpc"
+    made = await scene(embedded, **{"region": "DE", "choices": choices, "gpc": gpc} | changes)
+    text = html.unescape((await embedded.client.get(f"/privacy/receipt/{made.id}")).text)
+
+    assert re.search(rf"<dt>Wie gewählt wurde</dt><dd>(<span[^>]*>)?{how}", text)
+    assert re.search(rf'"advertising".*?class="state"[^>]*>{advertising}<', text, re.DOTALL)
 
 
 async def test_the_page_shows_no_words_but_those_whose_hash_was_signed(service: Service) -> None:
