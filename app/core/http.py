@@ -149,6 +149,15 @@ def problem_response(problem: errors.Problem) -> JSONResponse:
     )
 
 
+def _for_a_script_tag(problem: errors.Problem) -> Response:
+    """Browsers drop JSON that a script tag of another origin asked for without a word on their
+    console (opaque response blocking); of what is no JSON they tell address and status.
+    """
+    headers = {**problem.headers, "Cross-Origin-Resource-Policy": "cross-origin"}
+    text = f"// {json.dumps(problem.as_dict())}\n"
+    return Response(text, problem.status, headers, media_type="text/javascript")
+
+
 _BY_STATUS = {
     kind.status: kind
     for kind in (
@@ -171,6 +180,8 @@ def install_problem_handlers(
     """Every error is a problem; ``page`` may render it as HTML where a person is looking."""
 
     def answer(request: Request, problem: errors.Problem) -> Response:
+        if request.headers.get("sec-fetch-dest") == "script":
+            return _for_a_script_tag(problem)
         return page(request, problem) or problem_response(problem)
 
     @app.exception_handler(errors.Problem)

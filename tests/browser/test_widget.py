@@ -805,6 +805,12 @@ def test_a_browser_set_to_berlin_is_asked_first_wherever_it_is(stage: Stage) -> 
 # --- when something fails
 
 
+def test_a_wrong_site_key_is_a_line_on_the_console(stage: Stage) -> None:
+    page = stage.context().new_page()
+    with page.expect_console_message(lambda said: "404" in said.text):
+        page.goto(stage.page(site_key="site_none"))
+
+
 @pytest.mark.parametrize("failure", ["refuses", "cannot be reached"])
 def test_a_record_that_could_not_be_sent_is_sent_on_the_next_page(
     stage: Stage, failure: str

@@ -398,6 +398,17 @@ def test_the_first_view_stays_within_its_budget() -> None:
     assert len(gzip.compress(body, 9)) <= 11 * 1024
 
 
+async def test_a_script_tag_with_a_wrong_key_gets_what_browsers_show(service: Stage) -> None:
+    answer = await service.client.get("/b/site_none.js", headers={"sec-fetch-dest": "script"})
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    assert (
+        json.loads(answer.text.removeprefix("// "))["type"] == "urn:quittance:problem:unknown-site"
+    )
+
+
 async def test_modules_travel_only_with_sites_that_ask_for_them(service: Stage) -> None:
     module = service.app.state.widget.with_name("gpp.js")
     module.write_text("var quittance_gpp={install(){}}")
