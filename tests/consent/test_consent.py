@@ -99,6 +99,47 @@ async def test_a_choice_that_does_not_fit_is_refused_readably(
 
 
 @pytest.mark.parametrize(
+    ("changes", "at", "problem"),
+    [
+        ({"choices": ALL | {"analytics": "yes"}}, "choices.analytics", "boolean"),
+        ({"event_id": "1"}, "event_id", "send a UUID, such as "),
+        ({"surprise": 1}, "surprise", "not known here"),
+        ({"decided_at": 0}, "decided_at", "RFC 3339"),
+    ],
+)
+async def test_a_member_that_is_wrong_is_named_with_what_would_be_right(
+    shop: Shop, changes: dict[str, Any], at: str, problem: str
+) -> None:
+    (wrong,) = (await shop.post(shop.body(**changes))).json()["errors"]
+
+    assert wrong["at"] == at
+    assert problem in wrong["problem"]
+    assert "[0-9" not in wrong["problem"], "a pattern is nothing for people"
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"choices": {"analytics": True}}, "add `advertising`, `functional`."),
+        (
+            {"choices": ALL | {"unknown": True}},
+            "which has `advertising`, `analytics`, `functional`, `necessary`.",
+        ),
+        ({"choices": ALL | {"necessary": False}}, "leave out `necessary`."),
+        ({"language": "eo"}, "`de`, "),
+        ({"regime": "hipaa"}, "`gdpr`, "),
+    ],
+)
+async def test_choices_that_do_not_fit_are_told_what_would(
+    shop: Shop, changes: dict[str, Any], detail: str
+) -> None:
+    refused = (await shop.post(shop.body(**changes))).json()
+
+    assert refused["type"] == "urn:quittance:problem:choices-do-not-fit"
+    assert detail in refused["detail"]
+
+
+@pytest.mark.parametrize(
     ("method", "choices", "gpc", "status"),
     [
         ("withdrawal", NONE, False, 201),
@@ -222,6 +263,7 @@ async def test_con_005_without_an_origin_only_a_server_with_a_key_may_send(shop:
 
     assert await status(shop.body(), **{"Sec-Fetch-Site": "cross-site"}) == 403
     assert await status(api) == 403
+    assert "Without an `Origin`" in (await shop.post(api, None)).json()["detail"]
     assert await status(shop.body(), **service.auth()) == 403
     assert await status(api, **service.auth("reader")) == 403
     assert await status(api, **service.auth("eve")) == 404
@@ -744,6 +786,22 @@ async def test_linking_needs_a_key_of_the_sites_workspace(shop: Shop) -> None:
         "/v1/visitors/link", json=body | {"visitor_id": "bob@shop.example"}, headers=service.auth()
     )
     assert (foreign.status_code, wrong.status_code) == (404, 422)
+    assert "send a UUID" in wrong.json()["errors"][0]["problem"]
+
+
+async def test_an_identifier_that_is_wrong_is_named_by_its_place(shop: Shop) -> None:
+    body = {
+        "site_key": shop.site_key, "visitor_id": str(uuid.uuid4()),
+        "identifiers": [{"kind": "user_id", "value": "u7"}, {"kind": "E-Mail", "value": "bob"}],
+    }  # fmt: skip
+    link = "/v1/visitors/link"
+    refused = await shop.service.client.post(link, json=body, headers=shop.service.auth())
+
+    assert refused.status_code == 422
+    (wrong,) = refused.json()["errors"]
+    assert wrong["at"] == "identifiers.1"
+    assert "`user_id`, `email`, `phone`, `anonymous_id`, `device_id`" in wrong["problem"]
+    assert "bob" not in refused.text
 
 
 async def test_records_are_listed_and_filtered_within_the_workspace(shop: Shop) -> None:
