@@ -31,7 +31,7 @@ from app.sites.host_identity import HostIdentity
 from app.sites.known_trackers import suggested
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
 from app.sites.models import NoticeVersion, Site, TrackerSeen
-from app.sites.script import loading
+from app.sites.script import live_tag
 
 _TEXT_KEYS = (*TEXT_KEYS, *OPTIONAL_TEXT_KEYS)
 _MODULES = {
@@ -271,7 +271,7 @@ async def site_page(
             )
             for each in history
         ],
-        snippet=f'<script src="{public_url}/b/{site.site_key}.js"{loading(site.draft)}></script>',
+        snippet=live_tag(public_url, site.site_key, site.draft),
         privacy_url=f"{public_url}/privacy/{site.site_key}",
         preview=f"/dashboard/sites/{site.id}/preview",
         regions=_regions(draft),
