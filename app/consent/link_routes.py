@@ -33,7 +33,7 @@ from app.identity.normalise import normalise_all
 from app.security.access import Caller, needs
 from app.security.idempotency import Work, once
 from app.security.limits import RateLimits
-from app.sites import cors, regimes
+from app.sites import cors, regimes, unlisted
 from app.sites.directory import Notice, PublishedSite, directory_of
 from app.sites.errors import UnknownSite
 from connectors.contract import Identifier
@@ -120,6 +120,7 @@ async def _verified(request: Request, site: PublishedSite, now: dt.datetime) -> 
     """The request's token, if the site's host made it for us and nobody used it yet."""
     origin = request.headers.get("origin")
     if origin is not None and not cors.allows(site, origin):
+        unlisted.notice(request, site)
         raise OriginNotAllowed
     state = request.app.state
     token = await host_tokens.verify(

@@ -35,7 +35,7 @@ from app.crypto.keyring import KeyRing
 from app.security import api_keys
 from app.security.access import Caller, caller_of, needs
 from app.security.limits import RateLimits
-from app.sites import cors
+from app.sites import cors, unlisted
 from app.sites import service as sites
 from app.sites.directory import PublishedSite, directory_of
 from app.sites.errors import UnknownSite
@@ -135,6 +135,7 @@ async def _admit(request: Request, site: PublishedSite, body: Any) -> dict[str, 
     method = body.get("method")
     if request.headers.get("origin") is not None:
         if not cors.allows(site, request.headers.get("origin")):
+            unlisted.notice(request, site)
             raise OriginNotAllowed
         headers = cors.headers(site, request)
         if method == Method.API:

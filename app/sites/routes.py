@@ -16,7 +16,7 @@ from app.core.http import Cursors, Reading, StrictRoute, Writing
 from app.core.settings import Settings
 from app.security.access import Caller, needs
 from app.security.idempotency import once
-from app.sites import beacons, cors, script, seen, service
+from app.sites import beacons, cors, script, seen, service, unlisted
 from app.sites.banner import show
 from app.sites.beacons import described
 from app.sites.changes import changes
@@ -44,6 +44,7 @@ async def widget_script(
 ) -> Response:
     """The consent widget with the site's configuration for this visitor's law and language."""
     site, notice = await directory_of(request.app.state.database).published(site_key)
+    unlisted.notice(request, site)
     settings: Settings = request.app.state.settings
     visitor = visitor_of(request, notice, lang, region)
     widget = script.widget_of(request.app.state)

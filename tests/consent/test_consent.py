@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlmodel import col
+from structlog.testing import capture_logs
 
 from app.consent import links, queries
 from app.consent.models import ConsentRecord
@@ -22,6 +23,7 @@ from app.core.clock import rfc3339, utc_now
 from app.core.settings import Settings
 from app.identity import vault
 from app.identity.models import PersonalValue
+from app.sites import unlisted
 from tests.consent.conftest import Shop, open_shop
 from tests.sites.stage import SHOP, Stage, stage
 
@@ -237,6 +239,29 @@ async def test_con_001_a_strange_origin_stores_nothing(shop: Shop) -> None:
     assert answer.status_code == 403
     assert "access-control-allow-origin" not in answer.headers
     assert await shop.count() == 0
+
+
+async def test_a_page_of_an_origin_that_is_not_listed_is_told_once(shop: Shop) -> None:
+    async def load(page: str) -> None:
+        headers = {"Referer": page}
+        await shop.service.client.get(f"/b/{shop.site_key}.js", headers=headers)
+
+    with capture_logs() as logged:
+        for _ in range(2):
+            await load("https://staging.shop.example/a?b")
+            await shop.post(shop.body(), "https://staging.shop.example")
+            await shop.post(shop.body(), "https://other.example")
+            await shop.post(shop.body(), "https://bob@shop.example")
+            await load(f"{SHOP}/")
+            await load("https://consent.example/privacy/x")
+        for number in range(50):
+            await load(f"https://flood{number}.example/")
+
+    told = [each["origin"] for each in logged if each["event"] == "origin_not_listed"]
+    assert told[:3] == [
+        "https://staging.shop.example", "https://other.example", "https://flood0.example",
+    ]  # fmt: skip
+    assert len(told) == unlisted.MOST
 
 
 async def test_an_origin_of_another_site_does_not_count(shop: Shop) -> None:
