@@ -120,7 +120,7 @@ async def _verified(request: Request, site: PublishedSite, now: dt.datetime) -> 
     """The request's token, if the site's host made it for us and nobody used it yet."""
     origin = request.headers.get("origin")
     if origin is not None and not cors.allows(site, origin):
-        unlisted.notice(request, site)
+        await unlisted.notice(request, site)
         raise OriginNotAllowed
     state = request.app.state
     token = await host_tokens.verify(

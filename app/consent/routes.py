@@ -135,7 +135,7 @@ async def _admit(request: Request, site: PublishedSite, body: Any) -> dict[str, 
     method = body.get("method")
     if request.headers.get("origin") is not None:
         if not cors.allows(site, request.headers.get("origin")):
-            unlisted.notice(request, site)
+            await unlisted.notice(request, site)
             raise OriginNotAllowed
         headers = cors.headers(site, request)
         if method == Method.API:

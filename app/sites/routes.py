@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.background import BackgroundTask
 
 from app.core.clock import utc_now
 from app.core.errors import NotFound
@@ -44,7 +45,6 @@ async def widget_script(
 ) -> Response:
     """The consent widget with the site's configuration for this visitor's law and language."""
     site, notice = await directory_of(request.app.state.database).published(site_key)
-    unlisted.notice(request, site)
     settings: Settings = request.app.state.settings
     visitor = visitor_of(request, notice, lang, region)
     widget = script.widget_of(request.app.state)
@@ -65,12 +65,13 @@ async def widget_script(
         "Vary": ", ".join((*visitor.vary, "Accept-Encoding")),
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
+    afterwards = BackgroundTask(unlisted.notice, request, site)
     if _is_known(request, tag):
-        return Response(status_code=304, headers=headers)
+        return Response(status_code=304, headers=headers, background=afterwards)
     if is_packed:
         headers["Content-Encoding"] = "gzip"
         body = script.packed(body)
-    return Response(body, headers=headers, media_type="text/javascript; charset=utf-8")
+    return Response(body, 200, headers, "text/javascript; charset=utf-8", afterwards)
 
 
 @router.get("/b/{site_key}/{version}.js", tags=["public"], response_class=Response)

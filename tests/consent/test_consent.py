@@ -262,6 +262,9 @@ async def test_a_page_of_an_origin_that_is_not_listed_is_told_once(shop: Shop) -
         "https://staging.shop.example", "https://other.example", "https://flood0.example",
     ]  # fmt: skip
     assert len(told) == unlisted.MOST
+    ((kept,),) = await shop.service.rows("select unlisted_origins from site")
+    assert "https://other.example" in kept
+    assert "flood40" not in str(kept)
 
 
 async def test_an_origin_of_another_site_does_not_count(shop: Shop) -> None:
