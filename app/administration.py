@@ -104,6 +104,7 @@ class Administration:
     async def create_site(
         self, workspace: str | None, name: str, origins: Sequence[str], first_party: str
     ) -> Row:
+        """``tag`` is for the site's pages."""
         try:
             config = SiteConfig(first_party=first_party)
         except ValidationError as error:
@@ -117,7 +118,8 @@ class Administration:
                 actor=ACTOR, now=now,
             )  # fmt: skip
             await sites.publish_site(session, site, actor=ACTOR, now=now)
-            return _site(site)
+            tag = script.live_tag(self._public_url, site.site_key, site.draft)
+            return _site(site) | {"tag": tag}
 
     async def list_sites(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:

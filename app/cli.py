@@ -283,8 +283,14 @@ def create_site(
     workspace: In = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a site with a standard banner and publish it."""
-    _show(_run(lambda do: do.create_site(workspace, name, origin, first_party)), as_json)
+    """Add a site with a standard banner and publish it; prints the tag for its pages."""
+    made = _run(lambda do: do.create_site(workspace, name, origin, first_party))
+    if as_json:
+        _show(made, as_json)
+        return
+    tag = made.pop("tag")
+    _show(made, as_json)
+    typer.echo(f"Put this line before every other script of your pages:\n{tag}")
 
 
 @sites.command("list")

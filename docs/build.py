@@ -273,12 +273,15 @@ def routes_of(application: FastAPI) -> Iterator[APIRoute]:
 
 
 def scope_of(route: APIRoute) -> str | None:
-    """The scope that ``needs(...)`` asks for on a route; None where no key is needed."""
-    found = {
-        scope
-        for dependency in route.dependant.dependencies
-        if (scope := getattr(dependency.call, "scope", None)) is not None and isinstance(scope, str)
-    }
+    """The scope that ``needs(...)`` asks for on a route, itself or within what it depends on; None
+    where no key is needed.
+    """
+    todo, found = [route.dependant], set()
+    while todo:
+        dependant = todo.pop()
+        todo += dependant.dependencies
+        scope = getattr(dependant.call, "scope", None)
+        found |= {scope} if isinstance(scope, str) else set()
     assert len(found) <= 1, route.path  # noqa: S101 (one route, one scope)
     return found.pop() if found else None
 

@@ -145,6 +145,32 @@ def test_an_update_of_a_workspace_changes_what_it_names(quittance: Quittance) ->
     assert quittance("workspace", "list", "--json").rows == [changed.rows]
 
 
+# Sites
+
+
+def test_a_new_site_is_answered_with_the_line_to_paste(quittance: Quittance) -> None:
+    quittance("workspace", "create", "--name", "T")
+    given = ("site", "create", "--name", "Shop", "--origin", "https://shop.example")
+    settings = {"base_url": "https://privacy.shop.example"}
+
+    printed, (*_, named) = quittance(*given, **settings), quittance("site", "list", "--json").rows
+    made = quittance(*given, "--json", **settings).rows
+
+    src = "https://privacy.shop.example/b/{}.js"
+    tag = f'<script src="{src}" async></script>'
+    assert printed.out.splitlines()[-1] == tag.format(named["site_key"])
+    assert made["tag"] == tag.format(made["site_key"])
+
+
+def test_of_several_origins_the_wrong_one_is_named(quittance: Quittance) -> None:
+    quittance("workspace", "create", "--name", "T")
+    good, wrong = "https://shop.example", "http://www.shop.example"
+    refused = quittance("site", "create", "--name", "S", "--origin", good, "--origin", wrong)
+
+    assert refused.code == 1
+    assert "origins.1: Use https" in refused.err
+
+
 # Settings
 
 

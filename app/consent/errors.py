@@ -6,12 +6,21 @@ from app.core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 
 
 class OriginNotAllowed(Forbidden):
-    slug, title = "origin-not-allowed", "This origin may not send choices for the site"
+    slug, title = "origin-not-allowed", "The site does not allow this origin"
+
+    def __init__(
+        self, detail: str = "Add the page's exact origin to the site's `origins`."
+    ) -> None:
+        super().__init__(detail)
+
+
+class NotFromAPage(OriginNotAllowed):
+    """A choice without an ``Origin``, which every browser sends."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Add the page's exact origin to the site; a server sends method `api` with a key that "
-            "holds `sites:write`."
+            "Without an `Origin`, only a server may send a choice: by method `api` or `migrated`, "
+            "with a key that holds `sites:write`."
         )
 
 

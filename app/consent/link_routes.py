@@ -29,11 +29,11 @@ from app.core.logging import get_logger
 from app.crypto.keystore import HolderKey, KeyStore
 from app.identity import host_tokens
 from app.identity.host_tokens import Host, HostToken, HostTokenRefused
-from app.identity.normalise import normalise
+from app.identity.normalise import normalise_all
 from app.security.access import Caller, needs
 from app.security.idempotency import Work, once
 from app.security.limits import RateLimits
-from app.sites import cors, regimes
+from app.sites import cors, regimes, unlisted
 from app.sites.directory import Notice, PublishedSite, directory_of
 from app.sites.errors import UnknownSite
 from connectors.contract import Identifier
@@ -77,7 +77,7 @@ async def link_visitor(
     site, notice = await directory_of(request.app.state.database).published(body.site_key)
     if site.workspace_id != caller.workspace_id:
         raise UnknownSite
-    identifiers = [normalise(each.kind, each.value) for each in body.identifiers]
+    identifiers = normalise_all(body.identifiers)
     linking = _Linking(request, site, notice, body.visitor_id, identifiers, utc_now())
     return await linking.run(
         lambda work: once(request, caller, body.model_dump(mode="json"), work, linking.now)
@@ -120,6 +120,7 @@ async def _verified(request: Request, site: PublishedSite, now: dt.datetime) -> 
     """The request's token, if the site's host made it for us and nobody used it yet."""
     origin = request.headers.get("origin")
     if origin is not None and not cors.allows(site, origin):
+        await unlisted.notice(request, site)
         raise OriginNotAllowed
     state = request.app.state
     token = await host_tokens.verify(

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from app.consent import audit_trail, devices, export, queries
-from app.consent.errors import OriginNotAllowed
+from app.consent.errors import NotFromAPage, OriginNotAllowed
 from app.consent.remember import token_for
 from app.consent.schemas import ConsentIn, ConsentOut, Method, Uuid
 from app.consent.service import draft, fingerprint
@@ -28,13 +28,14 @@ from app.core.http import (
     StrictRoute,
     client_network,
     strict_json,
+    wrong_members,
 )
 from app.core.settings import Settings
 from app.crypto.keyring import KeyRing
 from app.security import api_keys
 from app.security.access import Caller, caller_of, needs
 from app.security.limits import RateLimits
-from app.sites import cors
+from app.sites import cors, unlisted
 from app.sites import service as sites
 from app.sites.directory import PublishedSite, directory_of
 from app.sites.errors import UnknownSite
@@ -122,7 +123,9 @@ def _site_key(body: Any) -> str:
     """Read before the rest is checked: it decides whose origins count."""
     site_key = body.get("site_key") if isinstance(body, dict) else None
     if not isinstance(site_key, str) or not 1 <= len(site_key) <= 64:
-        raise errors.Invalid("Send a JSON object with the `site_key`.")
+        raise errors.Invalid(
+            "Send a JSON object with the `site_key`, as the site's page in the dashboard shows it."
+        )
     return site_key
 
 
@@ -132,6 +135,7 @@ async def _admit(request: Request, site: PublishedSite, body: Any) -> dict[str, 
     method = body.get("method")
     if request.headers.get("origin") is not None:
         if not cors.allows(site, request.headers.get("origin")):
+            await unlisted.notice(request, site)
             raise OriginNotAllowed
         headers = cors.headers(site, request)
         if method == Method.API:
@@ -140,10 +144,10 @@ async def _admit(request: Request, site: PublishedSite, body: Any) -> dict[str, 
             )
         return headers
     if not request.headers.get("authorization") or method not in _SERVER_METHODS:
-        raise OriginNotAllowed
+        raise NotFromAPage
     caller = await caller_of(request)
     if not api_keys.allows(caller.scopes, "sites:write"):
-        raise OriginNotAllowed
+        raise NotFromAPage
     if caller.workspace_id != site.workspace_id:
         raise UnknownSite
     return {"Vary": "Origin"}
@@ -154,9 +158,7 @@ async def _store(request: Request, site: PublishedSite, raw: Any) -> Row:
     try:
         body = _CONSENT.validate_python(raw)
     except ValidationError as error:
-        raise errors.Invalid(
-            "Correct the members listed in `errors`.", errors=_places(error)
-        ) from None
+        raise wrong_members(error.errors()) from None
     record = draft(
         site,
         await directory_of(state.database).notice(body.notice_version),
@@ -168,19 +170,6 @@ async def _store(request: Request, site: PublishedSite, raw: Any) -> Row:
     )
     writer: ConsentWriter = state.consents
     return await writer.append(record)
-
-
-def _places(error: ValidationError) -> list[dict[str, str]]:
-    """Which members are wrong and why; only names of ours, so that no input is echoed."""
-    found = []
-    for each in error.errors(include_input=False, include_url=False)[:20]:
-        member = str(each["loc"][0]) if each["loc"] else ""
-        message = (
-            "this member is not known here" if each["type"] == "extra_forbidden" else each["msg"]
-        )
-        known = member if member in ConsentIn.model_fields else "body"
-        found.append({"at": known, "problem": message.removeprefix("Value error, ")[:200]})
-    return found
 
 
 @lru_cache(maxsize=4)
@@ -227,7 +216,11 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
     try:
         visitor_id = _UUID.validate_python(visitor_id)
     except ValidationError:
-        raise errors.Invalid("A visitor id is a UUID.", headers=headers) from None
+        raise errors.Invalid(
+            "Put the `visitor_id` into the address as a UUID, such as "
+            "6f1f0a52-3c1d-4c0b-9a53-0d8a3f1c2b7e.",
+            headers=headers,
+        ) from None
     now = utc_now()
     async with database.reading() as session:
         held = await devices.held_by(session, directory, site, visitor_id, now)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StrictBool
 
-from app.core.http import Schema
+from app.core.http import Says, Schema
 from app.sites.regimes import clean_region
 
 _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
@@ -73,6 +73,7 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_text_only), AfterValidator(_s
 Uuid = Annotated[
     str,
     Field(pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"),
+    Says("send a UUID, such as 6f1f0a52-3c1d-4c0b-9a53-0d8a3f1c2b7e"),
     AfterValidator(str.lower),
 ]
 SiteKey = Annotated[str, Field(min_length=1, max_length=64)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Iterable
 
 from app.consent.errors import ChoicesDoNotFit, UnknownNotice
 from app.consent.schemas import ConsentIn, Method
@@ -41,10 +42,16 @@ def draft(
     if notice is None or notice.site_id != site.id:
         raise UnknownNotice
     if body.language not in notice.content["languages"]:
-        raise ChoicesDoNotFit("`language` is not one the notice was published in.")
+        raise ChoicesDoNotFit(
+            "`language` is not one the notice was published in: "
+            f"{_listed(notice.content['languages'])}."
+        )
     region = body.region or region
     if body.regime and body.regime not in notice.content["regimes"]:
-        raise ChoicesDoNotFit("`regime` is not one the notice was published for.")
+        raise ChoicesDoNotFit(
+            "`regime` is not one the notice was published for: "
+            f"{_listed(notice.content['regimes'])}."
+        )
     regime = regime_of(notice, region, body.regime)
     gpc = has_gpc or body.gpc
     asked = _asked(notice, regime, body)
@@ -83,15 +90,25 @@ def _asked(notice: Notice, regime: Regime, body: ConsentIn) -> dict[str, bool]:
     missing = notice.choices - body.choices.keys()
     if missing and not (is_partial and missing < notice.choices):
         raise ChoicesDoNotFit(
-            f"`choices` must name every purpose that is not required; {len(missing)} missing."
+            "`choices` must name every purpose that is not required; add "
+            f"{_listed(sorted(missing))}."
         )
     if body.choices.keys() - notice.choices - notice.required:
-        raise ChoicesDoNotFit("`choices` names a purpose that is not in the notice.")
-    if not all(body.choices.get(purpose, True) for purpose in notice.required):
-        raise ChoicesDoNotFit("A required purpose is not a choice.")
+        raise ChoicesDoNotFit(
+            "`choices` names a purpose that is not in the notice, which has "
+            f"{_listed(sorted(notice.choices | notice.required))}."
+        )
+    if denied := [each for each in notice.required if not body.choices.get(each, True)]:
+        raise ChoicesDoNotFit(
+            f"`choices` denies what is required: leave out {_listed(sorted(denied))}."
+        )
     choices = {each: body.choices[each] for each in sorted(notice.choices - missing)}
     _check_method(body.method, choices, regime)
     return choices
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{each}`" for each in names)
 
 
 def _check_method(method: Method, choices: dict[str, bool], regime: Regime) -> None:
@@ -102,7 +119,10 @@ def _check_method(method: Method, choices: dict[str, bool], regime: Regime) -> N
         if method in _GRANTS_NOTHING:
             raise ChoicesDoNotFit(f"`{method.value}` grants nothing; send `custom`.")
         if method is Method.DISMISSED and regime.mode == "opt_in":
-            raise ChoicesDoNotFit("Under this law, dismissing the banner grants nothing.")
+            raise ChoicesDoNotFit(
+                f"Under this law (`{regime.id}`), dismissing the banner grants nothing; deny every "
+                "purpose in `choices`."
+            )
     if method is Method.ACCEPT_ALL and not all(choices.values()):
         raise ChoicesDoNotFit("`accept_all` denies nothing; send `custom`.")
 

@@ -52,6 +52,7 @@ FIELDS = frozenset(
         "depth",
         "version",
         "host",
+        "origin",
         "port",
         "kind",
         "action",

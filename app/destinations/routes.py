@@ -26,7 +26,7 @@ from app.destinations.schemas import (
     TestOut,
 )
 from app.destinations.settings import Prepared, prepare
-from app.identity.normalise import normalise
+from app.identity.normalise import normalise_all
 from app.security.access import Caller, needs
 from app.security.errors import StillInProgress
 from app.security.idempotency import once
@@ -168,6 +168,6 @@ async def preview_destination(
     runner: Runner = request.app.state.runner
     async with database.reading() as session:
         destination = await service.get(session, caller.workspace_id, destination_id)
-    identifiers = tuple(dict.fromkeys(normalise(e.kind, e.value) for e in body.identifiers))
+    identifiers = tuple(normalise_all(body.identifiers))
     counts = await service.preview(_instances(request), runner, destination, identifiers)
     return JSONResponse({"counts": counts})

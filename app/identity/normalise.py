@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from typing import Protocol
 
 from email_validator import EmailNotValidError, validate_email
 
@@ -27,11 +29,33 @@ class InvalidIdentifier(Invalid):
     slug, title = "invalid-identifier", "An identifier is not valid"
 
 
+class Given(Protocol):
+    """An identifier as it came in."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+
+
+def normalise_all(identifiers: Iterable[Given]) -> list[Identifier]:
+    """In the given order, each once; ``InvalidIdentifier`` says by its place which one is wrong."""
+    found: dict[Identifier, None] = {}
+    for index, each in enumerate(identifiers):
+        try:
+            found[normalise(each.kind, each.value)] = None
+        except InvalidIdentifier as error:
+            place = {"at": f"identifiers.{index}", "problem": error.detail}
+            raise InvalidIdentifier(error.detail, errors=[place]) from None
+    return list(found)
+
+
 def normalise(kind: str, value: str) -> Identifier:
     """The canonical form, or ``InvalidIdentifier`` (which never repeats the value)."""
     if not _KIND.fullmatch(kind):
         raise InvalidIdentifier(
-            "A kind is lower-case letters, digits and underscores, at most 32, such as `user_id`."
+            f"A kind is one of {', '.join(f'`{each}`' for each in Kind)}, or a name of your own: "
+            "lower-case letters, digits and underscores, at most 32."
         )
     value = value.strip()
     if not value:

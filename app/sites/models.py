@@ -27,6 +27,8 @@ class Site(Main, table=True):
     is_intake_open: bool = True
     host_identity: dict[str, Any] | None = Field(default=None, sa_type=Json)
     """Whose host tokens say who is signed in: ``issuer`` and ``jwks`` or ``jwks_url``."""
+    unlisted_origins: dict[str, str] | None = Field(default=None, sa_type=Json)
+    """Where its banner was used from although they are not among ``origins``, and when last."""
     created_at: dt.datetime = Field(sa_type=Moment)
     deleted_at: dt.datetime | None = Field(default=None, sa_type=Moment)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.background import BackgroundTask
 
 from app.core.clock import utc_now
 from app.core.errors import NotFound
@@ -16,7 +17,7 @@ from app.core.http import Cursors, Reading, StrictRoute, Writing
 from app.core.settings import Settings
 from app.security.access import Caller, needs
 from app.security.idempotency import once
-from app.sites import beacons, cors, script, seen, service
+from app.sites import beacons, cors, script, seen, service, unlisted
 from app.sites.banner import show
 from app.sites.beacons import described
 from app.sites.changes import changes
@@ -64,12 +65,13 @@ async def widget_script(
         "Vary": ", ".join((*visitor.vary, "Accept-Encoding")),
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
+    afterwards = BackgroundTask(unlisted.notice, request, site)
     if _is_known(request, tag):
-        return Response(status_code=304, headers=headers)
+        return Response(status_code=304, headers=headers, background=afterwards)
     if is_packed:
         headers["Content-Encoding"] = "gzip"
         body = script.packed(body)
-    return Response(body, headers=headers, media_type="text/javascript; charset=utf-8")
+    return Response(body, 200, headers, "text/javascript; charset=utf-8", afterwards)
 
 
 @router.get("/b/{site_key}/{version}.js", tags=["public"], response_class=Response)

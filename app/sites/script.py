@@ -96,6 +96,11 @@ def pinned(
     return body, config["regime"]
 
 
+def live_tag(base_url: str, site_key: str, content: Mapping[str, Any]) -> str:
+    """The element that pages embed. ``content``: of the site's draft or published notice."""
+    return f'<script src="{html.escape(base_url)}/b/{site_key}.js"{loading(content)}></script>'
+
+
 def tag(src: str, body: bytes, content: Mapping[str, Any]) -> str:
     """The element for a copy of ``body`` at ``src``; the browser runs nothing but these bytes.
     ``content``: of the notice version in it.

@@ -29,10 +29,20 @@ _MAX_ORIGINS = 50
 
 
 def _clean_origins(origins: Sequence[str]) -> list[str]:
-    cleaned = list(dict.fromkeys(clean_origin(each) for each in origins))
+    cleaned = list(dict.fromkeys(_clean(*each, len(origins)) for each in enumerate(origins)))
     if len(cleaned) > _MAX_ORIGINS:
         raise InvalidOrigin(f"A site has at most {_MAX_ORIGINS} origins.")
     return cleaned
+
+
+def _clean(index: int, origin: str, count: int) -> str:
+    try:
+        return clean_origin(origin)
+    except InvalidOrigin as error:
+        raise InvalidOrigin(
+            f"Correct number {index + 1} of the {count} origins.",
+            errors=[{"at": f"origins.{index}", "problem": error.detail}],
+        ) from None
 
 
 def _clean_name(name: str) -> str:

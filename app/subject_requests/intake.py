@@ -5,7 +5,7 @@ its own.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from app.crypto.keystore import HolderKey
 from app.destinations.models import Destination
 from app.identity import vault
 from app.identity.models import PersonalValue
-from app.identity.normalise import normalise
 from app.security.models import Workspace
 from app.sites import regimes
 from app.subject_requests.models import RequestEvent, SubjectRequest
@@ -58,11 +57,6 @@ class Ask:
     approval_reason: str | None = None
     """Set: an operator must approve it first, for this reason."""
     id: str = field(default_factory=lambda: new_id("req"))
-
-
-def clean(identifiers: Iterable[Any]) -> list[Identifier]:
-    """Normalised and without repeats, in the given order."""
-    return list(dict.fromkeys(normalise(each.kind, each.value) for each in identifiers))
 
 
 def received(given: dt.datetime | None, now: dt.datetime) -> dt.datetime:

@@ -17,7 +17,7 @@ from app.core.errors import Invalid, Problem, TooLarge
 from app.core.failpoints import failpoint
 from app.core.http import Cursors, Reading, StrictRoute, Writing
 from app.core.ids import new_id
-from app.identity.normalise import normalise
+from app.identity.normalise import normalise, normalise_all
 from app.security import idempotency
 from app.security.access import Caller, needs
 from app.security.models import Workspace
@@ -64,7 +64,7 @@ async def create_request(
         workspace=workspace,
         kind=body.kind,
         regime=regimes.get(body.regime or intake.DEFAULT_REGIME),
-        identifiers=intake.clean(body.identifiers),
+        identifiers=normalise_all(body.identifiers),
         channel="api",
         verification="api_key",
         received_at=intake.received(body.received_at, now),
@@ -124,7 +124,7 @@ def _asks(
     for index, raw in enumerate(body.subjects):
         try:
             subject = SubjectIn.model_validate(raw)
-            identifiers = intake.clean(subject.identifiers)
+            identifiers = normalise_all(subject.identifiers)
         except (ValidationError, Problem) as error:
             slug, detail = _why(error)
             rejected.append(
@@ -206,7 +206,7 @@ async def search_requests(
 ) -> dict[str, Any]:
     """Requests of a person, found without naming them in an address."""
     found = await queries.search(
-        session, services.ring, caller.workspace_id, intake.clean(body.identifiers)
+        session, services.ring, caller.workspace_id, normalise_all(body.identifiers)
     )
     return {"items": await queries.as_json(session, found), "next_cursor": None}
 

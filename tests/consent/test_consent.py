@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlmodel import col
+from structlog.testing import capture_logs
 
 from app.consent import links, queries
 from app.consent.models import ConsentRecord
@@ -22,6 +23,7 @@ from app.core.clock import rfc3339, utc_now
 from app.core.settings import Settings
 from app.identity import vault
 from app.identity.models import PersonalValue
+from app.sites import unlisted
 from tests.consent.conftest import Shop, open_shop
 from tests.sites.stage import SHOP, Stage, stage
 
@@ -96,6 +98,47 @@ async def test_a_choice_that_does_not_fit_is_refused_readably(
         "else the page takes it for an outage"
     )
     assert await shop.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "at", "problem"),
+    [
+        ({"choices": ALL | {"analytics": "yes"}}, "choices.analytics", "boolean"),
+        ({"event_id": "1"}, "event_id", "send a UUID, such as "),
+        ({"surprise": 1}, "surprise", "not known here"),
+        ({"decided_at": 0}, "decided_at", "RFC 3339"),
+    ],
+)
+async def test_a_member_that_is_wrong_is_named_with_what_would_be_right(
+    shop: Shop, changes: dict[str, Any], at: str, problem: str
+) -> None:
+    (wrong,) = (await shop.post(shop.body(**changes))).json()["errors"]
+
+    assert wrong["at"] == at
+    assert problem in wrong["problem"]
+    assert "[0-9" not in wrong["problem"], "a pattern is nothing for people"
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"choices": {"analytics": True}}, "add `advertising`, `functional`."),
+        (
+            {"choices": ALL | {"unknown": True}},
+            "which has `advertising`, `analytics`, `functional`, `necessary`.",
+        ),
+        ({"choices": ALL | {"necessary": False}}, "leave out `necessary`."),
+        ({"language": "eo"}, "`de`, "),
+        ({"regime": "hipaa"}, "`gdpr`, "),
+    ],
+)
+async def test_choices_that_do_not_fit_are_told_what_would(
+    shop: Shop, changes: dict[str, Any], detail: str
+) -> None:
+    refused = (await shop.post(shop.body(**changes))).json()
+
+    assert refused["type"] == "urn:quittance:problem:choices-do-not-fit"
+    assert detail in refused["detail"]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +241,32 @@ async def test_con_001_a_strange_origin_stores_nothing(shop: Shop) -> None:
     assert await shop.count() == 0
 
 
+async def test_a_page_of_an_origin_that_is_not_listed_is_told_once(shop: Shop) -> None:
+    async def load(page: str) -> None:
+        headers = {"Referer": page}
+        await shop.service.client.get(f"/b/{shop.site_key}.js", headers=headers)
+
+    with capture_logs() as logged:
+        for _ in range(2):
+            await load("https://staging.shop.example/a?b")
+            await shop.post(shop.body(), "https://staging.shop.example")
+            await shop.post(shop.body(), "https://other.example")
+            await shop.post(shop.body(), "https://bob@shop.example")
+            await load(f"{SHOP}/")
+            await load("https://consent.example/privacy/x")
+        for number in range(50):
+            await load(f"https://flood{number}.example/")
+
+    told = [each["origin"] for each in logged if each["event"] == "origin_not_listed"]
+    assert told[:3] == [
+        "https://staging.shop.example", "https://other.example", "https://flood0.example",
+    ]  # fmt: skip
+    assert len(told) == unlisted.MOST
+    ((kept,),) = await shop.service.rows("select unlisted_origins from site")
+    assert "https://other.example" in kept
+    assert "flood40" not in str(kept)
+
+
 async def test_an_origin_of_another_site_does_not_count(shop: Shop) -> None:
     await open_shop(shop.service, "https://other.example")
 
@@ -222,6 +291,7 @@ async def test_con_005_without_an_origin_only_a_server_with_a_key_may_send(shop:
 
     assert await status(shop.body(), **{"Sec-Fetch-Site": "cross-site"}) == 403
     assert await status(api) == 403
+    assert "Without an `Origin`" in (await shop.post(api, None)).json()["detail"]
     assert await status(shop.body(), **service.auth()) == 403
     assert await status(api, **service.auth("reader")) == 403
     assert await status(api, **service.auth("eve")) == 404
@@ -744,6 +814,22 @@ async def test_linking_needs_a_key_of_the_sites_workspace(shop: Shop) -> None:
         "/v1/visitors/link", json=body | {"visitor_id": "bob@shop.example"}, headers=service.auth()
     )
     assert (foreign.status_code, wrong.status_code) == (404, 422)
+    assert "send a UUID" in wrong.json()["errors"][0]["problem"]
+
+
+async def test_an_identifier_that_is_wrong_is_named_by_its_place(shop: Shop) -> None:
+    body = {
+        "site_key": shop.site_key, "visitor_id": str(uuid.uuid4()),
+        "identifiers": [{"kind": "user_id", "value": "u7"}, {"kind": "E-Mail", "value": "bob"}],
+    }  # fmt: skip
+    link = "/v1/visitors/link"
+    refused = await shop.service.client.post(link, json=body, headers=shop.service.auth())
+
+    assert refused.status_code == 422
+    (wrong,) = refused.json()["errors"]
+    assert wrong["at"] == "identifiers.1"
+    assert "`user_id`, `email`, `phone`, `anonymous_id`, `device_id`" in wrong["problem"]
+    assert "bob" not in refused.text
 
 
 async def test_records_are_listed_and_filtered_within_the_workspace(shop: Shop) -> None:

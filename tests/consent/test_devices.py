@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.consent import links
+from app.consent import devices, links
 from app.consent.writer import ConsentWriter
 from app.core.clock import rfc3339, utc_now
 from app.core.db import Database
@@ -709,6 +709,27 @@ async def test_what_a_device_left_be_is_what_was_chosen_on_it_before(
     await laptop.choose(**california, **REJECTS)
     told = await phone.shop.outbox()
     assert told[-1] == (laptop.visitor_id, ["advertising", "analytics", "functional"])
+
+
+@pytest.mark.parametrize(
+    ("looked_at", "left"),
+    [(3, ALL), (2, {"analytics": True, "advertising": True})],
+)
+async def test_choices_of_some_purposes_hide_what_is_older_than_those_that_are_looked_at(
+    phone: Browser,
+    laptop: Browser,
+    monkeypatch: pytest.MonkeyPatch,
+    looked_at: int,
+    left: dict[str, bool],
+) -> None:
+    monkeypatch.setattr(devices, "_BACK", looked_at)
+    for minutes, name in ((3, "functional"), (2, "analytics"), (1, "advertising")):
+        partial: dict[str, Any] = {"method": "custom", "region": "US-CA"}
+        await phone.choose(**partial, choices={name: True}, decided_at=ago(minutes=minutes))
+    for each in (phone, laptop):
+        await each.state(HOST.token())
+
+    assert (await laptop.current())["choices"] == left
 
 
 @pytest.mark.parametrize(("region", "mode"), [("DE", "opt_in"), ("US-CA", "opt_out")])

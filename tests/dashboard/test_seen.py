@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.core.clock import rfc3339, utc_now
+from app.sites import unlisted
 from app.sites.models import Site
 from tests.dashboard.conftest import Browser, Stage
 from tests.dashboard.fields import form_fields, publish
@@ -106,3 +108,21 @@ async def test_an_empty_list_says_how_to_begin(stage: Stage, browser: Browser):
     assert "Nobody looks yet" in card((await browser.get(path)).text)
     await publish(browser, path)
     assert "?quittance-report" in card((await browser.get(path)).text)
+
+
+async def test_origins_that_are_not_listed_are_shown_until_they_are(stage: Stage, browser: Browser):
+    staging, at = "https://staging.shop.example", utc_now()
+    async with stage.runtime.database.writing() as session:
+        site = await session.get_one(Site, stage.seeded.site_id)
+        site.unlisted_origins = {
+            staging: str(rfc3339(at)), "https://old.example": str(rfc3339(at - unlisted.KEPT)),
+        }  # fmt: skip
+
+    shown = (await browser.get(path_of(stage))).text
+    assert f"<code>{staging}</code>" in shown
+    assert "https://old.example" not in shown
+
+    async with stage.runtime.database.writing() as session:
+        site = await session.get_one(Site, stage.seeded.site_id)
+        site.origins = [*site.origins, staging]
+    assert 'id="unlisted"' not in (await browser.get(path_of(stage))).text

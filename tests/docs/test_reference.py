@@ -29,6 +29,13 @@ def test_every_route_under_v1_is_described_with_its_scope() -> None:
             assert (f"Needs `{scope}`." in section) == (scope is not None), route.path
 
 
+def test_a_scope_that_a_parameter_of_the_route_asks_for_is_described_too() -> None:
+    page = build.pages()["http-api.md"]
+    for path in ("/v1/consents", "/v1/consents/export"):
+        section = page.partition(f"### `GET {path}`")[2].partition("###")[0]
+        assert "Needs `consents:read`." in section, path
+
+
 def test_the_limits_page_states_each_rate_and_the_setting_that_moves_it() -> None:
     page = build.pages()["limits.md"]
     for name, item in RateLimits(Settings()).budgets.items():

@@ -150,6 +150,17 @@ def test_anything_but_an_exact_origin_is_refused(given: str) -> None:
         clean_origin(given)
 
 
+async def test_which_of_the_origins_is_not_valid_is_said(service: Stage) -> None:
+    body = {"name": "Shop", "origins": [SHOP, "https://shop.example/path"]}
+    refused = await service.client.post("/v1/sites", json=body, headers=service.auth())
+
+    assert refused.json()["type"] == "urn:quittance:problem:invalid-origin"
+    assert refused.json()["detail"] == "Correct number 2 of the 2 origins."
+    (wrong,) = refused.json()["errors"]
+    assert wrong["at"] == "origins.1"
+    assert "scheme, host and port only" in wrong["problem"]
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import FormData
 
+from app.core.clock import utc_now
 from app.core.errors import BadRequest, Invalid, NotFound
 from app.core.http import strict_json
 from app.dashboard import forms, present
@@ -24,14 +25,14 @@ from app.dashboard.views.people import names_of
 from app.dashboard.views.requests import Option, options
 from app.security.models import Role
 from app.security.sessions import Operator
-from app.sites import regimes, seen, service
+from app.sites import regimes, seen, service, unlisted
 from app.sites.config import LONG_TEXTS, MAX_CONTACT, MAX_SHORT, ConsentMode, SiteConfig
 from app.sites.consent_mode import stub
 from app.sites.host_identity import HostIdentity
 from app.sites.known_trackers import suggested
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, shipped
 from app.sites.models import NoticeVersion, Site, TrackerSeen
-from app.sites.script import loading
+from app.sites.script import live_tag
 
 _TEXT_KEYS = (*TEXT_KEYS, *OPTIONAL_TEXT_KEYS)
 _MODULES = {
@@ -155,6 +156,8 @@ class SitePage:
     """Google Consent Mode's stub, for sites that use it."""
     versions: list[Version]
     snippet: str
+    unlisted: list[tuple[str, dt.datetime]]
+    """Origins its banner was used from that it does not list, and when last."""
     privacy_url: str
     preview: str
     regions: list[RegionOption]
@@ -271,7 +274,8 @@ async def site_page(
             )
             for each in history
         ],
-        snippet=f'<script src="{public_url}/b/{site.site_key}.js"{loading(site.draft)}></script>',
+        unlisted=unlisted.kept(site, utc_now()),
+        snippet=live_tag(public_url, site.site_key, site.draft),
         privacy_url=f"{public_url}/privacy/{site.site_key}",
         preview=f"/dashboard/sites/{site.id}/preview",
         regions=_regions(draft),
