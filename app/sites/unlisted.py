@@ -25,23 +25,24 @@ from app.sites.origins import clean_origin
 
 log = get_logger(__name__)
 
+HOUR = 3600.0
 MOST = 20
-"""Origins told of a site in an hour, and kept, so that nobody fills the log or a table."""
+"""Origins told of a site in an ``HOUR``, and kept, so that nobody fills the log or a table."""
 KEPT = dt.timedelta(days=30)
 """How long an origin is shown that is not seen again."""
 
 
 class Told:
-    """What this process has told in this hour: origins by site."""
+    """What this process has told within an ``HOUR``: origins by site."""
 
     def __init__(self) -> None:
-        self._hour = 0
+        self._began = -HOUR
         self._origins: dict[str, set[str]] = {}
 
     def is_new(self, site_id: str, origin: str, now: float) -> bool:
-        """Whether to tell it now; ``now``: seconds."""
-        if (hour := int(now // 3600)) != self._hour:
-            self._hour, self._origins = hour, {}
+        """Whether to tell it now; ``now``: seconds of a clock that never goes back."""
+        if now - self._began >= HOUR:
+            self._began, self._origins = now, {}
         told = self._origins.setdefault(site_id, set())
         if origin in told or len(told) >= MOST:
             return False
@@ -60,7 +61,7 @@ async def notice(request: Request, site: PublishedSite) -> None:
     state = request.app.state
     if f"{state.settings.public_url}/".startswith(f"{origin}/"):
         return
-    if _told.setdefault(state.database, Told()).is_new(site.id, origin, time.time()):
+    if _told.setdefault(state.database, Told()).is_new(site.id, origin, time.monotonic()):
         log.warning("origin_not_listed", site_id=site.id, origin=origin)
         try:
             await _keep(state.database, site.id, origin, utc_now())
