@@ -23,6 +23,12 @@ WIDER = """[document.documentElement, ...document.querySelectorAll('.table-wrap'
 CUT_CHOICES = """[...document.querySelectorAll('.filters select')]
   .filter(it => it.offsetWidth < 200).map(it => it.name)"""
 
+TITLES = """[...document.querySelectorAll('.answers th:first-child')].map(it => {
+  it.scrollIntoView({block: 'center'});
+  const {x, y, height} = it.getBoundingClientRect();
+  return document.elementFromPoint(x + 4, y + height / 2).innerText;
+})"""
+
 
 @pytest.fixture
 async def scene(
@@ -75,6 +81,12 @@ async def test_on_a_telephone_badges_stay_in_their_cards_and_ids_and_choices_who
         assert await page.evaluate(CUT_CHOICES) == [], path
     await page.goto(f"{scene.url}/dashboard")
     assert await page.get_by_text("Awaiting approval").count() > 2
+
+
+async def test_on_a_telephone_each_table_of_answers_says_what_it_is_by(scene: Scene):
+    page = await scene.page(scene.seeded.owner, viewport={"width": 360, "height": 740})
+    await page.goto(f"{scene.url}/dashboard/consent")
+    assert await page.evaluate(TITLES) == ["Law", "Language", "Version"]
 
 
 @pytest.mark.parametrize("width", [768, 1024, 1200, 1440])
