@@ -27,7 +27,7 @@ from app.sites import regimes
 from app.sites.directory import Notice
 from app.sites.models import NoticeVersion, Site
 
-_DAY_MICROSECONDS = 86_400_000_000
+_QUARTER = 15 * 60 * 1_000_000  # microseconds: every zone is whole quarters of an hour off UTC
 _RECORD = table_of(ConsentRecord)
 
 Answer = Literal["accepted", "partial", "rejected", "other"]
@@ -48,7 +48,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class DayCount:
-    """How many records with one answer one site got on one day (UTC)."""
+    """How many records with one answer one site got on one day."""
 
     day: dt.date
     site_id: str
@@ -281,33 +281,32 @@ async def daily_counts(
     since: dt.datetime,
     until: dt.datetime,
     site_id: str | None = None,
+    zone: dt.tzinfo = dt.UTC,
 ) -> list[DayCount]:
-    """Records per day, site and answer, oldest day first; days without records are left out."""
+    """Records per day of ``zone``, site and answer, oldest day first; days without records are left
+    out.
+    """
     recorded_at = col(ConsentRecord.recorded_at)
-    day: Any
+    at: Any
     if is_postgresql(session):
-        day = sa.cast(sa.func.timezone("UTC", recorded_at), sa.Date)
+        at = sa.cast(sa.func.timezone(str(zone), recorded_at), sa.Date)
     else:
-        day = sa.cast(
-            sa.type_coerce(recorded_at, sa.BigInteger).op("/")(_DAY_MICROSECONDS), sa.Integer
-        )
+        at = sa.cast(sa.type_coerce(recorded_at, sa.BigInteger).op("/")(_QUARTER), sa.Integer)
     wanted = Filter(workspace_id, site_id, since, until)
-    sums: dict[tuple[int | dt.date, str, Answer], int] = {}
-    for (at, site), answer, count in await _answered(
-        session, wanted, day.label("at"), col(ConsentRecord.site_id)
+    sums: dict[tuple[dt.date, str, Answer], int] = {}
+    for (found, site), answer, count in await _answered(
+        session, wanted, at.label("at"), col(ConsentRecord.site_id)
     ):
-        sums[at, site, answer] = sums.get((at, site, answer), 0) + count
-    return [
-        DayCount(_date(at), site, answer, sums[at, site, answer])
-        for at, site, answer in sorted(sums)
-    ]
+        key = (_date(found, zone), site, answer)
+        sums[key] = sums.get(key, 0) + count
+    return [DayCount(*key, sums[key]) for key in sorted(sums)]
 
 
 async def daily_totals(
-    session: AsyncSession, workspace_id: str, days: Sequence[dt.date]
+    session: AsyncSession, workspace_id: str, days: Sequence[dt.date], zone: dt.tzinfo = dt.UTC
 ) -> list[int]:
-    """Records of all sites on each of these days (UTC): a range of one index for each."""
-    starts = [dt.datetime.combine(each, dt.time(), dt.UTC) for each in days]
+    """Records of all sites on each of these days of ``zone``: a range of one index for each."""
+    starts = [dt.datetime.combine(each, dt.time(), zone) for each in days]
     wanted = [Filter(workspace_id, None, each, each + dt.timedelta(days=1)) for each in starts]
     counts = [
         sa.select(sa.func.count()).where(*_conditions(session, each)).scalar_subquery()
@@ -493,8 +492,11 @@ def _views(wanted: Filter) -> list[Any]:
     return found
 
 
-def _date(day: dt.date | int) -> dt.date:
-    return dt.date(1970, 1, 1) + dt.timedelta(days=day) if isinstance(day, int) else day
+def _date(found: dt.date | int, zone: dt.tzinfo) -> dt.date:
+    """The day itself, or that of so many quarters of an hour since 1970."""
+    if isinstance(found, dt.date):
+        return found
+    return dt.datetime.fromtimestamp(found * 900, zone).date()
 
 
 def _conditions(session: AsyncSession, wanted: Filter) -> list[Any]:

@@ -24,7 +24,7 @@ NOTICES = {
     "flush": "Everything that waited is tried now.",
     "task-closed": "The task is ticked off.",
     "site-added": "The site is added. Publish it to show its banner.",
-    "site-saved": "The draft is saved. Visitors see it after publishing.",
+    "site-saved": "Saved. What stands under Site acts already, all else after publishing.",
     "version-taken": "The draft says what that version said. Visitors see it after publishing.",
     "rules-added": "The rules are in the draft. Visitors have them after publishing.",
     "nothing-ticked": "Nothing was ticked, so nothing has changed.",

@@ -23,6 +23,14 @@ WIDER = """[document.documentElement, ...document.querySelectorAll('.table-wrap'
 CUT_CHOICES = """[...document.querySelectorAll('.filters select')]
   .filter(it => it.offsetWidth < 200).map(it => it.name)"""
 
+NARROW_TEXTS = """[...document.querySelectorAll('.texts textarea')]
+  .filter(it => it.offsetWidth < it.closest('.texts').offsetWidth).map(it => it.name)"""
+TITLES = """[...document.querySelectorAll('.answers th:first-child')].map(it => {
+  it.scrollIntoView({block: 'center'});
+  const {x, y, height} = it.getBoundingClientRect();
+  return document.elementFromPoint(x + 4, y + height / 2).innerText;
+})"""
+
 
 @pytest.fixture
 async def scene(
@@ -75,6 +83,12 @@ async def test_on_a_telephone_badges_stay_in_their_cards_and_ids_and_choices_who
         assert await page.evaluate(CUT_CHOICES) == [], path
     await page.goto(f"{scene.url}/dashboard")
     assert await page.get_by_text("Awaiting approval").count() > 2
+
+
+async def test_on_a_telephone_each_table_of_answers_says_what_it_is_by(scene: Scene):
+    page = await scene.page(scene.seeded.owner, viewport={"width": 360, "height": 740})
+    await page.goto(f"{scene.url}/dashboard/consent")
+    assert await page.evaluate(TITLES) == ["Law", "Language", "Version"]
 
 
 @pytest.mark.parametrize("width", [768, 1024, 1200, 1440])
@@ -183,9 +197,19 @@ async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
     await expect(page.locator('[name="t.title"]')).to_have_value("")
     await page.locator('[name="t.title"]').fill("Kept")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("status")).to_contain_text("The draft is saved")
+    await expect(page.get_by_role("status")).to_contain_text("all else after publishing")
     await expect(page.locator('[name="t.title"]')).to_have_value("Kept")
     assert scene.complaints == []
+
+
+async def test_the_form_of_a_site_says_what_acts_at_once_and_leaves_no_gap(scene: Scene):
+    page = await scene.page(scene.seeded.operator, viewport={"width": 1440, "height": 900})
+    await page.goto(f"{scene.url}/dashboard/sites/{scene.seeded.site_id}")
+    site = page.locator(".card", has=page.get_by_text("acts at once when saved"))
+    fields = await site.locator("[name]").evaluate_all("its => its.map(it => it.name)")
+    assert fields == ["name", "first_party", "origins", "is_intake_open"]
+    await expect(page.locator(".save")).to_contain_text("under Site acts at once")
+    assert await page.evaluate(NARROW_TEXTS) == []
 
 
 async def test_the_preview_tells_each_state_and_holds_back_by_the_drafts_rules(scene: Scene):

@@ -8,15 +8,20 @@ import io
 import json
 import re
 import uuid
+from collections.abc import Sequence
+from html import unescape
+from itertools import repeat
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
 from markupsafe import escape
 from sqlmodel import col
 
+from app.consent import queries
 from app.consent.models import ConsentRecord
 from app.core.ids import new_id
-from app.security.models import AuditEntry
+from app.security.models import AuditEntry, Workspace
 from app.sites import service
 from app.sites.config import SiteConfig
 from app.sites.languages import shipped
@@ -86,6 +91,46 @@ async def test_sites_are_told_apart_and_a_closed_notice_is_no_refusal(
     assert any("Signal or other" in each for each in closed)
 
 
+async def test_days_are_those_of_the_workspace_also_when_clocks_change(
+    stage: Stage, browser: Browser
+):
+    berlin = ZoneInfo("Europe/Berlin")
+    midnights = [dt.datetime(2026, 3, day, tzinfo=berlin) for day in (29, 30)]  # 23 hours apart
+    almost = dt.timedelta(seconds=1)
+    moments = [at.astimezone(dt.UTC) - each for at in midnights for each in (almost, almost * 0)]
+    records = [("accept_all", True)] * len(moments)
+    site_id, _ = await add_site(stage, "Magazine", SiteConfig(), records, moments)
+    async with stage.runtime.database.writing() as session:
+        workspace = await session.get_one(Workspace, stage.seeded.workspace_id)
+        workspace.timezone = "Europe/Berlin"
+        found = await queries.daily_counts(
+            session, workspace.id, moments[0], stage.now, site_id, berlin
+        )
+    assert [(each.day.day, each.count) for each in found] == [(28, 1), (29, 2), (30, 1)]
+    assert "Days and times: Europe/Berlin." in (await browser.get("/dashboard/consent")).text
+
+
+async def test_a_site_nobody_has_is_said_to_be_unknown(stage: Stage, browser: Browser):
+    for site_id in ("nope", (await seed(stage.runtime, stage.now, "Borealis")).site_id):
+        page = (await browser.get(f"/dashboard/consent?site={site_id}")).text
+        assert "No such site" in page
+        assert f'<option value="{site_id}" selected>Unknown site</option>' in page
+        assert '<a href="/dashboard/consent">Show all sites</a>' in page
+        assert "Choices per day" not in page
+
+
+async def test_who_looks_for_a_record_is_led_there_and_stays_there(stage: Stage, browser: Browser):
+    await add_site(stage, "Magazine", SiteConfig(), [("accept_all", True)] * 30)
+    page = (await browser.get("/dashboard/consent")).text
+    assert page.index('id="proof"') < page.index("Choices per day")
+    assert page.index('href="#records"') < page.index("Choices per day")
+    following = re.search(r'<a href="([^"]+)" rel="next">', page)
+    assert following
+    assert following[1].endswith("#records")
+    page = (await browser.get(unescape(following[1]))).text
+    assert 'days=30#records">First page' in page
+
+
 async def test_who_does_not_count_displays_is_told_how_to(stage: Stage, browser: Browser):
     path = path_of(stage)
     text = uncounted((await browser.get("/dashboard/consent")).text)
@@ -105,10 +150,14 @@ def uncounted(page: str) -> str:
 
 
 async def add_site(
-    stage: Stage, name: str, config: SiteConfig, records: list[tuple[str, bool]]
+    stage: Stage,
+    name: str,
+    config: SiteConfig,
+    records: list[tuple[str, bool]],
+    moments: Sequence[dt.datetime] = (),
 ) -> tuple[str, list[str]]:
     """A published site of the same workspace with records under Australia's law, which grant all or
-    nothing; its id and theirs.
+    nothing, at these moments or now; its id and theirs.
     """
     now, workspace_id = stage.now, stage.seeded.workspace_id
     async with stage.runtime.database.writing() as session:
@@ -124,9 +173,9 @@ async def add_site(
                 event_id=str(uuid.uuid4()), method=method, language="en", region="AU",
                 choices=dict.fromkeys(("functional", "analytics", "advertising"), granted),
                 regime="au_privacy", gpc=False, is_gpc_applied=False, page=None, fingerprint=b"x",
-                decided_at=now, recorded_at=now, expires_at=now + dt.timedelta(days=180),
+                decided_at=at, recorded_at=at, expires_at=at + dt.timedelta(days=180),
             )
-            for method, granted in records
+            for (method, granted), at in zip(records, moments or repeat(now), strict=False)
         ]  # fmt: skip
         session.add_all(rows)
     return site.id, [each.id for each in rows]

@@ -70,7 +70,7 @@ async def site_page(
 
 @router.post("/sites/{site_id}")
 async def save_site(site_id: str, request: Request, operator: SignedIn) -> Response:
-    """Name, origins and intake act at once; the rest is the draft."""
+    """Name, origins, first-party address and intake act at once; the rest is the draft."""
     form = await forms.read(request)
     try:
         async with request.app.state.database.writing() as session:

@@ -118,6 +118,8 @@ class Uncounted:
 
 @dataclass(frozen=True, slots=True)
 class ConsentPage:
+    """``zone``: where its days begin. ``is_site_unknown``: the filter names none of theirs."""
+
     chart: StackedBars
     answers: list[AnswerTable]
     has_shown: bool
@@ -136,11 +138,13 @@ class ConsentPage:
     here: str
     site_id: str
     days: str
+    zone: str
+    is_site_unknown: bool
 
 
-def days_back(now: dt.datetime, count: int) -> list[dt.date]:
-    """The last ``count`` days in UTC, today included, oldest first."""
-    today = now.astimezone(dt.UTC).date()
+def days_back(now: dt.datetime, count: int, zone: dt.tzinfo) -> list[dt.date]:
+    """The last ``count`` days in ``zone``, today included, oldest first."""
+    today = now.astimezone(zone).date()
     return [today - dt.timedelta(days=back) for back in range(count - 1, -1, -1)]
 
 
@@ -156,13 +160,15 @@ async def consent_page(
     looked_up: str = "",
 ) -> ConsentPage:
     sites = await _sites(session, operator.workspace_id)
-    site_id = position.filters["site"] if position.filters["site"] in sites else ""
-    days = days_back(now, int(position.filters["days"]))
-    start = dt.datetime.combine(days[0], dt.time(), dt.UTC)
+    site_id = position.filters["site"]
+    is_site_unknown = bool(site_id) and site_id not in sites
+    zone = present.zone(operator.workspace.timezone)
+    days = days_back(now, int(position.filters["days"]), zone)
+    start = dt.datetime.combine(days[0], dt.time(), zone)
     per_day: dict[dt.date, list[int]] = {}
     totals = dict.fromkeys(SERIES, 0)
     for each in await queries.daily_counts(
-        session, operator.workspace_id, start, _FAR, site_id or None
+        session, operator.workspace_id, start, _FAR, site_id or None, zone
     ):
         series = queries.ANSWERS.index(each.answer)
         per_day.setdefault(each.day, [0] * len(SERIES))[series] += each.count
@@ -182,7 +188,10 @@ async def consent_page(
         series=SERIES,
         rows=rows,
         pager=pager,
-        sites=options({"": "All sites", **sites}, site_id),
+        sites=options(
+            {"": "All sites", **({site_id: "Unknown site"} if is_site_unknown else {}), **sites},
+            site_id,
+        ),
         periods=options(PERIODS, position.filters["days"]),
         looked_up=looked_up,
         found=_row(record, sites) if record else None,
@@ -190,6 +199,8 @@ async def consent_page(
         here=position.here,
         site_id=site_id,
         days=position.filters["days"],
+        zone=str(zone),
+        is_site_unknown=is_site_unknown,
     )
 
 
@@ -199,8 +210,8 @@ async def exported(
     """The records behind the numbers of the page; a site that is not theirs is ``NotFound``."""
     if site_id and site_id not in await _sites(session, operator.workspace_id):
         raise NotFound("There is no site with this id in your workspace.")
-    first = days_back(now, int(days))[0]
-    start = dt.datetime.combine(first, dt.time(), dt.UTC)
+    zone = present.zone(operator.workspace.timezone)
+    start = dt.datetime.combine(days_back(now, int(days), zone)[0], dt.time(), zone)
     return queries.Filter(operator.workspace_id, site_id or None, start)
 
 

@@ -112,7 +112,8 @@ async def overview(session: AsyncSession, operator: Operator, now: dt.datetime) 
         _tile("Archived deliveries", archived_count, "/dashboard/archived", "bad"),
         _tile("Open requests", counts[4], "/dashboard/requests?status=open", ""),
     ]
-    values = await consents.daily_totals(session, workspace_id, days_back(now, 30))
+    zone = present.zone(operator.workspace.timezone)
+    values = await consents.daily_totals(session, workspace_id, days_back(now, 30, zone), zone)
     failing = len(troubled) + archived_count + len(waiting_queues)
     verdict, tone = _verdict(counts, task_count, failing)
     return Overview(

@@ -363,6 +363,7 @@ def _purposes(draft: Mapping[str, Any], language: str) -> list[PurposeRow]:
 
 
 def _texts(draft: Mapping[str, Any], language: str) -> list[TextRow]:
+    """Labels first, as they stand in pairs, then what takes a line of its own."""
     ours = shipped().get(language, {}).get("texts", {})
     own = draft["texts"].get(language, {})
     return [
@@ -374,7 +375,7 @@ def _texts(draft: Mapping[str, Any], language: str) -> list[TextRow]:
             key in LONG_TEXTS,
             LONG_TEXTS.get(key, MAX_SHORT),
         )
-        for key in _TEXT_KEYS
+        for key in sorted(_TEXT_KEYS, key=LONG_TEXTS.__contains__)
     ]
 
 
