@@ -91,6 +91,23 @@ async def test_sites_are_told_apart_and_a_closed_notice_is_no_refusal(
     assert any("Signal or other" in each for each in closed)
 
 
+async def test_a_choice_dated_before_its_notice_tells_of_a_wrong_clock(
+    stage: Stage, browser: Browser
+):
+    _, (made,) = await add_site(stage, "Magazine", SiteConfig(), [("accept_all", True)])
+    slow = "The device&#39;s clock was slow"
+    assert slow not in (await browser.post("/dashboard/consent", {"consent_id": made})).text
+    async with stage.runtime.database.writing() as session:
+        record = await session.get_one(ConsentRecord, made)
+        version = await session.get_one(NoticeVersion, record.notice_version_id)
+        long_ago = version.published_at - dt.timedelta(days=900)
+        early = ConsentRecord(**record.model_dump() | {
+            "id": new_id("con"), "event_id": str(uuid.uuid4()), "decided_at": long_ago,
+        })  # fmt: skip
+        session.add(early)
+    assert slow in (await browser.post("/dashboard/consent", {"consent_id": early.id})).text
+
+
 async def test_days_are_those_of_the_workspace_also_when_clocks_change(
     stage: Stage, browser: Browser
 ):

@@ -253,7 +253,17 @@ async def _notice(
         ],
         controller=shown["controller"]["name"],
         policy_url=shown["policy_url"],
-        caveat=_ELSEWHERE.get(record.method, ""),
+        caveat=_ELSEWHERE.get(record.method) or _clock(record, version),
+    )
+
+
+def _clock(record: ConsentRecord, version: NoticeVersion) -> str:
+    """A device says itself when it was chosen on it; what cannot be is said, not mended."""
+    if record.decided_at >= version.published_at:
+        return ""
+    return (
+        "The device's clock was slow: by it, this was decided before the notice was published. "
+        "When it was recorded is by the service's own clock."
     )
 
 
