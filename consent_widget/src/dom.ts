@@ -86,11 +86,11 @@ export function shadow(host: HTMLElement, css: string): ShadowRoot {
   return root;
 }
 
-/** The day in the language's own words. */
+/** The day in the language's own words. English is told day first, as on the service's own pages. */
 export function dayOf(moment: number, language: string): string {
   const date = new Date(moment);
   try {
-    return date.toLocaleDateString(language, { dateStyle: "long" });
+    return date.toLocaleDateString(language === "en" ? "en-GB" : language, { dateStyle: "long" });
   } catch {
     // A language tag this browser does not know: the ISO day is understood everywhere.
     return date.toISOString().slice(0, 10);

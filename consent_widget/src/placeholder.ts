@@ -36,7 +36,8 @@ export function createPlaceholder(
         "aria-label": frame.title || names.join(", "),
         ...inLanguage(config),
       },
-      h("p", {}, texts.placeholder.replaceAll("{purpose}", names.join(", "))),
+      h("b", {}, names.join(", ")),
+      h("p", {}, texts.placeholder),
       h(
         "div",
         { class: "actions" },

@@ -15,7 +15,6 @@ export interface Texts {
   /** Label of the reject button where the law speaks of an opt-out and something is sold. */
   readonly do_not_sell: string;
   readonly withdraw: string;
-  /** `{purpose}` stands for the names of the purposes that are missing. */
   readonly placeholder: string;
   readonly placeholder_once: string;
   readonly placeholder_always: string;

@@ -48,7 +48,7 @@ export function site(changes: Partial<Config> = {}): Config {
       policy_link: "Privacy policy",
       do_not_sell: "Do not sell or share",
       withdraw: "Withdraw",
-      placeholder: "Needs {purpose}.",
+      placeholder: "Held back.",
       placeholder_once: "Load once",
       placeholder_always: "Always load",
       record: "Record {id}, {date}",

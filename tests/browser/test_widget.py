@@ -318,6 +318,7 @@ def test_a_held_back_frame_says_so_and_can_be_loaded_once(stage: Stage) -> None:
     press(page, "reject")
 
     note = page.locator("quittance-placeholder")
+    expect(note.locator("b")).to_have_text("Functional")
     expect(note).to_contain_text("blocked until you allow it")
     note.get_by_role("button", name="Show once").click()
 
