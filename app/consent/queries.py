@@ -380,8 +380,8 @@ async def _answered(
     answered = []
     for key, version, regime, method, selected, decided_on, count in found:
         modes, optional = asked.get(version, ({}, 0))
-        is_whole = decided_on is None or decided_on >= optional
-        answer = answer_of(method, selected if is_whole else "some", modes.get(regime, "opt_in"))
+        is_partial = selected == "all" and decided_on < optional
+        answer = answer_of(method, "some" if is_partial else selected, modes.get(regime, "opt_in"))
         answered.append((key, answer, count))
     return answered
 

@@ -198,7 +198,8 @@ def install_problem_handlers(
     """Every error is a problem; ``page`` may render it as HTML where a person is looking."""
 
     def answer(request: Request, problem: errors.Problem) -> Response:
-        if request.headers.get("sec-fetch-dest") == "script":
+        is_banner = request.url.path.startswith("/b/")
+        if is_banner and request.headers.get("sec-fetch-dest") == "script":
             return _for_a_script_tag(problem)
         return page(request, problem) or problem_response(problem)
 
@@ -266,10 +267,11 @@ def wrong_members(found: Sequence[Any]) -> errors.Invalid:
 
 
 def _place(location: Sequence[Any]) -> str:
-    """``body.identifiers.0.kind``; only names of ours and indexes, so that no input is echoed."""
-    return ".".join(
+    """``body.identifiers.0.kind``: names and indexes; of the input only what looks like a name."""
+    place = ".".join(
         str(part) for part in location if isinstance(part, int) or str(part).isidentifier()
-    )[:200]
+    )
+    return place[:200] or "body"
 
 
 def _plain(error: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ pages are seen where they load the script, by its ``Referer``, too.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
 import weakref
@@ -28,6 +29,7 @@ log = get_logger(__name__)
 HOUR = 3600.0
 MOST = 20
 """Origins told of a site in an ``HOUR``, and kept, so that nobody fills the log or a table."""
+PATIENCE_SECONDS = 3.0
 KEPT = dt.timedelta(days=30)
 """How long an origin is shown that is not seen again."""
 
@@ -49,6 +51,9 @@ class Told:
         told.add(origin)
         return True
 
+    def forget(self, site_id: str, origin: str) -> None:
+        self._origins.get(site_id, set()).discard(origin)
+
 
 _told: weakref.WeakKeyDictionary[Database, Told] = weakref.WeakKeyDictionary()
 
@@ -61,19 +66,25 @@ async def notice(request: Request, site: PublishedSite) -> None:
     state = request.app.state
     if f"{state.settings.public_url}/".startswith(f"{origin}/"):
         return
-    if _told.setdefault(state.database, Told()).is_new(site.id, origin, time.monotonic()):
-        log.warning("origin_not_listed", site_id=site.id, origin=origin)
-        try:
+    told = _told.setdefault(state.database, Told())
+    if not told.is_new(site.id, origin, time.monotonic()):
+        return
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await _keep(state.database, site.id, origin, utc_now())
-        except OUTAGES as error:
-            log.warning("database_away", task="unlisted", error=type(error).__name__)
+    except OUTAGES as error:
+        told.forget(site.id, origin)
+        log.warning("database_away", task="unlisted", error=type(error).__name__)
+    else:
+        log.warning("origin_not_listed", site_id=site.id, origin=origin)
 
 
 async def _keep(database: Database, site_id: str, origin: str, now: dt.datetime) -> None:
-    """Among the newest ``MOST``; processes take turns at the site's row."""
+    """Among the newest ``MOST``; processes take turns at the site's row, which choices still may
+    refer to."""
     mine = col(Site.id) == site_id
     async with database.writing() as session:
-        kept = sa.select(col(Site.unlisted_origins)).where(mine).with_for_update()
+        kept = sa.select(col(Site.unlisted_origins)).where(mine).with_for_update(key_share=True)
         known = (await session.scalar(kept) or {}) | {origin: str(rfc3339(now))}
         newest = sorted(known.items(), key=lambda each: dt.datetime.fromisoformat(each[1]))
         await session.execute(

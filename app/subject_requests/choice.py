@@ -32,7 +32,9 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """All the page says, in the language of the banner that was shown. ``how``: the words on what
-    the person pressed; where there are none, ``source`` says how the choice came about."""
+    was pressed; where there are none, ``source`` says how the choice came about. ``signal``: the
+    browser's signal decided, too.
+    """
 
     id: str
     language: str
@@ -43,6 +45,7 @@ class Seen:
     always_on: str
     source: str
     how: str
+    signal: str
     regime: str
     expires_at: dt.datetime
     controller: str
@@ -86,6 +89,10 @@ def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
         told = said["purposes"][each["id"]]
         is_on = state is None or state in _ON
         purposes.append(Asked(each["id"], told["name"], told["description"], state, is_on))
+    labels = spoken(texts, mode, content) | {"reject": texts["reject"]}
+    source = Method(more["choice_source"])
+    how = next((labels[each] for each in _PRESSED.get(source, ()) if each in labels), "")
+    is_signalled = more["gpc_applied"] and source is not Method.GPC
     return Seen(
         id=record["record_id"],
         language=language,
@@ -94,8 +101,9 @@ def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
         body=texts["gpc_notice" if more["choice_source"] == "gpc" else "body"],
         purposes=purposes,
         always_on=texts["always_on"],
-        source=more["choice_source"],
-        how=_how(more, spoken(texts, mode, content)),
+        source=source,
+        how=how,
+        signal=texts.get("gpc_badge", "") if is_signalled else "",
         regime=processing["jurisdiction"],
         expires_at=dt.datetime.fromisoformat(record["event"]["validity_duration"]),
         controller=content["controller"]["name"],
@@ -110,17 +118,12 @@ def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
 
 _PRESSED = {
     Method.ACCEPT_ALL: ("accept",),
-    Method.REJECT_ALL: ("do_not_sell", "reject"),
+    Method.REJECT_ALL: ("reject",),
     Method.WITHDRAWAL: ("withdraw",),
     Method.DISMISSED: ("understood", "close"),
     Method.GPC: ("gpc_badge", "gpc_notice"),
 }
-"""The labels of which the first that was on the screen was pressed, or what the signal did."""
-
-
-def _how(more: Mapping[str, Any], texts: Mapping[str, str]) -> str:
-    source = Method.GPC if more["gpc_applied"] else Method(more["choice_source"])
-    return next((texts[each] for each in _PRESSED.get(source, ()) if each in texts), "")
+"""The labels of which the first that there is was pressed, or what the signal did."""
 
 
 def _number(text: str, record: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ function because(config: Config, reason: State["reason"]): string | undefined {
     return texts.expired?.replace("{date}", dayOf(reason.decidedAt, language));
   if (reason?.kind !== "changed") return undefined;
   const changes = reason.names.join(", ");
-  return changes ? texts.changed?.replace("{changes}", changes) : texts.changed_notice;
+  return changes ? texts.changed?.replace("{changes}", () => changes) : texts.changed_notice;
 }
 
 const paragraph = (className: string, text: string | undefined): HTMLElement[] =>

@@ -299,6 +299,15 @@ it("forbids under opt-out what the button names", async () => {
   expect([quittance.has("advertising"), quittance.has("analytics")]).toEqual([false, true]);
 });
 
+it("says where nothing but what is sold is asked for what the law calls it, too", () => {
+  const config = usSite();
+  const purposes = config.purposes.filter((each) => each.required || each.denied_by_gpc);
+  visit({ ...config, purposes });
+  expect(inside("[data-action=reject]")?.textContent).toBe("Do not sell or share");
+  inside("[data-action=reject]")?.click();
+  expect(posted()).toEqual([expect.objectContaining({ choices: { advertising: false } })]);
+});
+
 it("has a button to refuse all under opt-out where nothing is sold", () => {
   const config = usSite();
   visit({ ...config, purposes: config.purposes.filter((each) => !each.denied_by_gpc) });

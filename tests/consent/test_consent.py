@@ -267,6 +267,30 @@ async def test_a_page_of_an_origin_that_is_not_listed_is_told_once(shop: Shop) -
     assert "flood40" not in str(kept)
 
 
+async def test_an_origin_is_told_again_after_an_hour_and_when_it_could_not_be_kept(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = unlisted.Told()
+    assert [told.is_new("sit", "https://a.example", at) for at in (9.0, 10.0, 3609.0)] == [
+        True, False, True,
+    ]  # fmt: skip
+
+    async def away(*_: Any) -> None:
+        raise TimeoutError
+
+    page = {"Referer": "https://staging.shop.example/"}
+    with capture_logs() as logged:
+        with monkeypatch.context() as patched:
+            patched.setattr(unlisted, "_keep", away)
+            assert (
+                await shop.service.client.get(f"/b/{shop.site_key}.js", headers=page)
+            ).status_code == 200
+        await shop.service.client.get(f"/b/{shop.site_key}.js", headers=page)
+    assert [each["event"] for each in logged if each["event"].startswith(("orig", "datab"))] == [
+        "database_away", "origin_not_listed",
+    ]  # fmt: skip
+
+
 async def test_an_origin_of_another_site_does_not_count(shop: Shop) -> None:
     await open_shop(shop.service, "https://other.example")
 

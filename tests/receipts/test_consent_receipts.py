@@ -259,7 +259,7 @@ async def test_a_person_reads_what_was_shown_and_chosen_and_saves_the_file(
     facts = re.findall(r"<dt>([^<]+)</dt><dd>(?:<span[^>]*>)?([^<]+)<", text)
     expires_at = dt.datetime.fromisoformat(made.chosen["expires_at"])
     assert facts == [
-        ("Wie gewählt wurde", "Zweck für Zweck"),
+        ("Wie gewählt wurde", "Eigene Auswahl"),
         ("Gilt bis", words_of("de").date(expires_at, "UTC")),
         ("Gesetz", "California Consumer Privacy Act, as amended by the CPRA"),
     ]
@@ -283,15 +283,21 @@ async def test_a_person_reads_what_was_shown_and_chosen_and_saves_the_file(
         ({"method": "dismissed"}, "Schließen", "Nicht beantwortet, daher aus"),
         ({"method": "migrated"}, "Aus dem früheren Banner übernommen", "Abgelehnt"),
         ({"method": "gpc", "region": "US-CA"}, "Widerspruchssignal beachtet", "Abgelehnt"),
-        ({"method": "reject_all", "region": "US-CA"}, "Meine Daten nicht verkaufen", "Abgelehnt"),
+        ({"method": "reject_all", "region": "US-CA"}, "Alle ablehnen", "Abgelehnt"),
+        ({"method": "custom", "region": "US-CA"}, "Eigene Auswahl", "Abgelehnt"),
+        (
+            {"method": "migrated", "region": "US-CA", "gpc": True},
+            "Aus dem früheren Banner übernommen · <span.*Widerspruchssignal beachtet",
+            "Abgelehnt",
+        ),
     ],
 )
 async def test_the_page_says_how_it_was_chosen_and_what_that_means(
     embedded: Service, changes: dict[str, Any], how: str, advertising: str
 ) -> None:
-    all_alike = changes["method"] == "accept_all"
-    choices = dict.fromkeys(("functional", "analytics", "advertising"), all_alike)
     gpc = changes["method"] == "gpc"
+    is_granted = changes["method"] == "accept_all" or "gpc" in changes
+    choices = dict.fromkeys(("functional", "analytics", "advertising"), is_granted)
     made = await scene(embedded, **{"region": "DE", "choices": choices, "gpc": gpc} | changes)
     text = html.unescape((await embedded.client.get(f"/privacy/receipt/{made.id}")).text)
 
