@@ -1,4 +1,4 @@
-"""Pages that use a site's banner from an origin the site does not list: no choice is taken from
+"""Pages that use a site's banner from an origin the site does not list: no choice is recorded
 there, so the log and the site's page tell the operator.
 
 A browser asks before it posts (a preflight, which names no site) and then does not post at all, so

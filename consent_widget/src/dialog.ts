@@ -14,7 +14,8 @@ const styled = new WeakSet<ShadowRoot>();
 
 export interface DialogActions {
   accept(): void;
-  reject(): void;
+  /** `off`: what is switched off. */
+  reject(off: Choices): void;
   save(choices: Choices): void;
   withdraw(): void;
   /** It is gone from the page. */
@@ -91,8 +92,10 @@ export function openDialog(
       act();
       dialog.close();
     };
-  const save = (): void =>
-    actions.save(Object.fromEntries([...boxes].map(([id, box]) => [id, box.checked])));
+  const switched = (): [string, boolean][] => [...boxes].map(([id, box]) => [id, box.checked]);
+  const save = (): void => actions.save(Object.fromEntries(switched()));
+  const reject = (): void =>
+    actions.reject(Object.fromEntries(switched().filter(([, isOn]) => !isOn)));
   const close = button("close", "", () => dialog.close());
   close.setAttribute("aria-label", texts.close);
 
@@ -144,7 +147,7 @@ export function openDialog(
     h(
       "div",
       { class: "bottom" },
-      button("reject", rejectLabel(config), leave(actions.reject)),
+      button("reject", rejectLabel(config), leave(reject)),
       button("accept", texts.accept, leave(actions.accept)),
       button("save", texts.save, leave(save)),
     ),

@@ -264,10 +264,10 @@ export function start(
   const reject = deny("reject_all");
   const withdraw = deny("withdrawal");
   const saveChoices = (changes: Choices): void => decide("custom", changes);
-  /** As its label says: all, or what is sold. */
-  const refuse = (): void => {
-    const some = sold(config);
-    if (some.length) saveChoices(Object.fromEntries(some.map(({ id }) => [id, false])));
+  /** As its label says: all, or what is sold; then with what is switched off beside it. */
+  const refuse = (off: Choices): void => {
+    const some = sold(config).map(({ id }) => [id, false]);
+    if (some.length) saveChoices({ ...off, ...Object.fromEntries(some) });
     else reject();
   };
   const dismiss = (): void =>
@@ -291,7 +291,7 @@ export function start(
     config,
     {
       accept,
-      reject: refuse,
+      reject: () => refuse({}),
       manage: () => void open(),
       intend: () => void loadDialog().catch(() => {}),
       close: dismiss,

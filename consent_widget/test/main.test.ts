@@ -299,6 +299,15 @@ it("forbids under opt-out what the button names", async () => {
   expect([quittance.has("advertising"), quittance.has("analytics")]).toEqual([false, true]);
 });
 
+it("keeps what is switched off beside the button that forbids a sale", async () => {
+  visit(usSite());
+  await quittance.open();
+  inside("dialog [name=functional]")?.click();
+  inside("dialog [data-action=reject]")?.click();
+  const choices = { functional: false, advertising: false };
+  expect(posted()).toEqual([expect.objectContaining({ choices })]);
+});
+
 it("says where nothing but what is sold is asked for what the law calls it, too", () => {
   const config = usSite();
   const purposes = config.purposes.filter((each) => each.required || each.denied_by_gpc);
