@@ -52,6 +52,7 @@ OPTIONAL_TEXT_KEYS = (
     "changed_notice",
     "expired",
     "receipt",
+    "your_data",
     "not_cleared",
     "unavailable",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Asked:
 class Seen:
     """All the page says, in the language of the banner that was shown. ``how``: the words on what
     was pressed; where there are none, ``source`` says how the choice came about. ``signal``: the
-    browser's signal decided, too.
+    browser's signal decided, too. ``until``: when consent ends, where some was given.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Seen:
     how: str
     signal: str
     regime: str
-    expires_at: dt.datetime
+    until: dt.datetime | None
     controller: str
     contact: str
     policy_url: str
@@ -105,7 +105,7 @@ def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
         how=how,
         signal=texts.get("gpc_badge", "") if is_signalled else "",
         regime=processing["jurisdiction"],
-        expires_at=dt.datetime.fromisoformat(record["event"]["validity_duration"]),
+        until=_until(record, states.values()),
         controller=content["controller"]["name"],
         contact=content["controller"]["contact"],
         policy_url=content["policy_url"],
@@ -114,6 +114,13 @@ def seen(record: Mapping[str, Any], notice: Notice) -> Seen:
         version=more["notice_version"],
         version_hash=version_hash,
     )
+
+
+def _until(record: Mapping[str, Any], states: Iterable[State]) -> dt.datetime | None:
+    """When what rests on consent ends; a refusal holds until its person says otherwise."""
+    if not {State.GIVEN, State.UNKNOWN} & set(states):
+        return None
+    return dt.datetime.fromisoformat(record["event"]["validity_duration"])
 
 
 _PRESSED = {

@@ -583,7 +583,7 @@ async def choice_page(consent_id: str, request: Request) -> Response:
         site=seen.controller,
         seen=seen,
         law=law.name if law else seen.regime,
-        until=words.date(seen.expires_at, "UTC"),
+        until=words.date(seen.until, "UTC") if seen.until else "",
         jws=jws,
         file=f"{path}/file",
         verify=mails.verify_command(request.app.state.settings.public_url, f"{seen.id}.jws"),

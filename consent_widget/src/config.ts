@@ -84,7 +84,6 @@ export interface Config {
   readonly tags?: readonly Tag[];
   readonly texts: Texts;
   readonly theme: Theme;
-  /** The site's own policy; empty: the link leads to `privacy_url`. */
   readonly policy_url?: string;
   /** Origin of the service, without a slash at the end. */
   readonly api: string;
@@ -94,6 +93,7 @@ export interface Config {
   readonly first_party?: string;
   /** The service saw `Sec-GPC: 1` when it served this configuration. */
   readonly gpc: boolean;
+  /** The form for requests. */
   readonly privacy_url: string;
   readonly region: string | null;
   readonly strict?: Strict;

@@ -5,7 +5,7 @@
 import type { Config, Purpose } from "./config";
 import css from "./dialog.css?inline";
 import { button, dayOf, h, inLanguage, sheet } from "./dom";
-import { type Choices, granted, honoursGpc, type State } from "./state";
+import { type Choices, granted, honoursGpc, isChoice, type State } from "./state";
 import { policyLink, rejectLabel } from "./view";
 
 export { identify } from "./identify";
@@ -34,6 +34,12 @@ function record({ texts, language }: Config, { decision }: State): (Node | strin
     );
 }
 
+/** Whether there is any to take back: what runs unasked was never given. */
+const hasPermission = ({ decision }: State): boolean =>
+  decision !== null &&
+  Object.values(decision.choices).includes(true) &&
+  (decision.mode === "opt_in" || isChoice(decision));
+
 /** What the signal did, or why it did not count. */
 function signalNote(config: Config, state: State): HTMLElement[] {
   const { texts } = config;
@@ -43,6 +49,9 @@ function signalNote(config: Config, state: State): HTMLElement[] {
   const badge = isHonoured && texts.gpc_badge ? [h("strong", {}, texts.gpc_badge)] : [];
   return [h("div", { class: "gpc", role: "note" }, ...badge, h("p", {}, text))];
 }
+
+const requestLink = ({ texts, privacy_url }: Config): HTMLElement[] =>
+  texts.your_data ? [h("a", { href: privacy_url, class: "link" }, texts.your_data)] : [];
 
 function receipt({ texts, api }: Config, { decision }: State): HTMLElement[] {
   if (!decision?.consentId || !texts.receipt) return [];
@@ -100,7 +109,7 @@ export function openDialog(
   close.setAttribute("aria-label", texts.close);
 
   const rows = config.purposes.map(row);
-  const mayWithdraw = state.decision && [...boxes.values()].some((box) => box.checked);
+  const mayWithdraw = hasPermission(state);
   const withdraw = button("withdraw", texts.withdraw, leave(actions.withdraw));
   withdraw.className = "link";
   const proof = record(config, state);
@@ -141,6 +150,7 @@ export function openDialog(
         ...(mayLimit ? [limit] : []),
         ...(mayWithdraw ? [withdraw] : []),
         ...receipt(config, state),
+        ...requestLink(config),
       ),
       ...(proof.length ? [h("p", { class: "record muted" }, ...proof)] : []),
     ),

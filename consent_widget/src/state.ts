@@ -109,7 +109,9 @@ function reasonOf(config: Config, earlier: Decision | null, now: number): Reason
   if (!earlier || earlier.method === "gpc") return null;
   if (earlier.notice !== String(config.notice_version) && !isSameQuestion(config, earlier)) {
     const unknown = optional(config).filter(({ id }) => !Object.hasOwn(earlier.choices, id));
-    const names = config.news?.[earlier.notice] ?? unknown.map(({ name }) => name);
+    const { news = {} } = config;
+    const told = Object.hasOwn(news, earlier.notice) && news[earlier.notice];
+    const names = told || unknown.map(({ name }) => name);
     return { kind: "changed", names };
   }
   return isInTime(config.expiry_days, earlier, now)

@@ -32,6 +32,8 @@ export interface Texts {
   /** `{date}` stands for the day of the choice that has run out. */
   readonly expired?: string;
   readonly receipt?: string;
+  /** Leads to the form for requests. */
+  readonly your_data?: string;
   /** `{names}` stands for the names of cookies. */
   readonly not_cleared?: string;
   readonly unavailable?: string;

@@ -28,10 +28,8 @@ export interface View {
 export const rejectLabel = (config: Config): string =>
   sold(config).length ? config.texts.do_not_sell : config.texts.reject;
 
-export function policyLink({ policy_url, privacy_url, texts }: Config): HTMLElement[] {
-  const href = policy_url || privacy_url;
-  return href ? [h("a", { href, class: "link" }, texts.policy_link)] : [];
-}
+export const policyLink = ({ policy_url, texts }: Config): HTMLElement[] =>
+  policy_url ? [h("a", { href: policy_url, class: "link" }, texts.policy_link)] : [];
 
 function whenBody(run: (body: HTMLElement) => void): void {
   const now = body();

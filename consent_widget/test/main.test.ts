@@ -172,6 +172,8 @@ it("names what it asks for, links the site's own policy, writes in the language'
   expect(inside(".purposes")?.textContent).toBe("The functional · The analytics · The advertising");
   expect(inside("a")?.getAttribute("href")).toBe("/policy");
   expect(banner()?.getAttribute("dir")).toBe("rtl");
+  visit(site({ policy_url: "" }));
+  expect(inside("a")).toBeNull();
   expect((host() as HTMLElement).dataset.position).toBeUndefined();
   visit(site({ theme: { position: "center", sheet: "" } }));
   expect((host() as HTMLElement).dataset.position).toBe("center");
@@ -253,6 +255,34 @@ describe("preferences", () => {
     expect(inside(".record")?.textContent).toMatch(/^Record con_1, /);
     inside("[data-action=withdraw]")?.click();
     expect(posted()[0]).toMatchObject({ method: "withdrawal" });
+  });
+
+  it("lead to the form for requests, in a notice that has a label for it", async () => {
+    visit();
+    await quittance.open();
+    expect(inside("dialog a")).toBeNull();
+    const { texts } = site();
+    visit(site({ texts: { ...texts, your_data: "Your data at Shop" } }));
+    await quittance.open();
+    const link = inside("dialog a");
+    expect([link?.textContent, link?.getAttribute("href")]).toEqual([
+      "Your data at Shop",
+      "https://shop.example/privacy",
+    ]);
+  });
+
+  it("offer no withdrawal of what was never given", async () => {
+    visit(usSite());
+    quittance.set({ advertising: false });
+    await quittance.open();
+    expect(inside("[data-action=withdraw]")).toBeNull();
+    inside("dialog [data-action=accept]")?.click();
+    await quittance.open();
+    expect(inside("[data-action=withdraw]")).not.toBeNull();
+    localStorage.clear();
+    visit(usSite({ gpc: true }));
+    await quittance.open();
+    expect(inside("[data-action=withdraw]")).toBeNull();
   });
 });
 
