@@ -18,6 +18,7 @@ from app import bootstrap
 from app.compose import Runtime
 from app.core.clock import rfc3339, utc_now
 from app.core.errors import Invalid, NotFound
+from app.core.http import wrong_members
 from app.core.ids import new_id
 from app.core.settings import Settings
 from app.delivery import service as deliveries
@@ -102,14 +103,16 @@ class Administration:
             return [_workspace(each) for each in rows.scalars()]
 
     async def create_site(
-        self, workspace: str | None, name: str, origins: Sequence[str], first_party: str
+        self, workspace: str | None, name: str, origins: Sequence[str], draft: Row
     ) -> Row:
-        """``tag`` is for the site's pages."""
+        """``draft`` as in the API's ``config``; ``tag`` is for the site's pages, and ``page`` is
+        where it is changed.
+        """
         try:
-            config = SiteConfig(first_party=first_party)
+            config = SiteConfig.model_validate(draft)
         except ValidationError as error:
-            (problem,) = error.errors()
-            raise Invalid(problem["msg"].removeprefix("Value error, ")) from None
+            listed = wrong_members(error.errors()).errors
+            raise Invalid("Correct what is listed.", errors=listed) from None
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
             now = utc_now()
@@ -119,7 +122,8 @@ class Administration:
             )  # fmt: skip
             await sites.publish_site(session, site, actor=ACTOR, now=now)
             tag = script.live_tag(self._public_url, site.site_key, site.draft)
-            return _site(site) | {"tag": tag}
+            page = f"{self._public_url}/dashboard/sites/{site.id}"
+            return _site(site) | {"tag": tag, "page": page}
 
     async def list_sites(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:

@@ -280,11 +280,36 @@ def create_site(
             "https://privacy.shop.example or https://shop.example/consent."
         ),
     ] = "",
+    controller_name: Annotated[
+        str, typer.Option(help="Who asks, as visitors read it; default: the site's name.")
+    ] = "",
+    controller_contact: Annotated[
+        str, typer.Option(help="How the controller is reached, such as an e-mail address.")
+    ] = "",
+    policy_url: Annotated[
+        str,
+        typer.Option(
+            help="Privacy policy: https://shop.example/privacy, or a path of the site such as "
+            "/privacy."
+        ),
+    ] = "",
     workspace: In = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a site with a standard banner and publish it; prints the tag for its pages."""
-    made = _run(lambda do: do.create_site(workspace, name, origin, first_party))
+    draft = {
+        "controller": {"name": controller_name, "contact": controller_contact},
+        "policy_url": policy_url,
+        "first_party": first_party,
+    }
+    made = _run(lambda do: do.create_site(workspace, name, origin, draft))
+    if not controller_name.strip():
+        typer.echo(
+            f"Visitors read that {made['name']}, the site's name, is the controller. To name "
+            f"another: Controller on {made['page']}, then publish; for the next site: "
+            "--controller-name.",
+            err=True,
+        )
     if as_json:
         _show(made, as_json)
         return
