@@ -26,7 +26,7 @@ from app.demo import seed
 from app.destinations import service as destinations
 from app.destinations.schemas import DestinationIn
 from app.destinations.settings import prepare, problems
-from app.identity.normalise import normalise
+from app.identity.normalise import InvalidIdentifier, normalise_all
 from app.security import accounts, api_keys, audit
 from app.security.models import Admin, ApiKey, Role, Workspace
 from app.security.routes import key_json
@@ -248,8 +248,8 @@ class Administration:
         for number, pairs in enumerate(people, 1):
             try:
                 _identifiers(pairs)
-            except Invalid as error:
-                raise Invalid(f"Person {number}: {error.detail}") from None
+            except InvalidIdentifier as error:
+                raise InvalidIdentifier(f"Person {number}: {error.detail}") from None
         batch_id = new_id("bat")
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
@@ -371,7 +371,7 @@ class Administration:
 
 
 def _identifiers(pairs: Sequence[tuple[str, str]]) -> list[Identifier]:
-    return list(dict.fromkeys(normalise(kind, value) for kind, value in pairs))
+    return normalise_all(Identifier(*each) for each in pairs)
 
 
 def _workspace(each: Workspace) -> Row:

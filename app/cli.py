@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -52,7 +52,7 @@ def main() -> None:
     except WrongSettings as error:
         _end(*error.problems)
     except Problem as error:
-        _end(f"{error.title}. {error.detail or ''}", *_details(error.errors or ()))
+        _end(*_told(error))
     except (CannotStart, KeyFileError) as error:
         _end(str(error))
     except DBAPIError as error:
@@ -67,9 +67,12 @@ def _end(*lines: str) -> NoReturn:
     sys.exit(1)
 
 
-def _details(errors: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """What a problem lists beside its detail: ``url: Field required``."""
-    for each in errors:
+def _told(problem: Problem) -> Iterator[str]:
+    """The sentence, then what is listed beside it: ``url: Field required``; nothing twice."""
+    listed = problem.errors or ()
+    is_listed = any(each["problem"] == problem.detail for each in listed)
+    yield f"{problem.title}. {'' if is_listed else problem.detail or ''}"
+    for each in listed:
         yield f"{each['at']}: {each['problem']}"
 
 

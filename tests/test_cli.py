@@ -224,6 +224,38 @@ def published(data_dir: Path) -> dict[str, Any]:
         return {each.site_id: each.content for each in rows}
 
 
+# People
+
+
+def test_which_of_several_identifiers_is_wrong_is_said_once(quittance: Quittance) -> None:
+    quittance("workspace", "create", "--name", "T")
+    refused = quittance(
+        "request", "create", "--kind", "erasure",
+        "--identifier", "user_id:u1", "--identifier", "email:no address",
+    )  # fmt: skip
+
+    assert refused.code == 1
+    assert refused.err.splitlines() == [
+        "An identifier is not valid.",
+        "identifiers.1: Give exactly one e-mail address, such as name@example.com.",
+    ]
+
+
+def test_a_file_with_one_wrong_person_is_refused_whole(
+    quittance: Quittance, data_dir: Path
+) -> None:
+    quittance("workspace", "create", "--name", "T")
+    file = data_dir / "people.csv"
+    file.write_text("email,phone\nbob@shop.example,\ncarol@shop.example,030 1\n")
+    refused = quittance("request", "import", str(file), "--yes")
+
+    assert refused.code == 1
+    assert refused.err.splitlines()[-1] == (
+        "An identifier is not valid. Person 2: Give the telephone number in international form, "
+        "such as +49 30 1234567."
+    )
+
+
 # Settings
 
 
