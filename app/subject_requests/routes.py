@@ -123,7 +123,8 @@ def _asks(
     asks, rejected = [], []
     for index, raw in enumerate(body.subjects):
         try:
-            subject = SubjectIn.model_validate(raw)
+            # As FastAPI reads a body, so that the words of a refusal are the same.
+            subject = SubjectIn.model_validate(raw, from_attributes=True)
             identifiers = normalise_all(subject.identifiers)
         except (ValidationError, Problem) as error:
             rejected.append({"index": index} | _why(error))

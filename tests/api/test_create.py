@@ -333,6 +333,9 @@ async def test_a_bulk_intake_takes_the_good_and_names_the_bad(service: Service) 
     assert answer["accepted"] == 2
     assert [each["index"] for each in answer["rejected"]] == [1, 2, 3, 4, 6]
     assert "nobody" not in str(answer)
+    assert "SubjectIn" not in str(answer)
+    places = [{error["at"] for error in each["errors"]} for each in answer["rejected"]]
+    assert places == [{"identifiers.0"}, {"identifiers"}, {"body"}, {"body"}, {"more"}]
     await service.work()
     batch = await service.get(f"/v1/batches/{answer['batch_id']}")
     assert (batch["total"], batch["by_status"]) == (2, {"completed": 2})
