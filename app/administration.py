@@ -18,6 +18,7 @@ from app import bootstrap
 from app.compose import Runtime
 from app.core.clock import rfc3339, utc_now
 from app.core.errors import Invalid, NotFound
+from app.core.http import wrong_members
 from app.core.ids import new_id
 from app.core.settings import Settings
 from app.delivery import service as deliveries
@@ -25,7 +26,7 @@ from app.demo import seed
 from app.destinations import service as destinations
 from app.destinations.schemas import DestinationIn
 from app.destinations.settings import prepare, problems
-from app.identity.normalise import normalise
+from app.identity.normalise import InvalidIdentifier, normalise_all
 from app.security import accounts, api_keys, audit
 from app.security.models import Admin, ApiKey, Role, Workspace
 from app.security.routes import key_json
@@ -102,14 +103,16 @@ class Administration:
             return [_workspace(each) for each in rows.scalars()]
 
     async def create_site(
-        self, workspace: str | None, name: str, origins: Sequence[str], first_party: str
+        self, workspace: str | None, name: str, origins: Sequence[str], draft: Row
     ) -> Row:
-        """``tag`` is for the site's pages."""
+        """``draft`` as in the API's ``config``; ``tag`` is for the site's pages, and ``page`` is
+        where it is changed.
+        """
         try:
-            config = SiteConfig(first_party=first_party)
+            config = SiteConfig.model_validate(draft)
         except ValidationError as error:
-            (problem,) = error.errors()
-            raise Invalid(problem["msg"].removeprefix("Value error, ")) from None
+            listed = wrong_members(error.errors()).errors
+            raise Invalid("Correct what is listed.", errors=listed) from None
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
             now = utc_now()
@@ -119,7 +122,8 @@ class Administration:
             )  # fmt: skip
             await sites.publish_site(session, site, actor=ACTOR, now=now)
             tag = script.live_tag(self._public_url, site.site_key, site.draft)
-            return _site(site) | {"tag": tag}
+            page = f"{self._public_url}/dashboard/sites/{site.id}"
+            return _site(site) | {"tag": tag, "page": page}
 
     async def list_sites(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:
@@ -244,8 +248,8 @@ class Administration:
         for number, pairs in enumerate(people, 1):
             try:
                 _identifiers(pairs)
-            except Invalid as error:
-                raise Invalid(f"Person {number}: {error.detail}") from None
+            except InvalidIdentifier as error:
+                raise InvalidIdentifier(f"Person {number}: {error.detail}") from None
         batch_id = new_id("bat")
         async with self._runtime.database.writing() as session:
             owner = await self._workspace(session, workspace)
@@ -367,7 +371,7 @@ class Administration:
 
 
 def _identifiers(pairs: Sequence[tuple[str, str]]) -> list[Identifier]:
-    return list(dict.fromkeys(normalise(kind, value) for kind, value in pairs))
+    return normalise_all(Identifier(*each) for each in pairs)
 
 
 def _workspace(each: Workspace) -> Row:

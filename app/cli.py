@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -52,7 +52,7 @@ def main() -> None:
     except WrongSettings as error:
         _end(*error.problems)
     except Problem as error:
-        _end(f"{error.title}. {error.detail or ''}", *_details(error.errors or ()))
+        _end(*_told(error))
     except (CannotStart, KeyFileError) as error:
         _end(str(error))
     except DBAPIError as error:
@@ -67,9 +67,12 @@ def _end(*lines: str) -> NoReturn:
     sys.exit(1)
 
 
-def _details(errors: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """What a problem lists beside its detail: ``url: Field required``."""
-    for each in errors:
+def _told(problem: Problem) -> Iterator[str]:
+    """The sentence, then what is listed beside it: ``url: Field required``; nothing twice."""
+    listed = problem.errors or ()
+    is_listed = any(each["problem"] == problem.detail for each in listed)
+    yield f"{problem.title}. {'' if is_listed else problem.detail or ''}"
+    for each in listed:
         yield f"{each['at']}: {each['problem']}"
 
 
@@ -280,11 +283,36 @@ def create_site(
             "https://privacy.shop.example or https://shop.example/consent."
         ),
     ] = "",
+    controller_name: Annotated[
+        str, typer.Option(help="Who asks, as visitors read it; default: the site's name.")
+    ] = "",
+    controller_contact: Annotated[
+        str, typer.Option(help="How the controller is reached, such as an e-mail address.")
+    ] = "",
+    policy_url: Annotated[
+        str,
+        typer.Option(
+            help="Privacy policy: https://shop.example/privacy, or a path of the site such as "
+            "/privacy."
+        ),
+    ] = "",
     workspace: In = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a site with a standard banner and publish it; prints the tag for its pages."""
-    made = _run(lambda do: do.create_site(workspace, name, origin, first_party))
+    draft = {
+        "controller": {"name": controller_name, "contact": controller_contact},
+        "policy_url": policy_url,
+        "first_party": first_party,
+    }
+    made = _run(lambda do: do.create_site(workspace, name, origin, draft))
+    if not controller_name.strip():
+        typer.echo(
+            f"Visitors read that {made['name']}, the site's name, is the controller. To name "
+            f"another: Controller on {made['page']}, then publish; for the next site: "
+            "--controller-name.",
+            err=True,
+        )
     if as_json:
         _show(made, as_json)
         return

@@ -28,6 +28,7 @@ from app.core.errors import Problem
 from app.core.settings import Settings
 from app.delivery import callbacks
 from app.destinations.catalogue import Catalogue
+from app.identity.schemas import Identifiers
 from app.main import create_app
 from app.security import api_keys
 from app.security.limits import RateLimits
@@ -35,7 +36,6 @@ from app.sites import regimes
 from app.subject_requests import decide, people, resolve, settle
 from app.subject_requests import pages as privacy_pages
 from app.subject_requests import routes as request_routes
-from app.subject_requests.schemas import Identifiers
 from app.suppression.routes import CheckIn
 from connectors import archive
 

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlmodel import col
 
 from app import bootstrap, cli
 from app.crypto import keyring
+from app.sites.models import NoticeVersion
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,89 @@ def test_of_several_origins_the_wrong_one_is_named(quittance: Quittance) -> None
 
     assert refused.code == 1
     assert "origins.1: Use https" in refused.err
+
+
+def test_who_is_responsible_for_a_new_site_stands_in_its_notice(
+    quittance: Quittance, data_dir: Path
+) -> None:
+    quittance("workspace", "create", "--name", "T")
+    given = ("site", "create", "--name", "Shop", "--origin", "https://shop.example", "--json")
+    said = ("--controller-contact", "privacy@shop.example", "--policy-url", "/privacy")
+
+    named = quittance(*given, *said, "--controller-name", "Shop Ltd")
+    assert named.err == ""
+    unnamed = quittance(*given, "--controller-name", " ", base_url="https://privacy.shop.example")
+    assert len(unnamed.err.splitlines()) == 1
+    assert "Visitors read that Shop, the site's name, is the controller." in unnamed.err
+    page = f"https://privacy.shop.example/dashboard/sites/{unnamed.rows['id']}"
+    assert page in unnamed.err
+    assert page == unnamed.rows["page"]
+    assert "--controller-name" in unnamed.err
+
+    notices = published(data_dir)
+    told = notices[named.rows["id"]]
+    assert told["controller"] == {"name": "Shop Ltd", "contact": "privacy@shop.example"}
+    assert told["policy_url"] == "/privacy"
+    assert notices[unnamed.rows["id"]]["controller"] == {"name": "Shop", "contact": ""}
+
+
+def test_every_wrong_option_of_a_new_site_is_named_and_no_site_is_made(
+    quittance: Quittance,
+) -> None:
+    quittance("workspace", "create", "--name", "T")
+    refused = quittance(
+        "site", "create", "--name", "Shop", "--origin", "https://shop.example",
+        "--controller-name", "x" * 121, "--controller-contact", "a\nb",
+        "--policy-url", "http://shop.example/privacy", "--first-party", "ftp://shop.example",
+    )  # fmt: skip
+
+    assert refused.code == 1
+    told = dict(line.split(": ", 1) for line in refused.err.splitlines()[1:])
+    assert "120 characters" in told["controller.name"]
+    assert told["controller.contact"] == "text holds control characters"
+    assert told["policy_url"] == "give an https: address or a path such as /privacy"
+    assert "first_party" in told
+    assert quittance("site", "list", "--json").rows == []
+
+
+def published(data_dir: Path) -> dict[str, Any]:
+    """What visitors are shown, by site."""
+    engine = sa.create_engine(f"sqlite:///{data_dir}/quittance.sqlite", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(col(NoticeVersion.site_id), col(NoticeVersion.content)))
+        return {each.site_id: each.content for each in rows}
+
+
+# People
+
+
+def test_which_of_several_identifiers_is_wrong_is_said_once(quittance: Quittance) -> None:
+    quittance("workspace", "create", "--name", "T")
+    refused = quittance(
+        "request", "create", "--kind", "erasure",
+        "--identifier", "user_id:u1", "--identifier", "email:no address",
+    )  # fmt: skip
+
+    assert refused.code == 1
+    assert refused.err.splitlines() == [
+        "An identifier is not valid.",
+        "identifiers.1: Give exactly one e-mail address, such as name@example.com.",
+    ]
+
+
+def test_a_file_with_one_wrong_person_is_refused_whole(
+    quittance: Quittance, data_dir: Path
+) -> None:
+    quittance("workspace", "create", "--name", "T")
+    file = data_dir / "people.csv"
+    file.write_text("email,phone\nbob@shop.example,\ncarol@shop.example,030 1\n")
+    refused = quittance("request", "import", str(file), "--yes")
+
+    assert refused.code == 1
+    assert refused.err.splitlines()[-1] == (
+        "An identifier is not valid. Person 2: Give the telephone number in international form, "
+        "such as +49 30 1234567."
+    )
 
 
 # Settings

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StrictBool
 
 from app.core.http import Says, Schema
+from app.identity.schemas import Identifiers
 from app.sites.regimes import clean_region
 
 _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
@@ -112,11 +113,6 @@ class ConsentOut(Schema):
     """For sites with a first-party host: what ``POST /b/{site_key}/remember`` asks for."""
 
 
-class IdentifierIn(Schema):
-    kind: Annotated[str, Field(max_length=32)]
-    value: Annotated[str, Field(max_length=1024)]
-
-
 class LinkIn(Schema):
     """Who a visitor is: ``identifiers`` by key; with a host token none, for it says who signed
     in.
@@ -124,6 +120,4 @@ class LinkIn(Schema):
 
     site_key: SiteKey
     visitor_id: Uuid
-    identifiers: Annotated[tuple[IdentifierIn, ...], Field(min_length=1, max_length=50)] | None = (
-        None
-    )
+    identifiers: Identifiers | None = None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StrictBool, StringConstraints
 
 from app.core.http import Schema
+from app.identity.schemas import Identifiers
 
 
 def _plain_name(value: str) -> str:
@@ -104,15 +105,10 @@ class ConnectorList(Schema):
     broken: list[BrokenConnector]
 
 
-class AskedIdentifier(Schema):
-    kind: Annotated[str, StringConstraints(min_length=1, max_length=32)]
-    value: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-
-
 class PreviewIn(Schema):
     """One person."""
 
-    identifiers: Annotated[list[AskedIdentifier], Field(min_length=1, max_length=50)]
+    identifiers: Identifiers
 
 
 class PreviewOut(Schema):

@@ -39,15 +39,25 @@ class Given(Protocol):
 
 
 def normalise_all(identifiers: Iterable[Given]) -> list[Identifier]:
-    """In the given order, each once; ``InvalidIdentifier`` says by its place which one is wrong."""
-    found: dict[Identifier, None] = {}
-    for index, each in enumerate(identifiers):
-        try:
-            found[normalise(each.kind, each.value)] = None
-        except InvalidIdentifier as error:
-            place = {"at": f"identifiers.{index}", "problem": error.detail}
-            raise InvalidIdentifier(error.detail, errors=[place]) from None
-    return list(found)
+    """One person's: in the given order, each once."""
+    return list(dict.fromkeys(normalise_each(identifiers)))
+
+
+def normalise_each(identifiers: Iterable[Given]) -> list[Identifier]:
+    """One for each that is given, in their order."""
+    return [
+        normalise_at(f"identifiers.{index}", each.kind, each.value)
+        for index, each in enumerate(identifiers)
+    ]
+
+
+def normalise_at(place: str, kind: str, value: str) -> Identifier:
+    """``normalise``; the error names the member that is wrong."""
+    try:
+        return normalise(kind, value)
+    except InvalidIdentifier as error:
+        listed = [{"at": place, "problem": error.detail}]
+        raise InvalidIdentifier(error.detail, errors=listed) from None
 
 
 def normalise(kind: str, value: str) -> Identifier:

@@ -55,6 +55,24 @@ def _asked(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def left_behind(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Purposes that are said in other words in some languages alone, and the languages whose words
+    stayed. Whether that is a translation that was forgotten or a misspelling that was mended, only
+    people can tell.
+    """
+    old, new = before["languages"], after["languages"]
+    shared = [tag for tag in new if tag in old]
+    known = {each["id"] for each in before["purposes"]}
+    found = {}
+    for purpose in (each["id"] for each in after["purposes"] if each["id"] in known):
+        stayed = [
+            tag for tag in shared if old[tag]["purposes"][purpose] == new[tag]["purposes"][purpose]
+        ]
+        if 0 < len(stayed) < len(shared):
+            found[purpose] = stayed
+    return found
+
+
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What differs between two contents of a notice, by place; ``before`` or ``after`` is missing
     where something is new or gone.

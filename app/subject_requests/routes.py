@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.clock import utc_now
 from app.core.errors import Invalid, Problem, TooLarge
 from app.core.failpoints import failpoint
-from app.core.http import Cursors, Reading, StrictRoute, Writing
+from app.core.http import Cursors, Reading, StrictRoute, Writing, wrong_members
 from app.core.ids import new_id
-from app.identity.normalise import normalise, normalise_all
+from app.identity.normalise import normalise_all, normalise_at
 from app.security import idempotency
 from app.security.access import Caller, needs
 from app.security.models import Workspace
@@ -69,7 +69,7 @@ async def create_request(
         verification="api_key",
         received_at=intake.received(body.received_at, now),
         is_verified=True,
-        contact_email=normalise("email", body.contact_email).value if body.contact_email else None,
+        contact_email=_contact(body.contact_email),
         external_id=body.external_id,
         destination_ids=body.destinations,
         asked_by=caller.actor,
@@ -123,13 +123,11 @@ def _asks(
     asks, rejected = [], []
     for index, raw in enumerate(body.subjects):
         try:
-            subject = SubjectIn.model_validate(raw)
+            # As FastAPI reads a body, so that the words of a refusal are the same.
+            subject = SubjectIn.model_validate(raw, from_attributes=True)
             identifiers = normalise_all(subject.identifiers)
         except (ValidationError, Problem) as error:
-            slug, detail = _why(error)
-            rejected.append(
-                {"index": index, "type": f"urn:quittance:problem:{slug}", "detail": detail}
-            )
+            rejected.append({"index": index} | _why(error))
             continue
         asks.append(
             intake.Ask(
@@ -148,10 +146,19 @@ def _asks(
     return asks, rejected
 
 
-def _why(error: ValidationError | Problem) -> tuple[str, str]:
-    if isinstance(error, Problem):
-        return error.slug, error.detail or error.title
-    return Invalid.slug, "A subject is {identifiers: [{kind, value}] (1 to 50), external_id?}."
+def _why(error: ValidationError | Problem) -> dict[str, Any]:
+    """``type``, ``detail`` and, where single members are wrong, ``errors``."""
+    if isinstance(error, ValidationError):
+        error = Invalid(
+            "A subject is {identifiers: [{kind, value}] (1 to 50), external_id?}.",
+            errors=wrong_members(error.errors()).errors,
+        )
+    told = error.as_dict()
+    return {name: told[name] for name in ("type", "detail", "errors") if name in told}
+
+
+def _contact(address: str | None) -> str | None:
+    return normalise_at("contact_email", "email", address).value if address else None
 
 
 @router.get("/batches/{batch_id}")

@@ -8,19 +8,12 @@ from typing import Annotated, Any
 from pydantic import Field, StrictInt, StrictStr
 
 from app.core.http import Schema
+from app.identity.schemas import Identifiers
 from app.subject_requests.states import Kind
 
 Reason = Annotated[StrictStr, Field(min_length=1, max_length=500)]
 
 
-class IdentifierIn(Schema):
-    """``kind``: user_id, email, phone, anonymous_id, device_id or an own name; ``value``: text."""
-
-    kind: Annotated[StrictStr, Field(min_length=1, max_length=32)]
-    value: Annotated[StrictStr, Field(min_length=1, max_length=2048)]
-
-
-Identifiers = Annotated[list[IdentifierIn], Field(min_length=1, max_length=50)]
 ExternalId = Annotated[StrictStr, Field(min_length=1, max_length=255)]
 
 

@@ -10,7 +10,8 @@ from pydantic import Field, StrictStr
 from app.core.clock import rfc3339, utc_now
 from app.core.http import Cursors, Reading, Schema, StrictRoute
 from app.crypto.keyring import KeyRing
-from app.identity.normalise import normalise
+from app.identity.normalise import normalise_each
+from app.identity.schemas import IdentifierIn
 from app.security.access import Caller, needs
 from app.suppression import service
 
@@ -19,13 +20,8 @@ router = APIRouter(prefix="/v1/suppressions", tags=["suppressions"], route_class
 Reader = Annotated[Caller, Depends(needs("suppressions:read"))]
 
 
-class AskedIdentifier(Schema):
-    kind: Annotated[StrictStr, Field(min_length=1, max_length=32)]
-    value: Annotated[StrictStr, Field(min_length=1, max_length=2048)]
-
-
 class CheckIn(Schema):
-    identifiers: Annotated[list[AskedIdentifier], Field(min_length=1, max_length=1000)]
+    identifiers: Annotated[list[IdentifierIn], Field(min_length=1, max_length=1000)]
     destination: StrictStr | None = None
     purpose: StrictStr | None = None
 
@@ -38,8 +34,10 @@ async def check(
     purpose.
     """
     ring: KeyRing = request.app.state.ring
-    clean = [normalise(each.kind, each.value) for each in body.identifiers]
-    refs = [ring.subject_ref(caller.workspace_id, each.kind, each.value) for each in clean]
+    refs = [
+        ring.subject_ref(caller.workspace_id, each.kind, each.value)
+        for each in normalise_each(body.identifiers)
+    ]
     scopes = ["all"]
     scopes += [f"destination:{body.destination}"] if body.destination else []
     scopes += [f"purpose:{body.purpose}"] if body.purpose else []

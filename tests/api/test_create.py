@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import uuid
 from typing import Any
 
 import httpx
@@ -214,6 +215,53 @@ async def test_api_017_an_identifier_that_is_no_text_matches_nobody(
     assert await count(embedded) == 1
 
 
+ONE_IS_WRONG = [
+    ([{"kind": "user_id", "value": "u1"}, {"kind": "email", "value": "no address"}],
+     {"at": "identifiers.1",
+      "problem": "Give exactly one e-mail address, such as name@example.com."}),
+    ([{"kind": "phone", "value": "030 1234567"}, {"kind": "email", "value": BOB}],
+     {"at": "identifiers.0",
+      "problem": "Give the telephone number in international form, such as +49 30 1234567."}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("identifiers", "told"), ONE_IS_WRONG, ids=["email", "phone"])
+async def test_whoever_takes_identifiers_says_the_same_of_a_wrong_one(
+    embedded: Service, identifiers: list[dict[str, str]], told: dict[str, str]
+) -> None:
+    site = {"name": "Shop", "origins": ["https://shop.example"]}
+    site_key = (await embedded.post("/v1/sites", site, 201))["site_key"]
+    await embedded.post(f"/v1/sites/{site_key}/publish")
+    manual = {"name": "Desk", "connector": "manual", "settings": {"instructions": "Look."}}
+    destination = await embedded.post("/v1/destinations", manual, 201)
+    body = {"identifiers": identifiers}
+
+    for path, more in {
+        "/v1/requests": {"kind": "erasure"},
+        "/v1/requests/search": {},
+        "/v1/suppressions/check": {},
+        "/v1/visitors/link": {"site_key": site_key, "visitor_id": str(uuid.uuid4())},
+        f"/v1/destinations/{destination['id']}/preview": {},
+    }.items():
+        answer = await embedded.post(path, body | more, 422)
+        assert answer["type"] == "urn:quittance:problem:invalid-identifier", path
+        assert answer["errors"] == [told], path
+    bulk = {"kind": "erasure", "subjects": [body]}
+    (rejected,) = (await embedded.post("/v1/requests/bulk", bulk, 202))["rejected"]
+    assert rejected == {
+        "index": 0, "type": "urn:quittance:problem:invalid-identifier",
+        "detail": told["problem"], "errors": [told],
+    }  # fmt: skip
+
+
+async def test_a_wrong_contact_address_is_named(embedded: Service) -> None:
+    answer = await embedded.post("/v1/requests", BODY | {"contact_email": "nobody"}, 422)
+
+    (told,) = answer["errors"]
+    assert told["at"] == "contact_email"
+    assert "name@example.com" in told["problem"]
+
+
 WRONG_BODIES: list[Any] = [
     {}, [], "erasure", BODY | {"kind": "destroy"}, BODY | {"identifiers": []},
     BODY | {"identifiers": BODY["identifiers"] * 51}, BODY | {"regime": "mars"},
@@ -285,6 +333,9 @@ async def test_a_bulk_intake_takes_the_good_and_names_the_bad(service: Service) 
     assert answer["accepted"] == 2
     assert [each["index"] for each in answer["rejected"]] == [1, 2, 3, 4, 6]
     assert "nobody" not in str(answer)
+    assert "SubjectIn" not in str(answer)
+    places = [{error["at"] for error in each["errors"]} for each in answer["rejected"]]
+    assert places == [{"identifiers.0"}, {"identifiers"}, {"body"}, {"body"}, {"more"}]
     await service.work()
     batch = await service.get(f"/v1/batches/{answer['batch_id']}")
     assert (batch["total"], batch["by_status"]) == (2, {"completed": 2})

@@ -135,6 +135,51 @@ async def test_who_publishes_is_told_what_is_not_translated(stage: Stage, browse
     assert re.fullmatch(r"Surveys: in English for readers of \S+ and \d+ more", told)
 
 
+async def test_who_rewords_a_purpose_in_one_language_is_told_which_ones_stayed(
+    stage: Stage, browser: Browser
+):
+    hint, name, words = "Reworded in some languages only", "p2.name", "p2.description"
+    few = {"languages": ["en", "de", "fr"]}
+    path = await save(stage, browser, accent="#112233", **few)
+    await publish(browser, path)
+
+    await save(stage, browser, **{words: "What we count."})
+    page = unescape((await browser.get(f"{path}/publish")).text)
+    assert hint in page
+    (told,) = re.findall(r"<li>(Analytics: .*)</li>", page)
+    assert told == "Analytics: Deutsch, Français"
+
+    german = form_fields((await browser.get(f"{path}?lang=de")).text)
+    await browser.post(path, german | {name: "Messung", words: "Was wir zählen."})
+    page = unescape((await browser.get(f"{path}/publish")).text)
+    assert "<li>Analytics: Français</li>" in page
+
+    assert (await publish(browser, path)).status_code == 303, "a hint, no error"
+    await save(stage, browser, accent="#445566")
+    assert hint not in (await browser.get(f"{path}/publish")).text, "against what is live"
+
+
+async def test_who_publishes_is_told_what_visitors_do_not_learn_of_the_controller(
+    stage: Stage, browser: Browser
+):
+    path = await save(stage, browser, accent="#112233", controller_name="")
+    page = (await browser.get(f"{path}/publish")).text
+    assert "Not said." in page
+    for each in ("Controller", "Contact", "Privacy policy"):
+        assert f"<li>{each}: " in page
+
+    await save(
+        stage, browser, controller_name="Aurora Ltd", controller_contact="dpo@aurora.example"
+    )
+    page = (await browser.get(f"{path}/publish")).text
+    assert "<li>Privacy policy: " in page
+    assert "<li>Controller: " not in page
+    assert "<li>Contact: " not in page
+
+    await save(stage, browser, policy_url="/privacy")
+    assert "Not said." not in (await browser.get(f"{path}/publish")).text
+
+
 async def test_a_version_tells_what_it_changed(stage: Stage, browser: Browser):
     path = await save(
         stage, browser, **{"accent": "#112233", "p4.id": "surveys", "p4.name": "Surveys"}

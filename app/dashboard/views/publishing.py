@@ -20,7 +20,7 @@ from app.dashboard.views.requests import Option, options
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service
-from app.sites.changes import CONTROLLER, changes, material, news, sha256_of
+from app.sites.changes import CONTROLLER, changes, left_behind, material, news, sha256_of
 from app.sites.config import SiteConfig, untranslated
 from app.sites.directory import PublishedSite, notice_of
 from app.sites.genuine import is_genuine
@@ -53,6 +53,10 @@ class Publishing:
     news: list[str]
     untranslated: list[str]
     """Purposes that people who read another language hear of in the default one."""
+    left_behind: list[str]
+    """Purposes whose words changed, and the languages in which they did not."""
+    unsaid: list[str]
+    """What visitors are not told of the controller."""
     draft: str
     """Digest of what is shown; something else is not published unseen."""
 
@@ -95,6 +99,7 @@ async def page_of(session: AsyncSession, site: Site) -> Publishing:
     live = await session.get(NoticeVersion, site.published_version_id or "")
     found = _changes(live.content, content) if live else []
     said = content["languages"][content["default_language"]]["purposes"]
+    config = SiteConfig.model_validate(site.draft)
     return Publishing(
         id=site.id,
         name=site.name,
@@ -107,19 +112,33 @@ async def page_of(session: AsyncSession, site: Site) -> Publishing:
             "the controller" if each == CONTROLLER else said[each]["name"]
             for each in (news(live.content, content) if live else [])
         ],
-        untranslated=_untranslated(site, said),
+        untranslated=_untranslated(config, said),
+        left_behind=[
+            f"{said[purpose]['name']}: {', '.join(map(_language, tags))}"
+            for purpose, tags in (left_behind(live.content, content) if live else {}).items()
+        ],
+        unsaid=_unsaid(config),
         draft=draft_digest(site),
     )
 
 
-def _untranslated(site: Site, said: Mapping[str, Any]) -> list[str]:
-    config = SiteConfig.model_validate(site.draft)
+def _untranslated(config: SiteConfig, said: Mapping[str, Any]) -> list[str]:
     default = _language(config.default_language)
     return [
         f"{said[purpose]['name']}: in {default} for readers of {_language(tags[0])}"
         + _and_more(len(tags) - 1)
         for purpose, tags in untranslated(config).items()
     ]
+
+
+def _unsaid(config: SiteConfig) -> list[str]:
+    controller = config.controller
+    needed = {
+        "Controller: they read the site's name in its place": controller.name,
+        "Contact: how the controller is reached": controller.contact,
+        "Privacy policy: where they read more": config.policy_url,
+    }
+    return [each for each, text in needed.items() if not text]
 
 
 def _language(tag: str) -> str:
