@@ -71,7 +71,7 @@ def _told(problem: Problem) -> Iterator[str]:
     """The sentence, then what is listed beside it: ``url: Field required``; nothing twice."""
     listed = problem.errors or ()
     is_listed = any(each["problem"] == problem.detail for each in listed)
-    yield f"{problem.title}. {'' if is_listed else problem.detail or ''}"
+    yield f"{problem.title}. {'' if is_listed else problem.detail or ''}".rstrip()
     for each in listed:
         yield f"{each['at']}: {each['problem']}"
 
