@@ -161,6 +161,8 @@ async def test_what_nobody_has_is_said_to_be_unknown(stage: Stage, browser: Brow
         assert f'<form class="filters" method="get" action="{path}">' in answer.text
         assert f'<a href="{path}">Show all</a>' in answer.text
         assert "<table" not in answer.text
+    for name in ("consent?site=", "consent?notice_version=", "archived?destination=", "sites/"):
+        assert (await browser.get(f"/dashboard/{name}%00")).status_code == 400
     both = (await browser.get("/dashboard/consent?days=abc&regime=nope&site=")).text
     assert "No such period or law" in both
     refused = await browser.get("/dashboard/requests.csv?status=nope")
@@ -225,6 +227,24 @@ async def test_sites_of_one_name_are_told_apart_by_their_keys(stage: Stage, brow
             key = (await session.get_one(Site, each)).site_key
             assert f'<option value="{each}">Magazine ({key})</option>' in page
     assert f'<option value="{stage.seeded.site_id}">Aurora shop</option>' in page
+
+
+async def test_a_site_key_leads_to_the_page_of_its_site(stage: Stage, browser: Browser):
+    other = await seed(stage.runtime, stage.now, "Borealis")
+    async with stage.runtime.database.reading() as session:
+        mine, theirs = [
+            (await session.get_one(Site, each)).site_key
+            for each in (stage.seeded.site_id, other.site_id)
+        ]
+    found = await browser.get(f"/dashboard/sites/{mine}")
+    assert (found.status_code, found.headers["location"]) == (303, path_of(stage))
+    foreign, unknown = [
+        await browser.get(f"/dashboard/sites/{each}") for each in (theirs, "site_nope")
+    ]
+    assert foreign.status_code == unknown.status_code == 404
+    assert foreign.text == unknown.text.replace("site_nope", theirs)
+    stranger = await stage.new_browser().get(f"/dashboard/sites/{mine}")
+    assert stranger.headers["location"].startswith("/dashboard/sign-in")
 
 
 async def test_who_looks_for_a_record_is_led_there_and_stays_there(stage: Stage, browser: Browser):
