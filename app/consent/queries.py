@@ -44,6 +44,10 @@ class Filter:
     since: dt.datetime | None = None
     until: dt.datetime | None = None
     purpose: str | None = None
+    regime: str | None = None
+    method: str | None = None
+    language: str | None = None
+    notice_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +190,6 @@ def position(record: ConsentRecord) -> str:
     return f"{record.recorded_at.isoformat()}|{record.id}"
 
 
-async def latest(
-    session: AsyncSession, workspace_id: str, *, site_id: str | None = None, limit: int = 20
-) -> list[tuple[ConsentRecord, str]]:
-    """The newest records with their site keys, for the dashboard."""
-    return await records(session, Filter(workspace_id, site_id), limit=limit)
-
-
 async def pages(
     session: AsyncSession, wanted: Filter, page: int = 1000
 ) -> AsyncIterator[list[tuple[ConsentRecord, str]]]:
@@ -276,12 +273,7 @@ async def destinations(session: AsyncSession, workspace_id: str) -> list[Destina
 
 
 async def daily_counts(
-    session: AsyncSession,
-    workspace_id: str,
-    since: dt.datetime,
-    until: dt.datetime,
-    site_id: str | None = None,
-    zone: dt.tzinfo = dt.UTC,
+    session: AsyncSession, wanted: Filter, zone: dt.tzinfo = dt.UTC
 ) -> list[DayCount]:
     """Records per day of ``zone``, site and answer, oldest day first; days without records are left
     out.
@@ -292,7 +284,6 @@ async def daily_counts(
         at = sa.cast(sa.func.timezone(str(zone), recorded_at), sa.Date)
     else:
         at = sa.cast(sa.type_coerce(recorded_at, sa.BigInteger).op("/")(_QUARTER), sa.Integer)
-    wanted = Filter(workspace_id, site_id, since, until)
     sums: dict[tuple[dt.date, str, Answer], int] = {}
     for (found, site), answer, count in await _answered(
         session, wanted, at.label("at"), col(ConsentRecord.site_id)
@@ -440,7 +431,7 @@ class Answers:
 
 async def groups(session: AsyncSession, wanted: Filter) -> list[Group]:
     """Records and displays. Displays are counted by the UTC day: a day that is only partly wanted
-    counts as a whole."""
+    counts as a whole. They have no ``method``: those of any are told."""
     chosen, shown = (
         (col(each.site_id), col(each.regime), col(each.language), col(each.notice_version_id))
         for each in (ConsentRecord, ConsentView)
@@ -480,10 +471,20 @@ async def site_keys(session: AsyncSession, site_ids: Collection[str]) -> dict[st
     return dict(rows.all())
 
 
+def _same(model: type[ConsentRecord | ConsentView], wanted: Filter) -> list[Any]:
+    """What records and displays share."""
+    pairs = (
+        (col(model.workspace_id), wanted.workspace_id),
+        (col(model.site_id), wanted.site_id),
+        (col(model.regime), wanted.regime),
+        (col(model.language), wanted.language),
+        (col(model.notice_version_id), wanted.notice_version),
+    )
+    return [column == value for column, value in pairs if value is not None]
+
+
 def _views(wanted: Filter) -> list[Any]:
-    found: list[Any] = [col(ConsentView.workspace_id) == wanted.workspace_id]
-    if wanted.site_id is not None:
-        found.append(col(ConsentView.site_id) == wanted.site_id)
+    found = _same(ConsentView, wanted)
     if wanted.since is not None:
         found.append(col(ConsentView.day) >= wanted.since.astimezone(dt.UTC).date())
     if wanted.until is not None:
@@ -500,9 +501,9 @@ def _date(found: dt.date | int, zone: dt.tzinfo) -> dt.date:
 
 
 def _conditions(session: AsyncSession, wanted: Filter) -> list[Any]:
-    found: list[Any] = [col(ConsentRecord.workspace_id) == wanted.workspace_id]
-    if wanted.site_id is not None:
-        found.append(col(ConsentRecord.site_id) == wanted.site_id)
+    found = _same(ConsentRecord, wanted)
+    if wanted.method is not None:
+        found.append(col(ConsentRecord.method) == wanted.method)
     if wanted.since is not None:
         found.append(col(ConsentRecord.recorded_at) >= wanted.since)
     if wanted.until is not None:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request
 
 from app.core.clock import utc_now
 from app.core.db import Database
-from app.core.errors import Forbidden
+from app.core.errors import BadRequest, Forbidden
 from app.core.logging import get_logger
 from app.core.settings import Settings
 from app.security import sessions
@@ -114,6 +114,8 @@ async def guard(request: Request) -> AsyncIterator[None]:
 async def _admit(request: Request) -> None:
     """Set ``request.state.operator`` where somebody must be signed in."""
     request.state.operator = None
+    if any("\x00" in each for each in (request.url.path, *request.query_params.values())):
+        raise BadRequest("Take the zero bytes out of the address.")
     rule = RULES.get((request.method, request.scope["route"].path), Ellipsis)
     if rule is Ellipsis:
         raise NotAllowed("This page is not open to anybody.")

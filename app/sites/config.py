@@ -74,7 +74,8 @@ def _base(address: str) -> str:
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
 ShortText = Annotated[str, Field(max_length=MAX_SHORT), AfterValidator(_plain)]
 PurposeId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-LanguageTag = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$")]
+LANGUAGE_TAG = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$"
+LanguageTag = Annotated[str, Field(pattern=LANGUAGE_TAG)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*()&+ -]{1,100}$")]
 
 

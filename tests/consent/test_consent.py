@@ -903,9 +903,11 @@ async def test_counts_are_per_day_site_and_answer(shop: Shop) -> None:
     await other.choose(method="gpc", gpc=True, region="US-CA")
     now, day = utc_now(), dt.timedelta(days=1)
     async with shop.service.database.reading() as session:
-        found = await queries.daily_counts(session, "wsp_one", now - day, now + day)
-        nothing = await queries.daily_counts(session, "wsp_two", now - day, now + day)
-        newest = await queries.latest(session, "wsp_one", limit=2)
+        found = await queries.daily_counts(
+            session, queries.Filter("wsp_one", None, now - day, now + day)
+        )
+        nothing = await queries.daily_counts(session, queries.Filter("wsp_two"))
+        newest = await queries.records(session, queries.Filter("wsp_one"), limit=2)
         wanted = queries.Filter("wsp_one")
         exported = [each async for each in queries.export(session, wanted, page=3)]
 

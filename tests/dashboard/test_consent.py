@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Sequence
 from html import unescape
 from itertools import repeat
+from typing import Any
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -62,7 +64,9 @@ async def test_consent_is_told_by_law_language_and_version(stage: Stage, browser
 
     bars = {
         row[0]: {name: float(width) for width, name in re.findall(_RECT, row[1])}
-        for row in re.findall(r'<td class="lead-cell">(.*?)</td>(.*?)</tr>', found[0], re.S)
+        for row in re.findall(
+            r'<td class="lead-cell"><a [^>]+>(.*?)</a></td>(.*?)</tr>', found[0], re.S
+        )
     }
     assert bars["GDPR"]["shown"] == 100
     assert bars["GDPR"]["s1"] == pytest.approx(100 * counts[0] / 2040, abs=0.01)
@@ -121,19 +125,126 @@ async def test_days_are_those_of_the_workspace_also_when_clocks_change(
         workspace = await session.get_one(Workspace, stage.seeded.workspace_id)
         workspace.timezone = "Europe/Berlin"
         found = await queries.daily_counts(
-            session, workspace.id, moments[0], stage.now, site_id, berlin
+            session, queries.Filter(workspace.id, site_id, moments[0], stage.now), berlin
         )
     assert [(each.day.day, each.count) for each in found] == [(28, 1), (29, 2), (30, 1)]
     assert "Days and times: Europe/Berlin." in (await browser.get("/dashboard/consent")).text
 
 
-async def test_a_site_nobody_has_is_said_to_be_unknown(stage: Stage, browser: Browser):
-    for site_id in ("nope", (await seed(stage.runtime, stage.now, "Borealis")).site_id):
-        page = (await browser.get(f"/dashboard/consent?site={site_id}")).text
-        assert "No such site" in page
-        assert f'<option value="{site_id}" selected>Unknown site</option>' in page
-        assert '<a href="/dashboard/consent">Show all sites</a>' in page
-        assert "Choices per day" not in page
+async def test_what_nobody_has_is_said_to_be_unknown(stage: Stage, browser: Browser):
+    other = await seed(stage.runtime, stage.now, "Borealis")
+    async with stage.runtime.database.reading() as session:
+        theirs = (await session.get_one(Site, other.site_id)).published_version_id
+    wrong = [
+        ("consent", "site", "Site", "nope"),
+        ("consent", "site", "Site", other.site_id),
+        ("consent", "days", "Period", "abc"),
+        ("consent", "regime", "Law", "nope"),
+        ("consent", "method", "Method", "nope"),
+        ("consent", "language", "Language", "No language"),
+        ("consent", "notice_version", "Version", "nope"),
+        ("consent", "notice_version", "Version", theirs),
+        ("requests", "status", "Status", "nope"),
+        ("requests", "kind", "Kind", "nope"),
+        ("requests", "regime", "Law", "nope"),
+        ("queues", "state", "State", "nonsense"),
+        ("archived", "destination", "Destination", "nope"),
+        ("archived", "destination", "Destination", other.destinations["webhook"]),
+    ]
+    for where, name, label, value in wrong:
+        path = f"/dashboard/{where}"
+        answer = await browser.get(f"{path}?{urlencode({name: value})}")
+        assert answer.status_code == 200
+        assert f"No such {label.lower()}" in answer.text, (where, name)
+        chosen = f'<option value="{value}" selected>Unknown {label.lower()}</option>'
+        assert chosen in answer.text, (where, name)
+        assert f'<form class="filters" method="get" action="{path}">' in answer.text
+        assert f'<a href="{path}">Show all</a>' in answer.text
+        assert "<table" not in answer.text
+    for name in ("consent?site=", "consent?notice_version=", "archived?destination=", "sites/"):
+        assert (await browser.get(f"/dashboard/{name}%00")).status_code == 400
+    both = (await browser.get("/dashboard/consent?days=abc&regime=nope&site=")).text
+    assert "No such period or law" in both
+    refused = await browser.get("/dashboard/requests.csv?status=nope")
+    assert refused.status_code == 422
+    assert "There is no such status. Choose one that the list offers." in refused.text
+
+
+async def test_records_are_narrowed_by_how_they_came_about(stage: Stage, browser: Browser):
+    made = [("accept_all", True), ("reject_all", False)]
+    site_id, (accepted, rejected) = await add_site(stage, "Magazine", SiteConfig(), made)
+    async with stage.runtime.database.reading() as session:
+        version = (await session.get_one(Site, site_id)).published_version_id
+    asked = {"regime": "au_privacy", "language": "en", "notice_version": version}
+    cases: list[tuple[dict[str, Any], set[str]]] = [
+        ({"site": site_id}, {accepted, rejected}),
+        ({"regime": "au_privacy"}, {accepted, rejected}),
+        ({"notice_version": version}, {accepted, rejected}),
+        ({"language": "en", "site": site_id}, {accepted, rejected}),
+        ({"method": "reject_all", "site": site_id}, {rejected}),
+        (asked | {"method": "accept_all"}, {accepted}),
+        (asked | {"method": "gpc"}, set()),
+        (asked | {"language": "eo"}, set()),
+        (asked | {"site": stage.seeded.site_id}, set()),
+    ]
+    for filters, wanted in cases:
+        page = (await browser.get(f"/dashboard/consent?{urlencode(filters)}")).text
+        assert records_on(page) == wanted, filters
+        assert f"{len(wanted)} in 30 days" in page
+        assert ("Nothing fits this filter" in page) == (not wanted)
+        form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
+        assert {**form, **filters} == form
+        export = {name: form[name] for name in ("days", *filters)} | {"format": "ndjson"}
+        file = (await browser.post("/dashboard/consent/export", export)).text
+        assert {json.loads(each)["consent_id"] for each in file.splitlines()} == wanted
+
+
+def records_on(page: str) -> set[str]:
+    return set(re.findall(r'name="consent_id" value="(con_\w+)"', page))
+
+
+async def test_each_row_of_the_numbers_leads_to_its_records(stage: Stage, browser: Browser):
+    made = [("accept_all", True)] * 2
+    _, ids = await add_site(stage, "Magazine", SiteConfig(), made)
+    page = (await browser.get("/dashboard/consent?days=14")).text
+    for name, parameter in {
+        "Magazine": "site", "Privacy Act 1988": "regime", "Magazine, 1": "notice_version",
+    }.items():  # fmt: skip
+        found = re.search(rf'<td class="lead-cell"><a href="([^"]+)">{name}</a>', page)
+        assert found
+        assert f"{parameter}=" in found[1]
+        assert "days=14" in found[1]
+        there = (await browser.get(unescape(found[1]))).text
+        assert records_on(there) == set(ids)
+        assert re.search(rf'<option value="[^"]+" selected>{name}', there)
+
+
+async def test_sites_of_one_name_are_told_apart_by_their_keys(stage: Stage, browser: Browser):
+    ids = [(await add_site(stage, "Magazine", SiteConfig(), []))[0] for _ in "ab"]
+    page = (await browser.get("/dashboard/consent")).text
+    async with stage.runtime.database.reading() as session:
+        for each in ids:
+            key = (await session.get_one(Site, each)).site_key
+            assert f'<option value="{each}">Magazine ({key})</option>' in page
+    assert f'<option value="{stage.seeded.site_id}">Aurora shop</option>' in page
+
+
+async def test_a_site_key_leads_to_the_page_of_its_site(stage: Stage, browser: Browser):
+    other = await seed(stage.runtime, stage.now, "Borealis")
+    async with stage.runtime.database.reading() as session:
+        mine, theirs = [
+            (await session.get_one(Site, each)).site_key
+            for each in (stage.seeded.site_id, other.site_id)
+        ]
+    found = await browser.get(f"/dashboard/sites/{mine}")
+    assert (found.status_code, found.headers["location"]) == (303, path_of(stage))
+    foreign, unknown = [
+        await browser.get(f"/dashboard/sites/{each}") for each in (theirs, "site_nope")
+    ]
+    assert foreign.status_code == unknown.status_code == 404
+    assert foreign.text == unknown.text.replace("site_nope", theirs)
+    stranger = await stage.new_browser().get(f"/dashboard/sites/{mine}")
+    assert stranger.headers["location"].startswith("/dashboard/sign-in")
 
 
 async def test_who_looks_for_a_record_is_led_there_and_stays_there(stage: Stage, browser: Browser):
@@ -270,8 +381,8 @@ async def test_records_are_taken_as_a_file_and_the_audit_log_says_by_whom(stage:
     actor = f"admin:{stage.seeded.viewer.id}"
     assert sorted(entries, key=repr) == sorted(
         [
-            (actor, site_id, {"format": "ndjson", "days": 14}),
-            (actor, stage.seeded.workspace_id, {"format": "csv", "days": 14}),
+            (actor, site_id, {"format": "ndjson", "site": site_id, "days": "14"}),
+            (actor, stage.seeded.workspace_id, {"format": "csv", "days": "14"}),
         ],
         key=repr,
     )
@@ -283,7 +394,7 @@ async def test_no_file_of_another_workspace_or_of_another_kind(stage: Stage):
     path = "/dashboard/consent/export"
 
     foreign = {"site": other.site_id, "days": "30", "format": "csv"}
-    assert (await viewer.post(path, foreign)).status_code == 404
+    assert (await viewer.post(path, foreign)).status_code == 422
     for wrong in ({"format": "pdf"}, {"days": "9999999"}):
         assert (await viewer.post(path, foreign | {"site": ""} | wrong)).status_code == 422
     mine = await viewer.post(path, foreign | {"site": ""})

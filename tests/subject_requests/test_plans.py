@@ -89,6 +89,18 @@ async def chosen(service: Service, now: dt.datetime) -> None:
         assert sum(await queries.daily_totals(session, service.workspaces["alice"], days)) == 30
 
 
+async def listed(service: Service, now: dt.datetime) -> None:
+    wanted = queries.Filter(
+        service.workspaces["alice"], "sit", now - 30 * DAY, regime="gdpr", method="gpc",
+        language="en", notice_version="nv",
+    )  # fmt: skip
+    async with service.runtime.database.reading() as session:
+        after = f"{now.isoformat()}|con_x"
+        assert await queries.records(session, wanted, limit=26) == []
+        assert await queries.records(session, wanted, limit=26, after=after) == []
+        assert await queries.daily_counts(session, wanted) == []
+
+
 async def queued(service: Service, now: dt.datetime) -> None:
     async with service.runtime.database.reading() as session:
         (shown,) = await queues.shown(session, service.workspaces["eve"], now)
@@ -123,6 +135,7 @@ async def test_among_thousands_only_what_is_wanted_is_looked_at(crowded: Service
             "pk_subject_request",
         ],
         chosen: ["ix_consent_record_recorded alone"],
+        listed: ["ix_consent_record_recorded", "pk_site", "whole site"],
         queued: ["ix_ready_order alone", "pk_open_call alone"],
         swept: ["ix_data_key_created_at"],
     }

@@ -13,10 +13,12 @@ from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import page, redirect
 from app.dashboard.views import archived as views
+from app.dashboard.views.choices import has_unknown
 from app.delivery.service import Selection, replay_many
 from app.security import audit
 from app.security.sessions import Operator
 
+LIST = "/dashboard/archived"
 BITES = 20
 """Transactions that one press of the button may take; what is left then is still listed."""
 
@@ -24,7 +26,12 @@ BITES = 20
 @router.get("/archived")
 async def archived_list(request: Request, operator: SignedIn, session: Reading) -> Response:
     asked = {name: request.query_params.get(name, "") for name in views.FILTERS}
-    view = await views.archived(session, operator, _selection(operator, asked), asked)
+    choices = await views.choices(session, operator.workspace_id, asked)
+    if has_unknown(choices):
+        return page(
+            request, "unknown.html", title="Archived deliveries", path=LIST, choices=choices
+        )
+    view = await views.archived(session, operator, _selection(operator, asked), asked, choices)
     return page(request, "archived.html", view=view)
 
 
@@ -51,7 +58,7 @@ async def replay_archived(request: Request, operator: SignedIn) -> Response:
             )
         if not done.remaining:
             break
-    return redirect("/dashboard/archived", "archive-replayed")
+    return redirect(LIST, "archive-replayed")
 
 
 def _selection(operator: Operator, asked: Mapping[str, str]) -> Selection:

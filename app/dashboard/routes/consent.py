@@ -16,9 +16,12 @@ from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import HEADERS, page
 from app.dashboard.views import consent as views
+from app.dashboard.views.choices import chosen, has_unknown, refuse_unknown
 from app.dashboard.views.paging import Position
 from app.security import audit
 from app.security.sessions import Operator
+
+LIST = "/dashboard/consent"
 
 
 @router.get("/consent")
@@ -35,22 +38,25 @@ async def look_up(request: Request, operator: SignedIn, session: Reading) -> Res
 
 @router.post("/consent/export")
 async def export_records(request: Request, operator: SignedIn) -> Response:
-    """The records of the chosen site and period as a file. Visitor ids stand in it whole, so the
-    audit log says who took it.
+    """The records of the page's filter as a file. Visitor ids stand in it whole, so the audit log
+    says who took it.
     """
     form = await forms.read(request)
     now = utc_now()
-    site_id = forms.text(form, "site", limit=48)
-    format, days = forms.text(form, "format", limit=10), forms.text(form, "days", limit=3)
-    if format not in get_args(export.Format) or days not in views.PERIODS:
-        raise Invalid("Choose CSV or NDJSON, and one of the periods.")
+    format = forms.text(form, "format", limit=10)
+    if format not in get_args(export.Format):
+        raise Invalid("Choose CSV or NDJSON.")
+    asked = {name: forms.text(form, name, limit=48) for name in views.FILTERS}
     database = request.app.state.database
     async with database.writing() as session:
-        wanted = await views.exported(session, operator, site_id, days, now)
+        choices = await views.choices(session, operator.workspace_id, asked)
+        refuse_unknown(choices)
+        filters = chosen(choices)
+        wanted = views.wanted_of(operator, filters, now)
         audit.record(
             session, workspace_id=operator.workspace_id, actor=operator.actor,
-            verb="export_consents", target=site_id or operator.workspace_id, now=now,
-            format=format, days=int(days),
+            verb="export_consents", target=wanted.site_id or operator.workspace_id, now=now,
+            format=format, **{name: value for name, value in filters.items() if value},
         )  # fmt: skip
     kept = dt.timedelta(days=request.app.state.settings.consent_record_days)
     return await export.answer(database, wanted, cast(export.Format, format), kept, HEADERS)
@@ -60,14 +66,15 @@ async def _page(
     request: Request, operator: Operator, session: AsyncSession, looked_up: str = ""
 ) -> Response:
     asked = request.query_params
-    days = asked.get("days", "")
-    filters = {"site": asked.get("site", "")[:48], "days": days if days in views.PERIODS else "30"}
+    choices = await views.choices(session, operator.workspace_id, asked)
+    if has_unknown(choices):
+        return page(request, "unknown.html", title="Consent", path=LIST, choices=choices)
     position = Position(
         request.app.state.cursors,
-        "/dashboard/consent",
+        LIST,
         operator.workspace_id,
-        filters,
+        chosen(choices),
         asked.get("cursor"),
     )
-    view = await views.consent_page(session, operator, position, utc_now(), looked_up)
+    view = await views.consent_page(session, operator, position, choices, utc_now(), looked_up)
     return page(request, "consent.html", view=view)

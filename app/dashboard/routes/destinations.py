@@ -23,7 +23,7 @@ from app.dashboard.routes import queues
 from app.dashboard.routes.account import type_password_again
 from app.dashboard.views import destinations as views
 from app.dashboard.views import schema_forms
-from app.dashboard.views.requests import Option
+from app.dashboard.views.choices import Option
 from app.destinations import service
 from app.destinations.catalogue import Catalogue, NoConnector, description
 from app.destinations.models import Destination

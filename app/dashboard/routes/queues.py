@@ -12,8 +12,8 @@ from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import page, redirect
 from app.dashboard.views import queues as views
+from app.dashboard.views.choices import chosen, has_unknown
 from app.dashboard.views.paging import Position
-from app.dashboard.views.requests import known
 from app.delivery import queue_view, queues
 from app.security import audit
 from app.security.sessions import Operator
@@ -25,20 +25,20 @@ LIST = "/dashboard/queues"
 @router.get("/queues")
 async def queue_list(request: Request, operator: SignedIn, session: Reading) -> Response:
     asked = request.query_params
+    choices = views.choices(asked)
+    if has_unknown(choices):
+        return page(request, "unknown.html", title="Queues", path=LIST, choices=choices)
     position = Position(
         request.app.state.cursors,
         LIST,
         operator.workspace_id,
-        {
-            "state": known(views.STATE_FILTER, asked.get("state", "")),
-            "name": asked.get("name", "").strip()[:200],
-        },
+        {**chosen(choices), "name": asked.get("name", "").strip()[:200]},
         asked.get("cursor"),
     )
     return page(
         request,
         "queues.html",
-        view=await views.queue_list(session, operator, position, utc_now()),
+        view=await views.queue_list(session, operator, position, choices, utc_now()),
     )
 
 

@@ -16,29 +16,17 @@ from app.dashboard import forms
 from app.dashboard.access import SignedIn, router
 from app.dashboard.render import HEADERS, page, redirect
 from app.dashboard.views import requests as views
+from app.dashboard.views.choices import chosen, has_unknown, refuse_unknown
 from app.dashboard.views.paging import Position
 from app.identity import vault
 from app.identity.normalise import normalise
 from app.security import audit
 from app.security.sessions import Operator
-from app.sites import regimes
 from app.subject_requests import decide
 from app.subject_requests.services import Services
 
 Work = Callable[[AsyncSession], Awaitable[object]]
-
-
-def _regimes() -> dict[str, str]:
-    return {"": "Any law", **{each.id: each.name for each in regimes.load().values()}}
-
-
-def _filters(request: Request) -> dict[str, str]:
-    asked = request.query_params
-    return {
-        "status": views.known(views.STATUS_FILTER, asked.get("status", "")),
-        "kind": views.known(views.KIND_FILTER, asked.get("kind", "")),
-        "regime": views.known(_regimes(), asked.get("regime", "")),
-    }
+LIST = "/dashboard/requests"
 
 
 @router.get("/requests")
@@ -48,7 +36,9 @@ async def request_list(request: Request, operator: SignedIn, session: Reading) -
 
 @router.get("/requests.csv")
 async def export(request: Request, operator: SignedIn, session: Reading) -> Response:
-    content = await views.as_csv(session, operator.workspace_id, _filters(request), utc_now())
+    choices = views.choices(request.query_params)
+    refuse_unknown(choices)
+    content = await views.as_csv(session, operator.workspace_id, chosen(choices), utc_now())
     headers = {**HEADERS, "Content-Disposition": 'attachment; filename="requests.csv"'}
     return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -270,14 +260,17 @@ async def _page(
 async def _list(
     request: Request, operator: Operator, session: AsyncSession, problem: Problem | None = None
 ) -> Response:
-    filters = _filters(request)
+    choices = views.choices(request.query_params)
+    if has_unknown(choices):
+        return page(request, "unknown.html", title="Requests", path=LIST, choices=choices)
+    filters = chosen(choices)
     position = Position(
         request.app.state.cursors,
-        "/dashboard/requests",
+        LIST,
         operator.workspace_id,
         filters,
         request.query_params.get("cursor"),
     )
     query = urlencode({name: value for name, value in filters.items() if value})
-    view = await views.request_list(session, operator, position, _regimes(), utc_now(), query)
+    view = await views.request_list(session, operator, position, choices, utc_now(), query)
     return page(request, "requests.html", view=view, problem=problem)

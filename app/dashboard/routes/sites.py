@@ -65,6 +65,10 @@ async def create_site(request: Request, operator: SignedIn) -> Response:
 async def site_page(
     site_id: str, request: Request, operator: SignedIn, session: Reading
 ) -> Response:
+    """By its id; a site key, as it stands in the site's own pages, leads there."""
+    if site_id.startswith("site_"):
+        site = await service.find_site(session, operator.workspace_id, site_id)
+        return redirect(f"/dashboard/sites/{site.id}")
     return await _page(request, operator, session, site_id)
 
 

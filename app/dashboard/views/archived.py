@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from app.dashboard import present
 from app.dashboard.present import Badge
-from app.dashboard.views.requests import Option
+from app.dashboard.views.choices import Choice, choice
 from app.delivery.models import Archived, Delivery
 from app.delivery.service import REPLAYABLE, Selection
 from app.destinations.models import Destination
@@ -41,7 +41,7 @@ class ArchivedList:
 
     rows: list[Row]
     total: int
-    destinations: list[Option]
+    choices: list[Choice]
     asked: Mapping[str, str]
     is_filtered: bool
     may_replay: bool
@@ -65,7 +65,11 @@ def _midnight(day: str) -> dt.datetime | None:
 
 
 async def archived(
-    session: AsyncSession, operator: Operator, which: Selection, asked: Mapping[str, str]
+    session: AsyncSession,
+    operator: Operator,
+    which: Selection,
+    asked: Mapping[str, str],
+    choices: list[Choice],
 ) -> ArchivedList:
     counted = sa.select(sa.func.count()).select_from(Archived).where(which.condition)
     total = (await session.execute(counted)).scalar_one()
@@ -92,22 +96,25 @@ async def archived(
             for each, name, operation, ok in rows
         ],
         total=total,
-        destinations=await _destinations(session, operator.workspace_id, asked["destination"]),
+        choices=choices,
         asked=asked,
         is_filtered=any(asked.values()),
         may_replay=operator.may(Role.OPERATOR),
     )
 
 
-async def _destinations(session: AsyncSession, workspace_id: str, chosen: str) -> list[Option]:
+async def choices(
+    session: AsyncSession, workspace_id: str, asked: Mapping[str, str]
+) -> list[Choice]:
+    """The destinations with something archived, and the one that is asked for."""
+    with_some = sa.select(col(Archived.queue_id)).where(col(Archived.workspace_id) == workspace_id)
     rows = await session.execute(
         sa.select(col(Destination.id), col(Destination.name))
         .where(
-            col(Destination.id).in_(
-                sa.select(col(Archived.queue_id)).where(col(Archived.workspace_id) == workspace_id)
-            )
+            col(Destination.workspace_id) == workspace_id,
+            col(Destination.id).in_(with_some) | (col(Destination.id) == asked["destination"]),
         )
         .order_by(col(Destination.name))
     )
-    every = Option("", "Any destination", not chosen)
-    return [every, *(Option(each, name, each == chosen) for each, name in rows)]
+    offered = {"": "Any destination", **dict(rows.all())}
+    return [choice(asked, "destination", "Destination", offered)]

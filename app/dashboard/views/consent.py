@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from sqlmodel import col
 from app.consent import audit_trail, queries
 from app.consent.models import ConsentRecord
 from app.consent.shown import MODULE
-from app.core.errors import NotFound
+from app.core import bulk
+from app.core.db import table_of
 from app.dashboard import present
 from app.dashboard.views.charts import (
     Share,
@@ -24,9 +26,11 @@ from app.dashboard.views.charts import (
     split_bars,
     stacked_bars,
 )
+from app.dashboard.views.choices import Choice, choice, laws
 from app.dashboard.views.paging import SIZE, Pager, Position
-from app.dashboard.views.requests import Option, options
+from app.dashboard.views.sites import names as site_names
 from app.security.sessions import Operator
+from app.sites.config import LANGUAGE_TAG
 from app.sites.directory import Notice, notice_of
 from app.sites.languages import direction, shipped
 from app.sites.models import NoticeVersion, Site
@@ -34,6 +38,7 @@ from app.sites.models import NoticeVersion, Site
 SERIES = ("Accepted all", "Own selection", "Refused", "Signal or other")
 """As people read ``queries.ANSWERS``."""
 PERIODS = {"14": "14 days", "30": "30 days", "90": "90 days"}
+FILTERS = ("site", "days", "regime", "method", "language", "notice_version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +98,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRow:
-    """``shown`` is None where nobody counts how often the banner is shown."""
+    """``href``: where only what is counted here is shown. ``shown`` is None where nobody counts how
+    often the banner is shown."""
 
     name: str
+    href: str
     shown: int | None
     parts: list[Part]
     bar: SplitBar
@@ -118,7 +125,7 @@ class Uncounted:
 
 @dataclass(frozen=True, slots=True)
 class ConsentPage:
-    """``zone``: where its days begin. ``is_site_unknown``: the filter names none of theirs."""
+    """All of it is under one filter. ``zone``: where its days begin."""
 
     chart: StackedBars
     answers: list[AnswerTable]
@@ -130,16 +137,13 @@ class ConsentPage:
     series: tuple[str, ...]
     rows: list[RecordRow]
     pager: Pager
-    sites: list[Option]
-    periods: list[Option]
+    choices: list[Choice]
+    is_filtered: bool
     looked_up: str
     found: RecordRow | None
     notice: NoticeShown | None
     here: str
-    site_id: str
-    days: str
     zone: str
-    is_site_unknown: bool
 
 
 def days_back(now: dt.datetime, count: int, zone: dt.tzinfo) -> list[dt.date]:
@@ -149,70 +153,92 @@ def days_back(now: dt.datetime, count: int, zone: dt.tzinfo) -> list[dt.date]:
 
 
 _DELETED = "a deleted site"
-_FAR = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
+
+
+async def choices(
+    session: AsyncSession, workspace_id: str, asked: Mapping[str, str]
+) -> list[Choice]:
+    """The filter, by the names that a record's members have in the API."""
+    sites = await site_names(session, workspace_id)
+    site, version = asked.get("site", ""), asked.get("notice_version", "")
+    offered = col(NoticeVersion.site_id) == site  # those of all sites would be too many
+    versions = await _version_names(session, offered | (col(NoticeVersion.id) == version), sites)
+    every = "Any version" if site or version else "Any: choose a site"
+    return [
+        choice(asked, "site", "Site", {"": "All sites", **sites}),
+        choice(asked, "days", "Period", PERIODS, "30"),
+        choice(asked, "regime", "Law", laws()),
+        choice(asked, "method", "Method", {"": "Any method", **present.METHOD}),
+        choice(asked, "language", "Language", _languages(asked)),
+        choice(asked, "notice_version", "Version", {"": every, **versions}),
+    ]
+
+
+def _languages(asked: Mapping[str, str]) -> dict[str, str]:
+    """Those that are shipped, and the one that is asked for: a site may have written its own."""
+    tag = asked.get("language", "")
+    named = {tag: tag} if re.fullmatch(LANGUAGE_TAG, tag) else {}
+    return {"": "Any language", **named, **{each: _language(each) for each in shipped()}}
+
+
+def wanted_of(operator: Operator, filters: Mapping[str, str], now: dt.datetime) -> queries.Filter:
+    """The records of the last days in the workspace's zone: what else is filtered by no index is
+    looked for among these alone.
+    """
+    zone = present.zone(operator.workspace.timezone)
+    first = days_back(now, int(filters["days"]), zone)[0]
+    return queries.Filter(
+        operator.workspace_id,
+        filters["site"] or None,
+        dt.datetime.combine(first, dt.time(), zone),
+        regime=filters["regime"] or None,
+        method=filters["method"] or None,
+        language=filters["language"] or None,
+        notice_version=filters["notice_version"] or None,
+    )
 
 
 async def consent_page(
     session: AsyncSession,
     operator: Operator,
     position: Position,
+    choices: list[Choice],
     now: dt.datetime,
     looked_up: str = "",
 ) -> ConsentPage:
-    sites = await _sites(session, operator.workspace_id)
-    site_id = position.filters["site"]
-    is_site_unknown = bool(site_id) and site_id not in sites
+    sites = await site_names(session, operator.workspace_id)
+    wanted = wanted_of(operator, position.filters, now)
     zone = present.zone(operator.workspace.timezone)
     days = days_back(now, int(position.filters["days"]), zone)
-    start = dt.datetime.combine(days[0], dt.time(), zone)
     per_day: dict[dt.date, list[int]] = {}
     totals = dict.fromkeys(SERIES, 0)
-    for each in await queries.daily_counts(
-        session, operator.workspace_id, start, _FAR, site_id or None, zone
-    ):
+    for each in await queries.daily_counts(session, wanted, zone):
         series = queries.ANSWERS.index(each.answer)
         per_day.setdefault(each.day, [0] * len(SERIES))[series] += each.count
         totals[SERIES[series]] += each.count
-    answers = await _answers(session, operator.workspace_id, site_id, start, sites)
-    rows, pager = await _records(session, operator.workspace_id, site_id, position, sites)
+    answers = await _answers(session, wanted, position, sites)
+    rows, pager = await _records(session, wanted, position, sites)
     record = await _lookup(session, operator.workspace_id, looked_up)
     version = await session.get(NoticeVersion, record.notice_version_id) if record else None
     return ConsentPage(
         chart=stacked_bars(days, per_day, SERIES),
         answers=answers,
         has_shown=any(row.shown is not None for table in answers for row in table.rows),
-        uncounted=await _uncounted(session, operator.workspace_id, site_id),
+        uncounted=await _uncounted(session, wanted, sites),
         shares=shares(totals, SERIES),
         total=sum(totals.values()),
         period=PERIODS[position.filters["days"]],
         series=SERIES,
         rows=rows,
         pager=pager,
-        sites=options(
-            {"": "All sites", **({site_id: "Unknown site"} if is_site_unknown else {}), **sites},
-            site_id,
-        ),
-        periods=options(PERIODS, position.filters["days"]),
+        choices=choices,
+        is_filtered=any(each for name, each in position.filters.items() if name != "days"),
         looked_up=looked_up,
         found=_row(record, sites) if record else None,
         notice=await _notice(session, record, version) if record and version else None,
         here=position.here,
-        site_id=site_id,
-        days=position.filters["days"],
         zone=str(zone),
-        is_site_unknown=is_site_unknown,
     )
-
-
-async def exported(
-    session: AsyncSession, operator: Operator, site_id: str, days: str, now: dt.datetime
-) -> queries.Filter:
-    """The records behind the numbers of the page; a site that is not theirs is ``NotFound``."""
-    if site_id and site_id not in await _sites(session, operator.workspace_id):
-        raise NotFound("There is no site with this id in your workspace.")
-    zone = present.zone(operator.workspace.timezone)
-    start = dt.datetime.combine(days_back(now, int(days), zone)[0], dt.time(), zone)
-    return queries.Filter(operator.workspace_id, site_id or None, start)
 
 
 _ASKED = {
@@ -295,35 +321,40 @@ def _answer(record: ConsentRecord, purpose: Mapping[str, Any]) -> str:
 
 
 async def _answers(
-    session: AsyncSession,
-    workspace_id: str,
-    site_id: str,
-    start: dt.datetime,
-    sites: dict[str, str],
+    session: AsyncSession, wanted: queries.Filter, position: Position, sites: dict[str, str]
 ) -> list[AnswerTable]:
     """By law, language and version; by site, too, where several have something to tell."""
-    found = await queries.groups(session, queries.Filter(workspace_id, site_id or None, start))
-    versions = await _version_names(session, {each.version for each in found}, sites)
-    names: dict[queries.By, tuple[str, Callable[[str], str]]] = {
-        "site": ("Site", lambda key: sites.get(key, _DELETED)),
-        "regime": ("Law", present.regime),
-        "language": ("Language", _language),
-        "version": ("Version", lambda key: versions.get(key, key)),
+    found = await queries.groups(session, wanted)
+    of = bulk.among(table_of(NoticeVersion).c.id, {each.version for each in found})
+    versions = await _version_names(session, of, sites)
+    tables: dict[queries.By, tuple[str, str, Callable[[str], str]]] = {
+        "site": ("site", "Site", lambda key: sites.get(key, _DELETED)),
+        "regime": ("regime", "Law", present.regime),
+        "language": ("language", "Language", _language),
+        "version": ("notice_version", "Version", lambda key: versions.get(key, key)),
     }
     if len({each.site for each in found}) < 2:
-        del names["site"]
+        del tables["site"]
     return [
-        AnswerTable(title, _answer_rows(name, queries.answers(found, by)))
-        for by, (title, name) in names.items()
+        AnswerTable(title, _answer_rows(name, position, parameter, queries.answers(found, by)))
+        for by, (parameter, title, name) in tables.items()
         if found
     ]
 
 
-def _answer_rows(name: Callable[[str], str], found: list[queries.Answers]) -> list[AnswerRow]:
+def _answer_rows(
+    name: Callable[[str], str], position: Position, parameter: str, found: list[queries.Answers]
+) -> list[AnswerRow]:
     counts = [[getattr(each, answer) for answer in queries.ANSWERS] for each in found]
     bars = split_bars([(each.shown, said) for each, said in zip(found, counts, strict=True)])
     return [
-        AnswerRow(name(each.key), each.shown, _parts(said), bar)
+        AnswerRow(
+            name(each.key),
+            position.narrowed(parameter, each.key),
+            each.shown,
+            _parts(said),
+            bar,
+        )
         for each, said, bar in zip(found, counts, bars, strict=True)
     ]
 
@@ -333,22 +364,24 @@ def _parts(said: list[int]) -> list[Part]:
     return [Part(of, n, round(100 * n / total)) for of, n in zip(SERIES, said, strict=True)]
 
 
-async def _uncounted(session: AsyncSession, workspace_id: str, site_id: str) -> list[Uncounted]:
+async def _uncounted(
+    session: AsyncSession, wanted: queries.Filter, sites: dict[str, str]
+) -> list[Uncounted]:
     """The sites on the air without the module that counts."""
     live = col(NoticeVersion.content)["modules"]
     rows = await session.execute(
-        sa.select(col(Site.id), col(Site.name), col(Site.draft)["modules"], live)
+        sa.select(col(Site.id), col(Site.draft)["modules"], live)
         .join(NoticeVersion, col(NoticeVersion.id) == col(Site.published_version_id))
         .where(
-            col(Site.workspace_id) == workspace_id,
+            col(Site.workspace_id) == wanted.workspace_id,
             col(Site.deleted_at).is_(None),
-            *([col(Site.id) == site_id] if site_id else []),
+            *([col(Site.id) == wanted.site_id] if wanted.site_id else []),
         )
         .order_by(col(Site.name))
     )
     return [
-        Uncounted(name, f"/dashboard/sites/{each}#parts", MODULE in (drafted or ()))
-        for each, name, drafted, published in rows
+        Uncounted(sites[each], f"/dashboard/sites/{each}#parts", MODULE in (drafted or ()))
+        for each, drafted, published in rows
         if MODULE not in (published or ())
     ]
 
@@ -358,39 +391,28 @@ def _language(tag: str) -> str:
 
 
 async def _version_names(
-    session: AsyncSession, ids: set[str], sites: dict[str, str]
+    session: AsyncSession, which: sa.ColumnElement[bool], sites: Mapping[str, str]
 ) -> dict[str, str]:
-    """``3``; where several sites are shown, ``Shop, 3``."""
+    """Of these sites by id, newest first: ``3``; of one site among several, ``Shop, 3``."""
     rows = await session.execute(
-        sa.select(
-            col(NoticeVersion.id), col(NoticeVersion.site_id), col(NoticeVersion.number)
-        ).where(col(NoticeVersion.id).in_(ids))
+        sa.select(col(NoticeVersion.id), col(NoticeVersion.site_id), col(NoticeVersion.number))
+        .where(which)
+        .order_by(col(NoticeVersion.number).desc(), col(NoticeVersion.id))
     )
-    found = rows.all()
-    has_several = len({site for _, site, _ in found}) > 1
+    has_several = len(sites) > 1
     return {
-        version: f"{sites.get(site, 'a deleted site')}, {number}" if has_several else str(number)
-        for version, site, number in found
+        version: f"{sites[site]}, {number}" if has_several else str(number)
+        for version, site, number in rows
+        if site in sites
     }
-
-
-async def _sites(session: AsyncSession, workspace_id: str) -> dict[str, str]:
-    rows = await session.execute(
-        sa.select(col(Site.id), col(Site.name))
-        .where(col(Site.workspace_id) == workspace_id)
-        .order_by(col(Site.name))
-    )
-    return dict(rows.all())
 
 
 async def _records(
     session: AsyncSession,
-    workspace_id: str,
-    site_id: str,
+    wanted: queries.Filter,
     position: Position,
     sites: dict[str, str],
 ) -> tuple[list[RecordRow], Pager]:
-    wanted = queries.Filter(workspace_id, site_id or None)
     pairs = await queries.records(session, wanted, limit=SIZE + 1, after=position.after)
     rows = [record for record, _ in pairs]
     last = rows[min(len(rows), SIZE) - 1] if rows else None

@@ -47,7 +47,14 @@ class Position:
     @property
     def here(self) -> str:
         """The address of this very page."""
-        asked = {**self.filters, "cursor": self.cursor}
+        return self._address(cursor=self.cursor)
+
+    def narrowed(self, name: str, value: str) -> str:
+        """The address of the list with one filter more."""
+        return self._address(**{name: value})
+
+    def _address(self, **more: str | None) -> str:
+        asked = {**self.filters, **more}
         query = urlencode({name: value for name, value in asked.items() if value})
         return f"{self.path}?{query}" if query else self.path
 
@@ -56,10 +63,7 @@ class Position:
 
         ``last_id`` is the id of the last row of this page.
         """
-        plain = {name: value for name, value in self.filters.items() if value}
         target = None
         if len(rows) > size:
-            cursor = self.cursors.write(self._scope, last_id)
-            target = f"{self.path}?{urlencode({**plain, 'cursor': cursor})}"
-        first = f"{self.path}?{urlencode(plain)}" if plain else self.path
-        return list(rows[:size]), Pager(target, first, self.cursor is None)
+            target = self._address(cursor=self.cursors.write(self._scope, last_id))
+        return list(rows[:size]), Pager(target, self._address(), self.cursor is None)

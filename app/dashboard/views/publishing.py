@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.dashboard import present
 from app.dashboard.views import preview
+from app.dashboard.views.choices import Option, options
 from app.dashboard.views.people import names_of
-from app.dashboard.views.requests import Option, options
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service

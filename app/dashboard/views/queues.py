@@ -18,9 +18,9 @@ from app.dashboard.views.charts import (
     line_bars,
     sparkline,
 )
+from app.dashboard.views.choices import Choice, choice
 from app.dashboard.views.conditions import Condition, condition, held_by
 from app.dashboard.views.paging import SIZE, Pager, Position
-from app.dashboard.views.requests import Option, options
 from app.delivery import activity, limits, queue_view
 from app.delivery.activity import HOUR, WEEK, Count, Tally
 from app.delivery.health import Breaker
@@ -74,14 +74,22 @@ class QueueList:
     """The address of this page of the list."""
     count: int
     trouble_count: int
-    states: list[Option]
+    choices: list[Choice]
     name: str
     is_filtered: bool
     may_act: bool
 
 
+def choices(asked: Mapping[str, str]) -> list[Choice]:
+    return [choice(asked, "state", "State", STATE_FILTER)]
+
+
 async def queue_list(
-    session: AsyncSession, operator: Operator, position: Position, now: dt.datetime
+    session: AsyncSession,
+    operator: Operator,
+    position: Position,
+    choices: list[Choice],
+    now: dt.datetime,
 ) -> QueueList:
     """One page. Only the queues' own rows are read of all; what waits is counted for this page."""
     known = [
@@ -101,7 +109,7 @@ async def queue_list(
         here=position.here,
         count=len(wanted),
         trouble_count=sum(state.is_trouble for state, _ in known),
-        states=options(STATE_FILTER, position.filters["state"]),
+        choices=choices,
         name=position.filters["name"],
         is_filtered=any(position.filters.values()),
         may_act=operator.may(Role.OPERATOR),

@@ -18,6 +18,7 @@ from app.core.errors import NotFound
 from app.crypto.keystore import KeyStore
 from app.dashboard import present
 from app.dashboard.present import Badge
+from app.dashboard.views.choices import Choice, choice, laws
 from app.dashboard.views.paging import SIZE, Pager, Position
 from app.dashboard.views.people import names_of
 from app.delivery import service as deliveries
@@ -126,17 +127,6 @@ def due_of(request: SubjectRequest, now: dt.datetime) -> Due:
     return Due(at, tone, is_running)
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    value: str
-    text: str
-    is_chosen: bool
-
-
-def options(choices: Mapping[str, str], chosen: str) -> list[Option]:
-    return [Option(value, text, value == chosen) for value, text in choices.items()]
-
-
 STATUS_FILTER = {
     "": "Any status",
     "open": "Open",
@@ -152,25 +142,26 @@ KIND_FILTER = {"": "Any kind", **present.REQUEST_KIND}
 class RequestList:
     rows: list[RequestRow]
     pager: Pager
-    statuses: list[Option]
-    kinds: list[Option]
-    regimes: list[Option]
+    choices: list[Choice]
     is_filtered: bool
     may_search: bool
     identifier_kinds: list[str]
     export_query: str
 
 
-def known(choices: Mapping[str, str], value: str) -> str:
-    """A filter's value, if it is one of ours."""
-    return value if value in choices else ""
+def choices(asked: Mapping[str, str]) -> list[Choice]:
+    return [
+        choice(asked, "status", "Status", STATUS_FILTER),
+        choice(asked, "kind", "Kind", KIND_FILTER),
+        choice(asked, "regime", "Law", laws()),
+    ]
 
 
 async def request_list(
     session: AsyncSession,
     operator: Operator,
     position: Position,
-    regimes: Mapping[str, str],
+    choices: list[Choice],
     now: dt.datetime,
     export_query: str,
 ) -> RequestList:
@@ -183,9 +174,7 @@ async def request_list(
     return RequestList(
         rows=[row_of(each, now) for each in found],
         pager=pager,
-        statuses=options(STATUS_FILTER, position.filters["status"]),
-        kinds=options(KIND_FILTER, position.filters["kind"]),
-        regimes=options(regimes, position.filters["regime"]),
+        choices=choices,
         is_filtered=any(position.filters.values()),
         may_search=operator.may(Role.OPERATOR),
         identifier_kinds=["email", "user_id", "phone", "anonymous_id", "device_id"],

@@ -17,7 +17,7 @@ from starlette.datastructures import FormData
 from app.core.errors import Invalid, Problem
 from app.core.http import strict_json
 from app.dashboard import forms, present
-from app.dashboard.views.requests import Option
+from app.dashboard.views.choices import Option
 
 PREFIX = "set."
 _LONG = 300

@@ -8,11 +8,14 @@ import copy
 import datetime as dt
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 from starlette.datastructures import FormData
 
 from app.core.clock import utc_now
@@ -21,8 +24,8 @@ from app.core.http import strict_json
 from app.dashboard import forms, present
 from app.dashboard.present import Badge
 from app.dashboard.views import preview
+from app.dashboard.views.choices import Option, options
 from app.dashboard.views.people import names_of
-from app.dashboard.views.requests import Option, options
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import regimes, seen, service, unlisted
@@ -217,6 +220,18 @@ async def find(session: AsyncSession, workspace_id: str, site_id: str) -> Site:
     if site is None or site.workspace_id != workspace_id or site.deleted_at is not None:
         raise NotFound("There is no site with this id in your workspace.")
     return site
+
+
+async def names(session: AsyncSession, workspace_id: str) -> dict[str, str]:
+    """By the id of each site, deleted ones too; one that shares its name says its site key."""
+    rows = await session.execute(
+        sa.select(col(Site.id), col(Site.name), col(Site.site_key))
+        .where(col(Site.workspace_id) == workspace_id)
+        .order_by(col(Site.name), col(Site.id))
+    )
+    found = rows.all()
+    count = Counter(name for _, name, _ in found)
+    return {each: f"{name} ({key})" if count[name] > 1 else name for each, name, key in found}
 
 
 async def site_page(

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from app.dashboard.present import Badge
+from app.dashboard.views.choices import Option
 from app.dashboard.views.people import names_of
-from app.dashboard.views.requests import Option
 from app.security.models import Admin, AdminInvite, ApiKey, Role
 from app.security.sessions import Operator
 
