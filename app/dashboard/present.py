@@ -6,6 +6,8 @@ import datetime as dt
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from app.sites import regimes
+
 
 class Badge(NamedTuple):
     """Words and tone: neutral, info, good, warn or bad."""
@@ -146,7 +148,8 @@ def number(count: int) -> str:
 
 
 def regime(name: str) -> str:
-    return REGIME.get(name, name.upper())
+    law = regimes.load().get(name)
+    return REGIME.get(name, law.name if law else name.upper())
 
 
 def zone(name: str) -> dt.tzinfo:

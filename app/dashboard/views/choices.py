@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from app.core.errors import Invalid
+from app.dashboard import present
 from app.sites import regimes
 
 
@@ -62,4 +63,4 @@ def refuse_unknown(choices: Iterable[Choice]) -> None:
 
 
 def laws() -> dict[str, str]:
-    return {"": "Any law", **{each.id: each.name for each in regimes.load().values()}}
+    return {"": "Any law", **{each: present.regime(each) for each in regimes.load()}}

@@ -163,7 +163,7 @@ async def choices(
     site, version = asked.get("site", ""), asked.get("notice_version", "")
     offered = col(NoticeVersion.site_id) == site  # those of all sites would be too many
     versions = await _version_names(session, offered | (col(NoticeVersion.id) == version), sites)
-    every = "Any version" if site or version else "Any: choose a site"
+    every = "Any version" if site or version else "Any (by site)"
     return [
         choice(asked, "site", "Site", {"": "All sites", **sites}),
         choice(asked, "days", "Period", PERIODS, "30"),
