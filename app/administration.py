@@ -32,7 +32,7 @@ from app.security.models import Admin, ApiKey, Role, Workspace
 from app.security.routes import key_json
 from app.sites import regimes, script
 from app.sites import service as sites
-from app.sites.config import SiteConfig
+from app.sites.config import SiteConfig, unsaid
 from app.sites.directory import directory_of
 from app.sites.models import Site
 from app.subject_requests import intake, queries
@@ -105,8 +105,8 @@ class Administration:
     async def create_site(
         self, workspace: str | None, name: str, origins: Sequence[str], draft: Row
     ) -> Row:
-        """``draft`` as in the API's ``config``; ``tag`` is for the site's pages, and ``page`` is
-        where it is changed.
+        """``draft`` as in the API's ``config``; ``tag`` is for the site's pages, ``page`` is where
+        it is changed, and ``unsaid`` what its visitors are not told.
         """
         try:
             config = SiteConfig.model_validate(draft)
@@ -123,7 +123,7 @@ class Administration:
             await sites.publish_site(session, site, actor=ACTOR, now=now)
             tag = script.live_tag(self._public_url, site.site_key, site.draft)
             page = f"{self._public_url}/dashboard/sites/{site.id}"
-            return _site(site) | {"tag": tag, "page": page}
+            return _site(site) | {"tag": tag, "page": page, "unsaid": unsaid(config)}
 
     async def list_sites(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:

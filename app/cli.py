@@ -306,13 +306,9 @@ def create_site(
         "first_party": first_party,
     }
     made = _run(lambda do: do.create_site(workspace, name, origin, draft))
-    if not controller_name.strip():
-        typer.echo(
-            f"Visitors read that {made['name']}, the site's name, is the controller. To name "
-            f"another: Controller on {made['page']}, then publish; for the next site: "
-            "--controller-name.",
-            err=True,
-        )
+    if made["unsaid"]:
+        listed = "".join(f"\n  {each}" for each in made["unsaid"])
+        typer.echo(f"Not said yet:{listed}\nFill it in on {made['page']}, and publish.", err=True)
     if as_json:
         _show(made, as_json)
         return

@@ -431,16 +431,17 @@ class Answers:
 
 async def groups(session: AsyncSession, wanted: Filter) -> list[Group]:
     """Records and displays. Displays are counted by the UTC day: a day that is only partly wanted
-    counts as a whole. They have no ``method``: those of any are told."""
+    counts as a whole. They have no ``method``, so that none is told beside one."""
     chosen, shown = (
         (col(each.site_id), col(each.regime), col(each.language), col(each.notice_version_id))
         for each in (ConsentRecord, ConsentView)
     )
-    displays = await session.execute(
+    counted = (
         sa.select(*shown, sa.func.sum(col(ConsentView.count)))
         .where(*_views(wanted))
         .group_by(*shown)
     )
+    displays = [] if wanted.method else (await session.execute(counted)).all()
     answered = await _answered(session, wanted, *chosen)
     return [
         Group(site, law, tag, version, answer, count)

@@ -58,17 +58,18 @@ def _asked(content: Mapping[str, Any]) -> dict[str, Any]:
 def left_behind(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[str]]:
     """Purposes that are said in other words in some languages alone, and the languages whose words
     stayed. Whether that is a translation that was forgotten or a misspelling that was mended, only
-    people can tell.
+    people can tell. A language that had none but the default language's words counts as neither.
     """
-    old, new = before["languages"], after["languages"]
-    shared = [tag for tag in new if tag in old]
+    old, new, default = before["languages"], after["languages"], before["default_language"]
     known = {each["id"] for each in before["purposes"]}
     found = {}
     for purpose in (each["id"] for each in after["purposes"] if each["id"] in known):
-        stayed = [
-            tag for tag in shared if old[tag]["purposes"][purpose] == new[tag]["purposes"][purpose]
+        said = {tag: language["purposes"][purpose] for tag, language in old.items()}
+        spoken = [
+            tag for tag in new if tag in said and (tag == default or said[tag] != said[default])
         ]
-        if 0 < len(stayed) < len(shared):
+        stayed = [tag for tag in spoken if new[tag]["purposes"][purpose] == said[tag]]
+        if 0 < len(stayed) < len(spoken):
             found[purpose] = stayed
     return found
 

@@ -288,6 +288,16 @@ def language_of(config: SiteConfig, tag: str) -> dict[str, Any]:
     return {"direction": direction(tag), "texts": texts, "purposes": purposes}
 
 
+def unsaid(config: SiteConfig) -> list[str]:
+    """What visitors are not told of who asks, in words for operators."""
+    needed = {
+        "Controller: visitors read the site's name in its place": config.controller.name,
+        "Contact: how the controller is reached": config.controller.contact,
+        "Privacy policy: where visitors read more": config.policy_url,
+    }
+    return [each for each, text in needed.items() if not text]
+
+
 def untranslated(config: SiteConfig) -> dict[str, list[str]]:
     """Purposes that have no words of their own in some languages, and in which."""
     found = {

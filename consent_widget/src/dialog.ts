@@ -5,7 +5,7 @@
 import type { Config, Purpose } from "./config";
 import css from "./dialog.css?inline";
 import { button, dayOf, h, inLanguage, sheet } from "./dom";
-import { type Choices, granted, honoursGpc, isChoice, type State } from "./state";
+import { type Choices, granted, honoursGpc, type State } from "./state";
 import { policyLink, rejectLabel } from "./view";
 
 export { identify } from "./identify";
@@ -34,11 +34,11 @@ function record({ texts, language }: Config, { decision }: State): (Node | strin
     );
 }
 
-/** Whether there is any to take back: what runs unasked was never given. */
+/** Whether there is any to take back: where people may only object, a box left ticked gave none. */
 const hasPermission = ({ decision }: State): boolean =>
   decision !== null &&
   Object.values(decision.choices).includes(true) &&
-  (decision.mode === "opt_in" || isChoice(decision));
+  (decision.mode === "opt_in" || decision.method === "accept_all");
 
 /** What the signal did, or why it did not count. */
 function signalNote(config: Config, state: State): HTMLElement[] {

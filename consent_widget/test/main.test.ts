@@ -276,6 +276,9 @@ describe("preferences", () => {
     quittance.set({ advertising: false });
     await quittance.open();
     expect(inside("[data-action=withdraw]")).toBeNull();
+    inside("dialog [data-action=save]")?.click();
+    await quittance.open();
+    expect(inside("[data-action=withdraw]")).toBeNull();
     inside("dialog [data-action=accept]")?.click();
     await quittance.open();
     expect(inside("[data-action=withdraw]")).not.toBeNull();

@@ -20,6 +20,7 @@ BEFORE: Words = {
 
 def notice(words: Words) -> dict[str, Any]:
     return {
+        "default_language": "en",
         "purposes": [{"id": each} for each in next(iter(words.values()))],
         "languages": {
             tag: {"purposes": {each: {"name": name} for each, name in said.items()}}
@@ -57,3 +58,24 @@ def test_a_purpose_reworded_in_some_languages_names_those_that_stayed(
     after: Words, expected: dict[str, list[str]]
 ) -> None:
     assert left_behind(notice(BEFORE), notice(after)) == expected
+
+
+@pytest.mark.parametrize(
+    ("german", "english", "expected"),
+    [
+        ("Kekse", "Cookies", {}),
+        ("Cookies", "Biscuits", {"cookies": ["fr"]}),
+        ("Kekse", "Biscuits", {"cookies": ["fr"]}),
+    ],
+    ids=["a first translation", "the default's words follow", "both"],
+)
+def test_a_language_without_words_of_its_own_is_neither_reworded_nor_left(
+    german: str, english: str, expected: dict[str, list[str]]
+) -> None:
+    before = {
+        "en": {"cookies": "Cookies"},
+        "de": {"cookies": "Cookies"},
+        "fr": {"cookies": "Témoins"},
+    }
+    after = {"en": {"cookies": english}, "de": {"cookies": german}, "fr": before["fr"]}
+    assert left_behind(notice(before), notice(after)) == expected

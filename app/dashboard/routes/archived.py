@@ -28,9 +28,11 @@ async def archived_list(request: Request, operator: SignedIn, session: Reading) 
     asked = {name: request.query_params.get(name, "") for name in views.FILTERS}
     choices = await views.choices(session, operator.workspace_id, asked)
     if has_unknown(choices):
+        rest = {name: asked[name] for name in ("since", "until")}
         return page(
-            request, "unknown.html", title="Archived deliveries", path=LIST, choices=choices
-        )
+            request, "unknown.html", title="Archived deliveries", path=LIST, choices=choices,
+            rest=rest,
+        )  # fmt: skip
     view = await views.archived(session, operator, _selection(operator, asked), asked, choices)
     return page(request, "archived.html", view=view)
 
@@ -64,5 +66,5 @@ async def replay_archived(request: Request, operator: SignedIn) -> Response:
 def _selection(operator: Operator, asked: Mapping[str, str]) -> Selection:
     try:
         return views.selection(operator.workspace_id, asked)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Invalid("Write days as 2026-11-25.") from None

@@ -56,7 +56,8 @@ async def export_records(request: Request, operator: SignedIn) -> Response:
         audit.record(
             session, workspace_id=operator.workspace_id, actor=operator.actor,
             verb="export_consents", target=wanted.site_id or operator.workspace_id, now=now,
-            format=format, **{name: value for name, value in filters.items() if value},
+            format=format, days=int(filters.pop("days")),
+            **{name: value for name, value in filters.items() if value},
         )  # fmt: skip
     kept = dt.timedelta(days=request.app.state.settings.consent_record_days)
     return await export.answer(database, wanted, cast(export.Format, format), kept, HEADERS)

@@ -25,14 +25,15 @@ LIST = "/dashboard/queues"
 @router.get("/queues")
 async def queue_list(request: Request, operator: SignedIn, session: Reading) -> Response:
     asked = request.query_params
-    choices = views.choices(asked)
+    choices, name = views.choices(asked), asked.get("name", "").strip()[:200]
     if has_unknown(choices):
-        return page(request, "unknown.html", title="Queues", path=LIST, choices=choices)
+        rest = {"name": name}
+        return page(request, "unknown.html", title="Queues", path=LIST, choices=choices, rest=rest)
     position = Position(
         request.app.state.cursors,
         LIST,
         operator.workspace_id,
-        {**chosen(choices), "name": asked.get("name", "").strip()[:200]},
+        {**chosen(choices), "name": name},
         asked.get("cursor"),
     )
     return page(

@@ -48,7 +48,8 @@ class ArchivedList:
 
 
 def selection(workspace_id: str, asked: Mapping[str, str]) -> Selection:
-    """Days are UTC, the first and the last one included. ValueError for what is no day."""
+    """Days are UTC, the first and the last one included. ValueError for what is no day,
+    OverflowError for the last there is."""
     until = _midnight(asked["until"])
     return Selection(
         workspace_id,

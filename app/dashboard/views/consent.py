@@ -177,8 +177,8 @@ async def choices(
 def _languages(asked: Mapping[str, str]) -> dict[str, str]:
     """Those that are shipped, and the one that is asked for: a site may have written its own."""
     tag = asked.get("language", "")
-    named = {tag: tag} if re.fullmatch(LANGUAGE_TAG, tag) else {}
-    return {"": "Any language", **named, **{each: _language(each) for each in shipped()}}
+    own = [tag] if re.fullmatch(LANGUAGE_TAG, tag) else []
+    return {"": "Any language"} | {each: _language(each) for each in (*shipped(), *own)}
 
 
 def wanted_of(operator: Operator, filters: Mapping[str, str], now: dt.datetime) -> queries.Filter:
@@ -382,7 +382,7 @@ async def _uncounted(
     return [
         Uncounted(sites[each], f"/dashboard/sites/{each}#parts", MODULE in (drafted or ()))
         for each, drafted, published in rows
-        if MODULE not in (published or ())
+        if each in sites and MODULE not in (published or ())
     ]
 
 

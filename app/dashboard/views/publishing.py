@@ -21,7 +21,7 @@ from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service
 from app.sites.changes import CONTROLLER, changes, left_behind, material, news, sha256_of
-from app.sites.config import SiteConfig, untranslated
+from app.sites.config import SiteConfig, unsaid, untranslated
 from app.sites.directory import PublishedSite, notice_of
 from app.sites.genuine import is_genuine
 from app.sites.languages import shipped
@@ -114,10 +114,10 @@ async def page_of(session: AsyncSession, site: Site) -> Publishing:
         ],
         untranslated=_untranslated(config, said),
         left_behind=[
-            f"{said[purpose]['name']}: {', '.join(map(_language, tags))}"
+            f"{said[purpose]['name']}: {_languages(tags)}"
             for purpose, tags in (left_behind(live.content, content) if live else {}).items()
         ],
-        unsaid=_unsaid(config),
+        unsaid=unsaid(config),
         draft=draft_digest(site),
     )
 
@@ -131,18 +131,16 @@ def _untranslated(config: SiteConfig, said: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _unsaid(config: SiteConfig) -> list[str]:
-    controller = config.controller
-    needed = {
-        "Controller: they read the site's name in its place": controller.name,
-        "Contact: how the controller is reached": controller.contact,
-        "Privacy policy: where they read more": config.policy_url,
-    }
-    return [each for each, text in needed.items() if not text]
-
-
 def _language(tag: str) -> str:
     return str(shipped().get(tag, {}).get("name", tag))
+
+
+def _languages(tags: list[str]) -> str:
+    few = tags if len(tags) <= _NAMED_LANGUAGES else tags[: _NAMED_LANGUAGES - 1]
+    return ", ".join(map(_language, few)) + _and_more(len(tags) - len(few))
+
+
+_NAMED_LANGUAGES = 6
 
 
 def _and_more(others: int) -> str:
