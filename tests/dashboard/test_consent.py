@@ -72,6 +72,9 @@ async def test_consent_is_told_by_law_language_and_version(stage: Stage, browser
     assert bars["GDPR"]["s1"] == pytest.approx(100 * counts[0] / 2040, abs=0.01)
     assert bars["Deutsch"]["shown"] == 70
     assert "shown" not in bars["Français"]
+    by_method = (await browser.get("/dashboard/consent?days=90&method=accept_all")).text
+    assert "accept_all" in by_method
+    assert "040" not in by_method, "displays have no method"
 
 
 _RECT = r'<rect [^>]*?width="([\d.]+)"[^>]*? class="(\w+)"/>'
@@ -165,6 +168,11 @@ async def test_what_nobody_has_is_said_to_be_unknown(stage: Stage, browser: Brow
         assert (await browser.get(f"/dashboard/{name}%00")).status_code == 400
     both = (await browser.get("/dashboard/consent?days=abc&regime=nope&site=")).text
     assert "No such period or law" in both
+    for rest in ("archived?destination=nope&since=2026-01-01", "queues?state=nope&name=webhook"):
+        answer = await browser.get(f"/dashboard/{rest}")
+        name, value = rest.rpartition("&")[2].split("=")
+        assert f'<input type="hidden" name="{name}" value="{value}">' in answer.text
+    assert (await browser.get("/dashboard/archived?until=9999-12-31")).status_code == 422
     refused = await browser.get("/dashboard/requests.csv?status=nope")
     assert refused.status_code == 422
     assert "There is no such status. Choose one that the list offers." in refused.text
@@ -361,7 +369,7 @@ async def test_records_are_taken_as_a_file_and_the_audit_log_says_by_whom(stage:
     viewer = await stage.signed_in(stage.seeded.viewer)
     site_id, ids = await add_site(stage, "Magazine", SiteConfig(), [("accept_all", True)] * 3)
     path = "/dashboard/consent/export"
-    asked = {"site": site_id, "days": "14"}
+    asked = {"site": site_id, "days": 14}
 
     lines = await viewer.post(path, asked | {"format": "ndjson"})
     assert lines.headers["content-disposition"] == 'attachment; filename="consents.ndjson"'
@@ -381,8 +389,8 @@ async def test_records_are_taken_as_a_file_and_the_audit_log_says_by_whom(stage:
     actor = f"admin:{stage.seeded.viewer.id}"
     assert sorted(entries, key=repr) == sorted(
         [
-            (actor, site_id, {"format": "ndjson", "site": site_id, "days": "14"}),
-            (actor, stage.seeded.workspace_id, {"format": "csv", "days": "14"}),
+            (actor, site_id, {"format": "ndjson", "site": site_id, "days": 14}),
+            (actor, stage.seeded.workspace_id, {"format": "csv", "days": 14}),
         ],
         key=repr,
     )
