@@ -75,11 +75,19 @@ def draft(
         "fingerprint": digest,
         "decided_at": decided_at,
         "recorded_at": now,
-        "expires_at": decided_at + dt.timedelta(days=notice.content["expiry_days"]),
+        "expires_at": decided_at + _lasts(notice, regime, choices),
     }
     by_default = _granted_by_default(notice, regime, body.method, gpc=gpc)
     denied = notice.denied_by_gpc if is_gpc_applied else frozenset()
     return Draft(row, by_default, denied, asks_first=regime.mode == "opt_in")
+
+
+def _lasts(notice: Notice, regime: Regime, choices: dict[str, bool]) -> dt.timedelta:
+    """Until people are asked again, or what they granted ends; the law may leave those alone for
+    longer who refused.
+    """
+    lasts = dt.timedelta(days=notice.content["expiry_days"])
+    return lasts if any(choices.values()) else max(lasts, regime.left_alone)
 
 
 def _asked(notice: Notice, regime: Regime, body: ConsentIn) -> dict[str, bool]:

@@ -156,6 +156,24 @@ def _weight(choice: Choice) -> tuple[int, str]:
     return len(denials(choice.choices)), choice.consent_id
 
 
+_REFUSES_ALL = frozenset({Method.REJECT_ALL, Method.WITHDRAWAL})
+
+
+def refused_since(
+    choices: Mapping[str, bool], method: str, asked: Collection[str], sold: Collection[str]
+) -> dict[str, bool]:
+    """What an earlier refusal denies of the purposes ``asked`` about now that it does not name:
+    whoever refused all, or all that was ``sold``, has refused the next of its kind. What was named
+    then and is gone now may have been sold. The page judges alike: ``refused`` in
+    consent_widget/src/state.ts.
+    """
+    unsold = set(asked) - set(sold)
+    named = choices.keys() - unsold
+    is_opt_out = named and not any(choices[each] for each in named)
+    refused = asked if method in _REFUSES_ALL else sold if is_opt_out else ()
+    return {each: False for each in sorted(refused) if each not in choices}
+
+
 def deny_wins(one: Mapping[str, bool], other: Mapping[str, bool]) -> dict[str, bool]:
     return {
         purpose: one.get(purpose, True) and other.get(purpose, True)

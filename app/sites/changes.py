@@ -20,7 +20,7 @@ def material(content: Mapping[str, Any]) -> str:
     anew where operations change considerably).
 
     Of the words only the purposes' own count, in the default language: a visitor who changes the
-    language has not been asked something else.
+    language has not been asked something else. For those of the others see ``is_material``.
     """
     flags = ("id", "required", "denied_by_gpc", "sensitive")
     basis = {
@@ -43,8 +43,21 @@ def news(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """
     known = _asked(before)
     is_other = before["controller"]["name"] != after["controller"]["name"]
-    purposes = [each for each, asked in _asked(after).items() if known.get(each) != asked]
+    purposes = [
+        each
+        for each, asked in _asked(after).items()
+        if known.get(each) != asked or _reworded(before, after, each)[0]
+    ]
     return [CONTROLLER, *purposes] if is_other else purposes
+
+
+def is_material(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether those who answered ``before`` have to be asked again: who asks, for what, or in which
+    words, in any language, is another.
+    """
+    return material(before) != material(after) or any(
+        _reworded(before, after, each)[0] for each in _asked(after)
+    )
 
 
 def _asked(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,18 +73,28 @@ def left_behind(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     stayed. Whether that is a translation that was forgotten or a misspelling that was mended, only
     people can tell. A language that had none but the default language's words counts as neither.
     """
-    old, new, default = before["languages"], after["languages"], before["default_language"]
-    known = {each["id"] for each in before["purposes"]}
     found = {}
-    for purpose in (each["id"] for each in after["purposes"] if each["id"] in known):
-        said = {tag: language["purposes"][purpose] for tag, language in old.items()}
-        spoken = [
-            tag for tag in new if tag in said and (tag == default or said[tag] != said[default])
-        ]
-        stayed = [tag for tag in spoken if new[tag]["purposes"][purpose] == said[tag]]
-        if 0 < len(stayed) < len(spoken):
+    for purpose in _asked(after):
+        reworded, stayed = _reworded(before, after, purpose)
+        if reworded and stayed:
             found[purpose] = stayed
     return found
+
+
+def _reworded(
+    before: Mapping[str, Any], after: Mapping[str, Any], purpose: str
+) -> tuple[list[str], list[str]]:
+    """The languages that say a purpose in other words than before, and those that say it in the
+    same; nowhere those that said nothing of it, or the default language's words."""
+    default = before["default_language"]
+    said = {tag: each["purposes"].get(purpose) for tag, each in before["languages"].items()}
+    changed: list[str] = []
+    stayed: list[str] = []
+    for tag, language in after["languages"].items():
+        words = said.get(tag)
+        if words and (tag == default or words != said[default]):
+            (stayed if language["purposes"][purpose] == words else changed).append(tag)
+    return changed, stayed
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ _GPC_SINCE = "2026-11-23"
 # --------------
 
 
+@router.head("/b/{site_key}.js", include_in_schema=False)
 @router.get("/b/{site_key}.js", tags=["public"], response_class=Response)
 async def widget_script(
     request: Request, site_key: str, lang: str | None = None, region: str | None = None
@@ -254,7 +255,8 @@ async def publish_site(
     its version.
 
     ``asks_again``: whether visitors who have chosen are asked anew; left out: if the change is
-    material (who asks, the purposes, their own words); false: only the wording changed.
+    material (who asks, the purposes, their own words in any language); false: only the wording
+    changed.
     """
     site = await service.find_site(session, caller.workspace_id, site_key)
     version = await service.publish_site(

@@ -17,7 +17,7 @@ from app.core.ids import new_id
 from app.security import audit
 from app.sites import directory, regimes
 from app.sites.banner import show
-from app.sites.changes import material, news, sha256_of
+from app.sites.changes import is_material, material, news, sha256_of
 from app.sites.config import SiteConfig, language_of
 from app.sites.consent_mode import asking_first
 from app.sites.directory import Notice
@@ -225,11 +225,13 @@ def _material(
     content: dict[str, Any], number: int, live: NoticeVersion | None, asks_again: bool | None
 ) -> str:
     found = material(content)
-    if asks_again:
-        return sha256_of([found, number])[:16]
-    if live is not None and (asks_again is False or material(live.content) == found):
+    if asks_again is None:
+        if live is None or material(live.content) != found:
+            return found
+        asks_again = is_material(live.content, content)
+    if live is not None and not asks_again:
         return directory.notice_of(live).material
-    return found
+    return sha256_of([found, number])[:16]
 
 
 def _check(config: SiteConfig) -> None:

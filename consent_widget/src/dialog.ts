@@ -5,7 +5,7 @@
 import type { Config, Purpose } from "./config";
 import css from "./dialog.css?inline";
 import { button, dayOf, h, inLanguage, sheet } from "./dom";
-import { type Choices, granted, honoursGpc, type State } from "./state";
+import { type Choices, type Decision, granted, honoursGpc, type State } from "./state";
 import { policyLink, rejectLabel } from "./view";
 
 export { identify } from "./identify";
@@ -22,9 +22,12 @@ export interface DialogActions {
   closed(): void;
 }
 
-function record({ texts, language }: Config, { decision }: State): (Node | string)[] {
-  if (!decision?.consentId) return [];
-  const { consentId, decidedAt } = decision;
+/** The choice that holds; where none does, the last one, whose refusals do. */
+const proven = ({ decision, earlier }: State): Decision | null => decision ?? earlier;
+
+function record({ texts, language }: Config, state: State): (Node | string)[] {
+  const { consentId, decidedAt } = proven(state) ?? {};
+  if (!consentId || !decidedAt) return [];
   const day = dayOf(decidedAt, language);
   const template = texts.record.includes("{id}") ? texts.record : `${texts.record}: {id} ({date})`;
   return template
@@ -53,9 +56,10 @@ function signalNote(config: Config, state: State): HTMLElement[] {
 const requestLink = ({ texts, privacy_url }: Config): HTMLElement[] =>
   texts.your_data ? [h("a", { href: privacy_url, class: "link" }, texts.your_data)] : [];
 
-function receipt({ texts, api }: Config, { decision }: State): HTMLElement[] {
-  if (!decision?.consentId || !texts.receipt) return [];
-  const href = `${api}/v1/receipts/${encodeURIComponent(decision.consentId)}`;
+function receipt({ texts, api }: Config, state: State): HTMLElement[] {
+  const { consentId } = proven(state) ?? {};
+  if (!consentId || !texts.receipt) return [];
+  const href = `${api}/v1/receipts/${encodeURIComponent(consentId)}`;
   // A page to read and save from; the choice stays open beside it.
   return [h("a", { href, target: "_blank", rel: "noopener", class: "link" }, texts.receipt)];
 }

@@ -24,6 +24,8 @@ export interface State {
   readonly visitorId: string;
   readonly gpc: boolean;
   readonly decision: Decision | null;
+  /** What was stored before; where it answers no more, it is proof all the same. */
+  readonly earlier: Decision | null;
   /** What holds now, required purposes included. */
   readonly choices: Choices;
   /** `ask`: the banner; `gpc`: only the notice that the signal was honoured. */
@@ -54,18 +56,35 @@ const build = (purposes: readonly Purpose[], answer: (purpose: Purpose) => boole
 export const granted = (choices: Choices, id: string): boolean =>
   Object.hasOwn(choices, id) && choices[id] === true;
 
-const refused = (choices: Choices | undefined, id: string): boolean =>
-  choices !== undefined && Object.hasOwn(choices, id) && choices[id] === false;
+/**
+ * By name, or because it came later: whoever refused all, or all that is sold, has refused the next
+ * of its kind. What was named then and is gone now may have been sold.
+ */
+function refused(
+  config: Config,
+  earlier: Decision | null,
+  { id, denied_by_gpc }: Purpose,
+): boolean {
+  if (!earlier) return false;
+  const { choices, method } = earlier;
+  if (Object.hasOwn(choices, id)) return choices[id] === false;
+  if (/^(rej|wit)/.test(method)) return true;
+  const unsold = optional(config).filter((each) => !each.denied_by_gpc);
+  const named = Object.keys(choices).filter((name) => !unsold.some((each) => each.id === name));
+  return denied_by_gpc && named.length > 0 && !named.some((name) => choices[name]);
+}
 
 const isUnasked = ({ mode }: Config, { default: byDefault }: Purpose): boolean =>
   mode !== "opt_in" && byDefault;
 
-const effective = (config: Config, choices: Choices): Choices =>
+const effective = (config: Config, answer: Decision): Choices =>
   build(
     config.purposes,
     (each) =>
       each.required ||
-      (Object.hasOwn(choices, each.id) ? choices[each.id] === true : isUnasked(config, each)),
+      (Object.hasOwn(answer.choices, each.id)
+        ? answer.choices[each.id] === true
+        : isUnasked(config, each) && !refused(config, answer, each)),
   );
 
 /** One answer for all optional purposes. */
@@ -138,12 +157,11 @@ export const signalDenies = (
 ): boolean => gpc && honours_gpc === true && denied_by_gpc;
 
 /** What holds while nobody has answered; an outdated refusal still refuses, an outdated grant grants nothing. */
-function unanswered(config: Config, earlier: Decision | null): Choices {
-  return build(
-    optional(config),
-    (each) => isUnasked(config, each) && !refused(earlier?.choices, each.id),
+const unanswered = (config: Config, earlier: Decision | null): Choices =>
+  build(
+    config.purposes,
+    (each) => each.required || (isUnasked(config, each) && !refused(config, earlier, each)),
   );
-}
 
 /** Some laws have nobody asked again so soon after a refusal, also when the notice has changed. */
 const isLeftAlone = (
@@ -174,7 +192,8 @@ export function begin(config: Config, { stored, gpc, now, newVisitorId }: Start)
     visitorId: stored?.visitorId ?? newVisitorId,
     gpc,
     decision: null,
-    choices: effective(config, unanswered(config, stored)),
+    earlier: stored,
+    choices: unanswered(config, stored),
     prompt: config.shown && !isLeftAlone(config, stored, now) ? "ask" : null,
     reason: reasonOf(config, stored, now),
   };
@@ -198,7 +217,7 @@ const decided = (config: Config, state: State, decision: Decision): State => ({
   ...state,
   visitorId: decision.visitorId,
   decision,
-  choices: effective(config, decision.choices),
+  choices: effective(config, decision),
   prompt: null,
   reason: null,
 });

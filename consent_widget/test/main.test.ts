@@ -257,6 +257,20 @@ describe("preferences", () => {
     expect(posted()[0]).toMatchObject({ method: "withdrawal" });
   });
 
+  it("show the proof of what is outdated, too", async () => {
+    localStorage.setItem(
+      "qt_shop",
+      encode(decision({ material: "m1", decidedAt: Date.now() - 9 })),
+    );
+    const { texts } = site();
+    visit(site({ texts: { ...texts, receipt: "Receipt" } }));
+    expect(quittance.consentId).toBeNull();
+    await quittance.open();
+    expect(inside(".record")?.textContent).toMatch(/^Record con_1, /);
+    expect(inside("dialog .more a")?.getAttribute("href")).toMatch(/receipts\/con_1$/);
+    expect(inside("[data-action=withdraw]")).toBeNull();
+  });
+
   it("lead to the form for requests, in a notice that has a label for it", async () => {
     visit();
     await quittance.open();

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Method } from "../src/config";
+import type { Method, Purpose } from "../src/config";
 import { all, answers, begin, type Choices, honoursGpc, reduce, type State } from "../src/state";
 import { decision, NOW, site, usSite, VISITOR } from "./fixtures";
 
@@ -240,6 +240,53 @@ describe("a refusal where the law has nobody asked again so soon", () => {
       prompt: "gpc",
       decision: { method: "gpc" },
       choices: { functional: false, analytics: false, advertising: false },
+    });
+  });
+});
+
+describe("a purpose that came after an opt-out", () => {
+  const purposes = usSite().purposes.map((each) => ({
+    ...each,
+    denied_by_gpc: ["partners", "advertising"].includes(each.id),
+  }));
+  const late = { ...purposes[2], id: "partners", denied_by_gpc: true, default: true };
+  const config = usSite({ purposes: [...purposes, late as Purpose], material: "m9" });
+  const answered = (choices: Choices, method: Method = "custom") => ({
+    ...NOBODY,
+    stored: decision({ mode: "opt_out", method, choices }),
+  });
+
+  it.each([
+    ["what is sold was refused", { advertising: false }, false],
+    ["and the rest was not", { functional: true, advertising: false }, false],
+    ["nothing sold was refused", { functional: false }, true],
+    ["one that is sold was allowed", { advertising: true, functional: false }, true],
+    ["what was refused is gone, and may have been sold", { tracking: false }, false],
+  ])("%s", (_, choices, expected) => {
+    for (const asked of [config, { ...config, material: "m7" }]) {
+      expect(begin(asked, answered(choices)).choices.partners).toBe(expected);
+      expect(begin({ ...asked, mode: "opt_in" }, answered(choices)).choices.partners).toBe(false);
+    }
+  });
+
+  it("is refused by who refused all, whatever it is", () => {
+    const unsold = {
+      ...config,
+      purposes: [...purposes, { ...late, denied_by_gpc: false } as Purpose],
+    };
+    for (const method of ["reject_all", "withdrawal"] as const)
+      expect(begin(unsold, answered({ advertising: false }, method)).choices.partners).toBe(false);
+    expect(begin(unsold, answered({ advertising: false })).choices.partners).toBe(true);
+  });
+
+  it("is named by the next choice", () => {
+    const before = begin({ ...config, material: "m7" }, answered({ advertising: false }));
+    const action = { type: "decide", method: "custom", at: NOW } as const;
+    const next = reduce(config, before, { ...action, changes: { functional: false } });
+    expect(next.decision?.choices).toEqual({
+      functional: false,
+      advertising: false,
+      partners: false,
     });
   });
 });

@@ -186,7 +186,9 @@ async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
     await expect(title).to_have_text("Typed just now")
     await page.get_by_label("Show the banner at the first visit under opt-out laws").check()
     await page.get_by_label("Visitor's region").select_option("US-CA")
-    await expect(frame.get_by_text("Do not sell or share my data").first).to_be_visible()
+    await expect(
+        frame.get_by_text("Do Not Sell or Share My Personal Information").first
+    ).to_be_visible()
     await page.get_by_label("Language of the preview").select_option("de")
     await expect(frame.get_by_role("button", name="Alle akzeptieren")).to_be_visible()
     await page.get_by_label("Colour scheme of the preview").select_option("dark")

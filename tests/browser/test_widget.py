@@ -784,7 +784,7 @@ def test_an_opt_out_law_asks_in_its_own_words(stage: Stage) -> None:
     page = stage.open(stage.page(region="US-CA"))
 
     until(page, "ran.length === 4")
-    page.get_by_role("button", name="Do not sell or share my data").click()
+    page.get_by_role("button", name="Do Not Sell or Share My Personal Information").click()
 
     record = stage.record(page)
     assert record["choices"] == {"advertising": False}, "the others nobody objected to"

@@ -593,6 +593,24 @@ async def test_nobody_is_to_ask_again_within_a_year_where_somebody_opted_out(sho
     assert await told(region="US-CA", decided_at=ago(days=181)) == (ALL, True)
 
 
+@pytest.mark.parametrize(
+    ("choices", "region", "days"),
+    [
+        ({"advertising": False}, "US-CA", 366),
+        (NONE, "US-CA", 366),
+        (ALL | {"advertising": False}, "US-CA", 180),
+        (NONE, "DE", 180),
+    ],
+)
+async def test_an_opt_out_lasts_for_as_long_as_nobody_is_asked_again(
+    shop: Shop, choices: dict[str, bool], region: str, days: int
+) -> None:
+    at = ago(days=1)
+    made = await shop.choose(choices=choices, method="custom", region=region, decided_at=at)
+    lasts = dt.datetime.fromisoformat(made["expires_at"]) - dt.datetime.fromisoformat(at)
+    assert round(lasts / dt.timedelta(days=1)) == days
+
+
 async def test_visitors_are_apart_by_site(shop: Shop) -> None:
     other, visitor = await open_shop(shop.service), str(uuid.uuid4())
     await shop.choose(visitor_id=visitor)

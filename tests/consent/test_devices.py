@@ -257,6 +257,17 @@ async def test_what_is_chosen_of_something_else_leaves_the_signal_be_in_its_brow
         assert (await each.current())["choices"] == {"advertising": False, "functional": False}
 
 
+async def test_an_opt_out_covers_a_purpose_that_came_later(phone: Browser) -> None:
+    await phone.choose(region="US-CA", method="custom", choices={"advertising": False})
+    partners = {"id": "partners", "denied_by_gpc": True, "texts": {"en": {"name": "Partners"}}}
+    surveys = {"id": "surveys", "texts": {"en": {"name": "Surveys"}}}
+    ours = [{"id": "analytics"}, {"id": "advertising", "denied_by_gpc": True}]
+    await publish(phone.shop, purposes=[*ours, partners, surveys])
+
+    told = await phone.current()
+    assert (told["choices"], told["stale"]) == ({"advertising": False, "partners": False}, False)
+
+
 async def publish(shop: Shop, **config: Any) -> None:
     site = f"/v1/sites/{shop.site_key}"
     auth = shop.service.auth()

@@ -45,7 +45,7 @@ async def test_other_words_ask_nobody_again_unless_the_operator_says_so(
     page = (await browser.get(f"{path}/publish")).text
     assert "English: title" in page
     assert "Your &lt;b&gt;choice&lt;/b&gt; at Aurora" in page
-    assert "Nobody: what was asked is unchanged" in page
+    assert "Nobody: who asks, and for what, is unchanged" in page
 
     assert (await publish(browser, path)).status_code == 303
     second = await live(stage)
@@ -56,7 +56,10 @@ async def test_other_words_ask_nobody_again_unless_the_operator_says_so(
     asked = await live(stage)
     assert asked.material != before.material
     await save(stage, browser, **{"t.title": "Your own choice"})
-    assert "Nobody: what was asked is unchanged" in (await browser.get(f"{path}/publish")).text
+    assert (
+        "Nobody: who asks, and for what, is unchanged"
+        in (await browser.get(f"{path}/publish")).text
+    )
     await publish(browser, path)
     assert (await live(stage)).material == asked.material, "asking once is asking once"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.sites.changes import left_behind
+from app.sites.changes import is_material, left_behind, news
 
 Words = dict[str, dict[str, str]]
 """Language -> purpose -> what it is called there."""
@@ -79,3 +79,22 @@ def test_a_language_without_words_of_its_own_is_neither_reworded_nor_left(
     }
     after = {"en": {"cookies": english}, "de": {"cookies": german}, "fr": before["fr"]}
     assert left_behind(notice(before), notice(after)) == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (BEFORE, []),
+        (reworded("en"), ["analytics"]),
+        (reworded("de", purpose="surveys"), ["surveys"]),
+        ({**BEFORE, "es": {"analytics": "Otra", "surveys": "Encuestas"}}, []),
+        ({"en": BEFORE["en"]}, []),
+    ],
+    ids=["nothing", "default language", "another language", "a new language", "one less"],
+)
+def test_other_words_in_any_language_have_people_asked_again(
+    after: Words, expected: list[str]
+) -> None:
+    before = {**notice(BEFORE), "controller": {"name": "Shop"}}
+    later = {**notice(after), "controller": {"name": "Shop"}}
+    assert (is_material(before, later), news(before, later)) == (bool(expected), expected)

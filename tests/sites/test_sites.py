@@ -349,6 +349,23 @@ async def test_other_purposes_ask_everybody_again_and_say_what_is_new(
     assert second["news"] == {first["notice_version"]: news}
 
 
+async def test_other_words_in_one_language_alone_ask_everybody_again(service: Stage) -> None:
+    german = {"en": {"name": "Polls"}, "de": {"name": "Umfragen"}}
+    purposes = [PURPOSES[0], PURPOSES[1] | {"texts": german}]
+    site_key = await service.add_site(purposes=purposes, languages=["en", "de"])
+    first = await banner(service, site_key)
+    purposes[1] |= {"texts": german | {"de": {"name": "Weitergabe"}}}
+    await change(service, site_key, purposes=purposes, languages=["en", "de"])
+    await publish(service, site_key)
+    second = await banner(service, site_key)
+    await change(service, site_key, purposes=purposes, languages=["en", "de", "fr"])
+    await publish(service, site_key)
+
+    assert second["material"] != first["material"]
+    assert second["news"] == {first["notice_version"]: [PURPOSES[1]["id"]]}
+    assert (await banner(service, site_key))["material"] == second["material"]
+
+
 async def test_another_controller_is_named_to_whoever_comes_back(service: Stage) -> None:
     site_key = await service.add_site(controller={"name": "Shop Ltd"})
     first = await banner(service, site_key)

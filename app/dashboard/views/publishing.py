@@ -20,7 +20,7 @@ from app.dashboard.views.people import names_of
 from app.security.models import Role
 from app.security.sessions import Operator
 from app.sites import script, service
-from app.sites.changes import CONTROLLER, changes, left_behind, material, news, sha256_of
+from app.sites.changes import CONTROLLER, changes, is_material, left_behind, news, sha256_of
 from app.sites.config import SiteConfig, unsaid, untranslated
 from app.sites.directory import PublishedSite, notice_of
 from app.sites.genuine import is_genuine
@@ -107,7 +107,7 @@ async def page_of(session: AsyncSession, site: Site) -> Publishing:
         live_number=live.number if live else 0,
         changes=found[:_SHOWN_CHANGES],
         more=max(0, len(found) - _SHOWN_CHANGES),
-        is_material=live is not None and material(live.content) != material(content),
+        is_material=live is not None and is_material(live.content, content),
         news=[
             "the controller" if each == CONTROLLER else said[each]["name"]
             for each in (news(live.content, content) if live else [])
