@@ -437,6 +437,15 @@ async def test_a_script_tag_with_a_wrong_key_gets_what_browsers_show(service: St
     )
 
 
+async def test_who_watches_whether_the_script_is_there_may_ask_for_its_head(service: Stage) -> None:
+    site_key = await service.add_site()
+    answers = [await service.client.request(each, f"/b/{site_key}.js") for each in ("HEAD", "GET")]
+
+    assert [each.status_code for each in answers] == [200, 200]
+    assert answers[0].headers["etag"] == answers[1].headers["etag"]
+    assert (await service.client.head("/b/site_none.js")).status_code == 404
+
+
 async def test_modules_travel_only_with_sites_that_ask_for_them(service: Stage) -> None:
     module = service.app.state.widget.with_name("gpp.js")
     module.write_text("var quittance_gpp={install(){}}")
