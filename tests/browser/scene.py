@@ -76,6 +76,7 @@ class Scene:
             "/destinations/new/sql",
             "/sites",
             f"/sites/{ids.site_id}",
+            f"/sites/{ids.site_id}/publish",
             "/consent",
             "/suppressions",
             "/keys",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Dialog, expect
 
+from app.consent.models import ConsentRecord
+from app.core.ids import new_id
 from app.delivery.models import VirtualQueue
 from app.security import api_keys
+from app.sites import regimes
+from app.sites.models import Site
 from tests.browser.scene import Scene, opened
 from tests.dashboard.incident import Incident, seed_incident
 from tests.dashboard.seeds import HOSTILE, PASSWORD
@@ -73,6 +78,28 @@ async def test_no_page_and_no_table_is_wider_than_its_place(scene: Scene, width:
     for path in scene.pages():
         await page.goto(f"{scene.url}/dashboard{path}")
         assert await page.evaluate(WIDER) == [], path
+
+
+async def test_the_longest_choices_and_addresses_fit_a_telephone(scene: Scene):
+    async with scene.runtime.database.writing() as session:
+        site = await session.get_one(Site, scene.seeded.site_id)
+        site.draft = {**site.draft, "regimes": list(regimes.load())}
+        consent = await session.get_one(ConsentRecord, scene.seeded.consent_id)
+        made = consent.model_dump() | {
+            "id": new_id("con"),
+            "event_id": str(uuid.uuid4()),
+            "page": "https://shop.example/" + "long" * 500,
+        }
+        session.add(ConsentRecord(**made))
+    page = await scene.page(scene.seeded.operator, viewport={"width": 360, "height": 740})
+    await page.goto(f"{scene.url}/dashboard/sites/{scene.seeded.site_id}")
+    await page.get_by_label("Visitor's region").select_option("AU")
+    assert await page.evaluate(WIDER) == []
+    await page.goto(f"{scene.url}/dashboard/consent")
+    await page.get_by_label("Proof of one choice").fill(made["id"])
+    await page.get_by_role("button", name="Look up").click()
+    await expect(page.locator("#proof")).to_contain_text(made["page"])
+    assert await page.evaluate(WIDER) == []
 
 
 async def test_on_a_telephone_badges_stay_in_their_cards_and_ids_and_choices_whole(scene: Scene):
