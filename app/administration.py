@@ -123,7 +123,9 @@ class Administration:
             await sites.publish_site(session, site, actor=ACTOR, now=now)
             tag = script.live_tag(self._public_url, site.site_key, site.draft)
             page = f"{self._public_url}/dashboard/sites/{site.id}"
-            return _site(site) | {"tag": tag, "page": page, "unsaid": unsaid(config)}
+            return _site(site) | {
+                "workspace_name": owner.name, "tag": tag, "page": page, "unsaid": unsaid(config)
+            }  # fmt: skip
 
     async def list_sites(self, workspace: str | None) -> list[Row]:
         async with self._runtime.database.reading() as session:

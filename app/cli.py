@@ -312,7 +312,12 @@ def create_site(
     if as_json:
         _show(made, as_json)
         return
-    tag = made.pop("tag")
+    tag, owner = made.pop("tag"), made.pop("workspace_name")
+    typer.echo(f"Added to the workspace {owner}.")
+    if workspace is None:
+        typer.echo(
+            "It is the first one; give --workspace for another of `quittance workspace list`."
+        )
     _show(made, as_json)
     typer.echo(f"Put this line before every other script of your pages:\n{tag}")
 

@@ -164,6 +164,19 @@ def test_a_new_site_is_answered_with_the_line_to_paste(quittance: Quittance) -> 
     assert made["tag"] == tag.format(made["site_key"])
 
 
+def test_a_new_site_says_whose_it_is(quittance: Quittance) -> None:
+    quittance("workspace", "create", "--name", "Fernweh Coffee")
+    other = quittance("workspace", "create", "--name", "Shop Ltd", "--json").rows["id"]
+    given = ("site", "create", "--name", "Shop", "--origin", "https://shop.example")
+
+    first, *hint = quittance(*given).out.splitlines()
+    assert first == "Added to the workspace Fernweh Coffee."
+    assert "--workspace" in hint[0]
+    named = quittance(*given, "--workspace", other).out
+    assert named.startswith("Added to the workspace Shop Ltd.\n")
+    assert "--workspace" not in named
+
+
 def test_of_several_origins_the_wrong_one_is_named(quittance: Quittance) -> None:
     quittance("workspace", "create", "--name", "T")
     good, wrong = "https://shop.example", "http://www.shop.example"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, field_validator, model_validator
 
-from app.core.http import Schema
+from app.core.http import Says, Schema
 from app.sites import regimes
 from app.sites.errors import InvalidOrigin
 from app.sites.languages import OPTIONAL_TEXT_KEYS, TEXT_KEYS, direction, shipped
@@ -73,7 +73,14 @@ def _base(address: str) -> str:
 
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
 ShortText = Annotated[str, Field(max_length=MAX_SHORT), AfterValidator(_plain)]
-PurposeId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+PurposeId = Annotated[
+    str,
+    Field(pattern=r"^[a-z][a-z0-9_]{0,31}$"),
+    Says(
+        "a purpose's id is up to 32 small letters, digits and _, a letter first, such as "
+        "ad_partners"
+    ),
+]
 LANGUAGE_TAG = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$"
 LanguageTag = Annotated[str, Field(pattern=LANGUAGE_TAG)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/*()&+ -]{1,100}$")]

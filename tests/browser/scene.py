@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Dialog, Page, async_playwright
 
 from app.compose import Runtime
 from app.security import sessions
@@ -46,10 +46,15 @@ class Scene:
                 [{"name": "quittance", "value": token, "url": self.url, "sameSite": "Strict"}]
             )
         page = await context.new_page()
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
+        page.on("dialog", self._answer)
         page.on("pageerror", lambda error: self.complaints.append(f"error {error}"))
         page.on("console", self._listen)
         return page
+
+    def _answer(self, dialog: Dialog) -> None:
+        """The browser's own question before a page is left is for the test to answer."""
+        if dialog.type != "beforeunload":
+            self.complaints.append(f"dialog {dialog.message}")
 
     def _listen(self, message: object) -> None:
         if getattr(message, "type", "") in {"error", "warning"}:
@@ -71,6 +76,7 @@ class Scene:
             "/destinations/new/sql",
             "/sites",
             f"/sites/{ids.site_id}",
+            f"/sites/{ids.site_id}/publish",
             "/consent",
             "/suppressions",
             "/keys",

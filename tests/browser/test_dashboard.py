@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Dialog, expect
 
+from app.consent.models import ConsentRecord
+from app.core.ids import new_id
 from app.delivery.models import VirtualQueue
 from app.security import api_keys
+from app.sites import regimes
+from app.sites.models import Site
 from tests.browser.scene import Scene, opened
 from tests.dashboard.incident import Incident, seed_incident
 from tests.dashboard.seeds import HOSTILE, PASSWORD
@@ -73,6 +78,28 @@ async def test_no_page_and_no_table_is_wider_than_its_place(scene: Scene, width:
     for path in scene.pages():
         await page.goto(f"{scene.url}/dashboard{path}")
         assert await page.evaluate(WIDER) == [], path
+
+
+async def test_the_longest_choices_and_addresses_fit_a_telephone(scene: Scene):
+    async with scene.runtime.database.writing() as session:
+        site = await session.get_one(Site, scene.seeded.site_id)
+        site.draft = {**site.draft, "regimes": list(regimes.load())}
+        consent = await session.get_one(ConsentRecord, scene.seeded.consent_id)
+        made = consent.model_dump() | {
+            "id": new_id("con"),
+            "event_id": str(uuid.uuid4()),
+            "page": "https://shop.example/" + "long" * 500,
+        }
+        session.add(ConsentRecord(**made))
+    page = await scene.page(scene.seeded.operator, viewport={"width": 360, "height": 740})
+    await page.goto(f"{scene.url}/dashboard/sites/{scene.seeded.site_id}")
+    await page.get_by_label("Visitor's region").select_option("AU")
+    assert await page.evaluate(WIDER) == []
+    await page.goto(f"{scene.url}/dashboard/consent")
+    await page.get_by_label("Proof of one choice").fill(made["id"])
+    await page.get_by_role("button", name="Look up").click()
+    await expect(page.locator("#proof")).to_contain_text(made["page"])
+    assert await page.evaluate(WIDER) == []
 
 
 async def test_on_a_telephone_badges_stay_in_their_cards_and_ids_and_choices_whole(scene: Scene):
@@ -195,12 +222,69 @@ async def test_the_preview_follows_the_form_as_it_is_typed(scene: Scene):
     dark = "matchMedia('(prefers-color-scheme: dark)').matches"
     await page.frames[-1].wait_for_function(dark)  # the frame hears of it with its next picture
     assert await page.evaluate("history.length") == steps, "looking is no step for Back"
+    page.once("dialog", lambda dialog: dialog.accept())
     await page.reload()
     await expect(page.locator('[name="t.title"]')).to_have_value("")
     await page.locator('[name="t.title"]').fill("Kept")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("status")).to_contain_text("all else after publishing")
     await expect(page.locator('[name="t.title"]')).to_have_value("Kept")
+    assert scene.complaints == []
+
+
+async def test_who_leaves_a_site_with_unsaved_changes_is_asked(scene: Scene):
+    page = await scene.page(scene.seeded.operator)
+    path = f"{scene.url}/dashboard/sites/{scene.seeded.site_id}"
+    await page.goto(path)
+    asked: list[str] = []
+    stays = True
+
+    async def answer(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        await (dialog.dismiss() if stays else dialog.accept())
+
+    page.on("dialog", answer)
+    title, issuer = page.locator('[name="t.title"]'), page.get_by_label("Issuer")
+    texts, host = page.locator(".save [data-unsaved]"), page.locator("#host [data-unsaved]")
+    save = page.get_by_role("button", name="Save", exact=True)
+    leaving = page.get_by_role("link", name="de", exact=True)
+
+    await title.click()
+    await page.keyboard.type("Typed")
+    await expect(texts).to_have_text("Unsaved changes")
+    await expect(texts).to_be_visible()
+    await expect(host).to_be_hidden()
+    await page.keyboard.press("ControlOrMeta+A")
+    await page.keyboard.press("Backspace")
+    await expect(texts).to_be_hidden()
+    await page.keyboard.type("Kept")
+    await expect(page.frame_locator("iframe.preview").locator("quittance-banner h2")).to_have_text(
+        "Kept"
+    )
+    assert asked == [], "looking at the preview is no leaving"
+    async with page.expect_event("dialog"):
+        await leaving.click()
+    assert asked == ["beforeunload"]
+    await expect(title).to_have_value("Kept")
+
+    await issuer.fill("https://shop.example")
+    await expect(host).to_be_visible()
+    async with page.expect_event("dialog"):  # what was typed into the other form would be lost
+        await save.click()
+    await issuer.fill("")
+    await save.click()
+    await expect(page.get_by_role("status")).to_contain_text("all else after publishing")
+    await expect(title).to_have_value("Kept")
+    await leaving.click()
+    await page.wait_for_url("**?lang=de*")
+    assert len(asked) == 2
+
+    await page.get_by_label("Show the banner at the first visit").click()
+    await expect(texts).to_be_visible()
+    stays = False
+    await page.get_by_role("button", name="Publish the draft").click()
+    await page.wait_for_url("**/publish")
+    assert len(asked) == 3
     assert scene.complaints == []
 
 

@@ -344,6 +344,30 @@ async def test_the_proof_has_the_words_that_were_shown_and_the_receipt(stage: St
     assert "/versions/1" not in page
 
 
+async def test_the_proof_says_who_chose_where_and_on_which_page(stage: Stage, browser: Browser):
+    _, (chosen,) = await add_site(stage, "Magazine", SiteConfig(), [("accept_all", True)])
+    visitor, page = "d5d05b9e-6a39-4a3f-9f0c-6a2e5f0e8c1b", "https://mag.example/<b>&news/"
+    async with stage.runtime.database.writing() as session:
+        made = (await session.get_one(ConsentRecord, chosen)).model_dump()
+        told = made | {"id": new_id("con"), "event_id": str(uuid.uuid4()), "visitor_id": visitor}
+        session.add(ConsentRecord(**told | {"region": "US-CA", "page": page}))
+        told_less = told | {"id": new_id("con"), "event_id": str(uuid.uuid4()), "region": None}
+        session.add(ConsentRecord(**told_less))
+
+    facts = await facts_of(browser, told["id"])
+    assert facts["Region"] == "US-CA"
+    assert facts["Page"] == f"<code>{escape(page)}</code>"
+    assert facts["Visitor"] == "d5d0•••8c1b"
+    facts = await facts_of(browser, told_less["id"])
+    assert (facts["Region"], facts["Page"]) == ("unknown", "not said")
+
+
+async def facts_of(browser: Browser, consent_id: str) -> dict[str, str]:
+    page = (await browser.post("/dashboard/consent", {"consent_id": consent_id})).text
+    proof = page[page.index('id="proof"') : page.index('<figure class="notice-shown"')]
+    return dict(re.findall(r"<dt>(.*?)</dt><dd[^>]*>(.*?)</dd>", proof))
+
+
 async def test_a_closed_notice_had_one_button_and_granted_nothing(stage: Stage, browser: Browser):
     config = SiteConfig(regimes=("gdpr", "au_privacy"))
     records = [("dismissed", True), ("api", True)]

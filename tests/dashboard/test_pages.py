@@ -494,6 +494,10 @@ async def test_a_site_is_edited_published_and_previewed(stage: Stage):
     wrong = await browser.post(path, {**fields, "policy_url": "javascript:alert(1)"})
     assert wrong.status_code == 422
     assert "policy_url" in wrong.text
+    assert 'title="Small letters, digits and _, a letter first, such as ad_partners"' in wrong.text
+    wrong = await browser.post(path, {**fields, "p4.id": "Surveys"})
+    assert wrong.status_code == 422
+    assert "up to 32 small letters, digits and _, a letter first" in wrong.text
 
 
 async def test_saving_a_sites_form_as_it_was_shown_changes_nothing(stage: Stage):

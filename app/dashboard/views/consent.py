@@ -43,6 +43,8 @@ FILTERS = ("site", "days", "regime", "method", "language", "notice_version")
 
 @dataclass(frozen=True, slots=True)
 class RecordRow:
+    """``region`` and ``page`` are empty where the record does not have them."""
+
     id: str
     recorded_at: dt.datetime
     decided_at: dt.datetime
@@ -53,6 +55,8 @@ class RecordRow:
     denied: list[str]
     regime: str
     language: str
+    region: str
+    page: str
     is_gpc_applied: bool
     visitor: str
 
@@ -439,6 +443,8 @@ def _row(record: ConsentRecord, sites: dict[str, str]) -> RecordRow:
         denied=sorted(name for name, is_granted in record.choices.items() if not is_granted),
         regime=present.regime(record.regime),
         language=record.language,
+        region=record.region or "",
+        page=record.page or "",
         is_gpc_applied=record.is_gpc_applied,
         visitor=f"{record.visitor_id[:4]}•••{record.visitor_id[-4:]}",
     )
