@@ -306,13 +306,13 @@ def create_site(
         "first_party": first_party,
     }
     made = _run(lambda do: do.create_site(workspace, name, origin, draft))
-    if made["unsaid"]:
-        listed = "".join(f"\n  {each}" for each in made["unsaid"])
+    if unsaid := made["unsaid"]:
+        listed = "".join(f"\n  {each}" for each in unsaid)
         typer.echo(f"Not said yet:{listed}\nFill it in on {made['page']}, and publish.", err=True)
     if as_json:
         _show(made, as_json)
         return
-    tag, owner = made.pop("tag"), made.pop("workspace_name")
+    tag, owner, _ = (made.pop(each) for each in ("tag", "workspace_name", "unsaid"))
     typer.echo(f"Added to the workspace {owner}.")
     if workspace is None:
         typer.echo(

@@ -18,7 +18,7 @@ from app.consent.audit_trail import mode_of
 from app.consent.errors import OriginNotAllowed
 from app.consent.models import ConsentOutbox
 from app.consent.schemas import LinkIn
-from app.consent.state import changed, denials, standing
+from app.consent.state import changed, standing
 from app.consent.writer import outbox_rows
 from app.core import errors
 from app.core.clock import rfc3339, utc_now
@@ -263,7 +263,7 @@ class _Linking:
         """
         record = state.record
         return {
-            "choices": denials(state.choices) if has_lapsed else state.choices,
+            "choices": state.told(self.notice, is_lapsed=has_lapsed),
             "mode": mode,
             "decided_at": rfc3339(record.decided_at),
             "expires_at": rfc3339(record.expires_at),

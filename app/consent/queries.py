@@ -17,7 +17,7 @@ from sqlalchemy.sql.selectable import TextualSelect
 from sqlmodel import col
 
 from app.consent.models import ConsentRecord, ConsentView
-from app.consent.state import denials, deny_wins
+from app.consent.state import denials, deny_wins, refused_since
 from app.core import bulk
 from app.core.clock import rfc3339
 from app.core.db import Moment, is_postgresql, table_of
@@ -74,6 +74,14 @@ class CurrentState:
         """Whether what is granted no longer is. ``answered``: the notice that was shown."""
         asked = [each and each.material for each in (answered, published)]
         return asked[0] != asked[1] or self.record.expires_at <= now
+
+    def told(self, published: Notice, *, is_lapsed: bool) -> dict[str, bool]:
+        """What a page may act on; of what is ``is_lapsed`` the denials alone."""
+        holding = denials(self.choices) if is_lapsed else self.choices
+        if self.record.notice_version_id == published.id:
+            return holding
+        asked = published.choices | published.required
+        return holding | refused_since(self.choices, asked, published.denied_by_gpc)
 
     def is_left_alone(self, now: dt.datetime) -> bool:
         """Whether the law has nobody asked again so soon after a refusal."""

@@ -17,7 +17,6 @@ from app.consent.errors import NotFromAPage, OriginNotAllowed
 from app.consent.remember import token_for
 from app.consent.schemas import ConsentIn, ConsentOut, Method, Uuid
 from app.consent.service import draft, fingerprint
-from app.consent.state import denials, refused_since
 from app.consent.writer import ConsentWriter, Row
 from app.core import errors
 from app.core.clock import rfc3339, utc_now
@@ -228,12 +227,8 @@ async def read_consent(request: Request, site_key: str, visitor_id: str) -> JSON
     answered = await directory.notice(state.record.notice_version_id) if state else None
     has_lapsed = state and state.has_lapsed(answered, published, now)
     is_left_alone = state and state.is_left_alone(now)
-    choices = None
-    if state:
-        holding = denials(state.choices) if has_lapsed and is_left_alone else state.choices
-        choices = holding | refused_since(
-            state.choices, state.record.method, published.choices, published.denied_by_gpc
-        )
+    is_lapsed = bool(has_lapsed and is_left_alone)
+    choices = state and state.told(published, is_lapsed=is_lapsed)
     if held.signal:
         choices = {**(choices or {}), **held.signal.choices}
     answer = {

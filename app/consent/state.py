@@ -156,22 +156,18 @@ def _weight(choice: Choice) -> tuple[int, str]:
     return len(denials(choice.choices)), choice.consent_id
 
 
-_REFUSES_ALL = frozenset({Method.REJECT_ALL, Method.WITHDRAWAL})
-
-
 def refused_since(
-    choices: Mapping[str, bool], method: str, asked: Collection[str], sold: Collection[str]
+    choices: Mapping[str, bool], purposes: Collection[str], sold: Collection[str]
 ) -> dict[str, bool]:
-    """What an earlier refusal denies of the purposes ``asked`` about now that it does not name:
-    whoever refused all, or all that was ``sold``, has refused the next of its kind. What was named
-    then and is gone now may have been sold. The page judges alike: ``refused`` in
+    """What choices of an earlier notice deny of what is ``sold`` now, without naming it: an opt-out
+    of what was sold then covers the next of its kind. What was refused and is none of today's
+    ``purposes`` may have been sold. The page judges alike: ``refused`` in
     consent_widget/src/state.ts.
     """
-    unsold = set(asked) - set(sold)
-    named = choices.keys() - unsold
-    is_opt_out = named and not any(choices[each] for each in named)
-    refused = asked if method in _REFUSES_ALL else sold if is_opt_out else ()
-    return {each: False for each in sorted(refused) if each not in choices}
+    unsold = set(purposes) - set(sold)
+    is_opt_out = bool(denials(choices).keys() - unsold) and not any(map(choices.get, sold))
+    later = sorted(each for each in sold if each not in choices)
+    return dict.fromkeys(later, False) if is_opt_out else {}
 
 
 def deny_wins(one: Mapping[str, bool], other: Mapping[str, bool]) -> dict[str, bool]:

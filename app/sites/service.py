@@ -139,7 +139,7 @@ async def publish_site(
     asks_again: bool | None = None,
 ) -> NoticeVersion:
     """Make the draft what visitors see. The same content is the same version, also when it is an
-    earlier one.
+    earlier one, unless others are to be asked again than those who answered that one.
 
     ``asks_again``: whether visitors who have chosen are asked anew. None: if the change is
     material. True makes a new version in any case. False is the operator's word that only the
@@ -147,10 +147,12 @@ async def publish_site(
     """
     _check(SiteConfig.model_validate(site.draft))
     content = content_of(site)
-    version = None if asks_again else await _same_version(session, site, sha256_of(content))
-    if version is None:
-        version = await _new_version(session, site, content, asks_again, actor, now)
-        session.add(version)
+    made = await _new_version(session, site, content, asks_again, actor, now)
+    same = None if asks_again else await _same_version(session, site, made.sha256)
+    if same is not None and directory.notice_of(same).material == made.material:
+        version = same
+    else:
+        session.add(version := made)
         await session.flush()
     if site.published_version_id != version.id:
         site.published_version_id = version.id
@@ -209,7 +211,7 @@ async def _new_version(
         number=number,
         sha256=sha256_of(content),
         content=content,
-        material=_material(content, number, live, asks_again),
+        material=_material(content, live, history, asks_again),
         news={each.id: news(each.content, content) for each in history},
         config=site.draft,
         published_at=now,
@@ -222,16 +224,25 @@ _COMPARED = 10
 
 
 def _material(
-    content: dict[str, Any], number: int, live: NoticeVersion | None, asks_again: bool | None
+    content: dict[str, Any],
+    live: NoticeVersion | None,
+    history: Sequence[NoticeVersion],
+    asks_again: bool | None,
 ) -> str:
-    found = material(content)
-    if asks_again is None:
-        if live is None or material(live.content) != found:
-            return found
-        asks_again = is_material(live.content, content)
+    """The same as of the version whose answers go on answering: the live one's, or those of earlier
+    ones that all asked the same.
+    """
     if live is not None and not asks_again:
-        return directory.notice_of(live).material
-    return sha256_of([found, number])[:16]
+        if asks_again is False or not is_material(live.content, content):
+            return directory.notice_of(live).material
+        alike: dict[str, list[NoticeVersion]] = {}
+        for each in history:
+            alike.setdefault(directory.notice_of(each).material, []).append(each)
+        for found, versions in alike.items():
+            if not any(is_material(each.content, content) for each in versions):
+                return found
+    number = history[0].number + 1 if history else 1
+    return sha256_of([material(content), number])[:16] if history else material(content)
 
 
 def _check(config: SiteConfig) -> None:

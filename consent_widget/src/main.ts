@@ -12,7 +12,9 @@ import {
   type Choices,
   type Decision,
   granted,
+  optional,
   reduce,
+  refused,
   type State,
   sameChoices,
   sold,
@@ -315,13 +317,13 @@ export function start(
     if (!newest) return;
     const { decision: mine } = state;
     const lead = newest.decidedAt - (mine?.decidedAt ?? 0);
-    const denied = Object.keys(newest.choices).filter((id) => has(id) && !newest.choices[id]);
+    const denied = optional(config).filter((each) => has(each.id) && refused(config, newest, each));
     if (lead > 0 || (lead === 0 && denied.length > 0)) {
       const next = beginWith(newest);
       if (next.decision === newest) become(next, true);
       else if (!next.decision && denied.length > 0) {
         // It is no answer here, but denies all the same.
-        const refusals = Object.fromEntries(denied.map((id) => [id, false]));
+        const refusals = Object.fromEntries(denied.map(({ id }) => [id, false]));
         const choices = { ...mine?.choices, ...refusals };
         become(mine ? beginWith({ ...mine, choices }) : next, true);
       }

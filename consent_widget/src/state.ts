@@ -57,21 +57,23 @@ export const granted = (choices: Choices, id: string): boolean =>
   Object.hasOwn(choices, id) && choices[id] === true;
 
 /**
- * By name, or because it came later: whoever refused all, or all that is sold, has refused the next
- * of its kind. What was named then and is gone now may have been sold.
+ * By name; or it is sold and came later, and what was sold then was refused: an opt-out covers the
+ * next of its kind. What was refused and is gone now may have been sold.
  */
-function refused(
+export function refused(
   config: Config,
   earlier: Decision | null,
   { id, denied_by_gpc }: Purpose,
 ): boolean {
   if (!earlier) return false;
-  const { choices, method } = earlier;
+  const { choices, notice } = earlier;
   if (Object.hasOwn(choices, id)) return choices[id] === false;
-  if (/^(rej|wit)/.test(method)) return true;
-  const unsold = optional(config).filter((each) => !each.denied_by_gpc);
-  const named = Object.keys(choices).filter((name) => !unsold.some((each) => each.id === name));
-  return denied_by_gpc && named.length > 0 && !named.some((name) => choices[name]);
+  if (!denied_by_gpc || notice === String(config.notice_version)) return false;
+  const unsold = config.purposes.filter((each) => !each.denied_by_gpc).map((each) => each.id);
+  return (
+    Object.keys(choices).some((name) => !choices[name] && !unsold.includes(name)) &&
+    !config.purposes.some((each) => each.denied_by_gpc && granted(choices, each.id))
+  );
 }
 
 const isUnasked = ({ mode }: Config, { default: byDefault }: Purpose): boolean =>

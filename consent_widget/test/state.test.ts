@@ -250,7 +250,8 @@ describe("a purpose that came after an opt-out", () => {
     denied_by_gpc: ["partners", "advertising"].includes(each.id),
   }));
   const late = { ...purposes[2], id: "partners", denied_by_gpc: true, default: true };
-  const config = usSite({ purposes: [...purposes, late as Purpose], material: "m9" });
+  const later = { material: "m9", notice_version: "9" };
+  const config = usSite({ purposes: [...purposes, late as Purpose], ...later });
   const answered = (choices: Choices, method: Method = "custom") => ({
     ...NOBODY,
     stored: decision({ mode: "opt_out", method, choices }),
@@ -262,6 +263,8 @@ describe("a purpose that came after an opt-out", () => {
     ["nothing sold was refused", { functional: false }, true],
     ["one that is sold was allowed", { advertising: true, functional: false }, true],
     ["what was refused is gone, and may have been sold", { tracking: false }, false],
+    ["what was allowed is gone", { statistics: true, advertising: false }, false],
+    ["only what is required now was refused", { necessary: false }, true],
   ])("%s", (_, choices, expected) => {
     for (const asked of [config, { ...config, material: "m7" }]) {
       expect(begin(asked, answered(choices)).choices.partners).toBe(expected);
@@ -269,14 +272,10 @@ describe("a purpose that came after an opt-out", () => {
     }
   });
 
-  it("is refused by who refused all, whatever it is", () => {
-    const unsold = {
-      ...config,
-      purposes: [...purposes, { ...late, denied_by_gpc: false } as Purpose],
-    };
-    for (const method of ["reject_all", "withdrawal"] as const)
-      expect(begin(unsold, answered({ advertising: false }, method)).choices.partners).toBe(false);
-    expect(begin(unsold, answered({ advertising: false })).choices.partners).toBe(true);
+  it("is none where the notice had it: who limits one purpose has not chosen the others", () => {
+    const stored = decision({ mode: "opt_out", method: "custom", choices: { advertising: false } });
+    const same = { ...config, notice_version: stored.notice, material: stored.material };
+    expect(begin(same, { ...NOBODY, stored }).choices.partners).toBe(true);
   });
 
   it("is named by the next choice", () => {

@@ -257,15 +257,20 @@ async def test_what_is_chosen_of_something_else_leaves_the_signal_be_in_its_brow
         assert (await each.current())["choices"] == {"advertising": False, "functional": False}
 
 
-async def test_an_opt_out_covers_a_purpose_that_came_later(phone: Browser) -> None:
+async def test_an_opt_out_covers_a_purpose_that_came_later(phone: Browser, laptop: Browser) -> None:
     await phone.choose(region="US-CA", method="custom", choices={"advertising": False})
+    await phone.state(HOST.token())
     partners = {"id": "partners", "denied_by_gpc": True, "texts": {"en": {"name": "Partners"}}}
     surveys = {"id": "surveys", "texts": {"en": {"name": "Surveys"}}}
     ours = [{"id": "analytics"}, {"id": "advertising", "denied_by_gpc": True}]
     await publish(phone.shop, purposes=[*ours, partners, surveys])
 
+    denied = {"advertising": False, "partners": False}
     told = await phone.current()
-    assert (told["choices"], told["stale"]) == ({"advertising": False, "partners": False}, False)
+    assert (told["choices"], told["stale"]) == (denied, False)
+    state = await laptop.state(HOST.token())
+    assert state is not None
+    assert state["choices"] == denied
 
 
 async def publish(shop: Shop, **config: Any) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.consent.schemas import ConsentIn, Method, reduce_page
+from app.consent.schemas import ConsentIn, reduce_page
 from app.consent.state import (
     Choice,
     Decision,
@@ -284,23 +284,19 @@ def test_only_sane_rfc_3339_moments_pass(moment: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choices", "method", "denied"),
+    ("choices", "denied"),
     [
-        ({"ads": False}, Method.CUSTOM, {"partners"}),
-        ({"ads": False, "functional": True}, Method.CUSTOM, {"partners"}),
-        ({"ads": True, "functional": False}, Method.CUSTOM, set()),
-        ({"functional": False}, Method.CUSTOM, set()),
-        ({"gone": False}, Method.CUSTOM, {"ads", "partners"}),
-        ({"ads": False, "functional": False}, Method.REJECT_ALL, {"partners", "social"}),
-        ({"ads": False, "functional": False}, Method.WITHDRAWAL, {"partners", "social"}),
-        ({"ads": True, "functional": True}, Method.ACCEPT_ALL, set()),
+        ({"ads": False}, {"partners"}),
+        ({"ads": False, "functional": True}, {"partners"}),
+        ({"ads": True, "functional": False}, set()),
+        ({"functional": False}, set()),
+        ({"gone": False}, {"ads", "partners"}),
+        ({"gone": True, "ads": False}, {"partners"}),
+        ({"ads": False, "partners": True}, set()),
     ],
 )
-def test_a_refusal_covers_what_comes_later_of_its_kind(
-    choices: dict[str, bool], method: Method, denied: set[str]
-) -> None:
-    asked = {"ads", "functional", "partners", "social"}
-    found = refused_since(choices, method, asked, sold={"ads", "partners"})
+def test_an_opt_out_covers_what_is_sold_later(choices: dict[str, bool], denied: set[str]) -> None:
+    found = refused_since(choices, {"ads", "functional", "partners"}, sold={"ads", "partners"})
     assert found == dict.fromkeys(denied, False)
 
 

@@ -366,6 +366,24 @@ async def test_other_words_in_one_language_alone_ask_everybody_again(service: St
     assert (await banner(service, site_key))["material"] == second["material"]
 
 
+async def test_whoever_answered_what_is_asked_again_is_not_asked_again(service: Stage) -> None:
+    site_key = await service.add_site(purposes=PURPOSES)
+    publish = f"/v1/sites/{site_key}/publish"
+
+    async def material(purposes: list[dict[str, Any]], days: int, said: str = "") -> str:
+        await change(service, site_key, purposes=purposes, expiry_days=days)
+        answer = await service.client.post(f"{publish}{said}", headers=service.auth())
+        return str(answer.json()["material"])
+
+    first = (await banner(service, site_key))["material"]
+    more = await material([*PURPOSES, SURVEYS], 180)
+    assert await material(PURPOSES, 90) == first != more
+    everybody = await material(PURPOSES, 91, "?asks_again=true")
+    assert await material([*PURPOSES, SURVEYS], 180) == more, "the very version"
+    assert await material(PURPOSES, 92) == everybody, "the newest of those that asked the same"
+    assert await material([*PURPOSES, SURVEYS], 180, "?asks_again=false") == everybody
+
+
 async def test_another_controller_is_named_to_whoever_comes_back(service: Stage) -> None:
     site_key = await service.add_site(controller={"name": "Shop Ltd"})
     first = await banner(service, site_key)

@@ -31,4 +31,7 @@ for (const { form } of marks) {
     if (!event.submitter?.formTarget) saving = form; // the preview is shown in a frame
   });
 }
-addEventListener("pageshow", look);
+addEventListener("pageshow", () => {
+  saving = null;
+  look();
+});
