@@ -252,7 +252,7 @@ async def publish_site(
     caller: Editor, session: Writing, site_key: str, asks_again: bool | None = None
 ) -> dict[str, Any]:
     """Show the draft to visitors, as an immutable, hashed notice version; unchanged content keeps
-    its version.
+    its version, unless others are to be asked again.
 
     ``asks_again``: whether visitors who have chosen are asked anew; left out: if the change is
     material (who asks, the purposes, their own words in any language); false: only the wording

@@ -211,7 +211,7 @@ async def _new_version(
         number=number,
         sha256=sha256_of(content),
         content=content,
-        material=_material(content, live, history, asks_again),
+        material=_material(content, number, live, history, asks_again),
         news={each.id: news(each.content, content) for each in history},
         config=site.draft,
         published_at=now,
@@ -225,6 +225,7 @@ _COMPARED = 10
 
 def _material(
     content: dict[str, Any],
+    number: int,
     live: NoticeVersion | None,
     history: Sequence[NoticeVersion],
     asks_again: bool | None,
@@ -241,7 +242,6 @@ def _material(
         for found, versions in alike.items():
             if not any(is_material(each.content, content) for each in versions):
                 return found
-    number = history[0].number + 1 if history else 1
     return sha256_of([material(content), number])[:16] if history else material(content)
 
 

@@ -18,6 +18,7 @@ from app.dashboard.render import HEADERS, page
 from app.dashboard.views import consent as views
 from app.dashboard.views.choices import chosen, has_unknown, refuse_unknown
 from app.dashboard.views.paging import Position
+from app.dashboard.views.sites import names as site_names
 from app.security import audit
 from app.security.sessions import Operator
 
@@ -49,7 +50,8 @@ async def export_records(request: Request, operator: SignedIn) -> Response:
     asked = {name: forms.text(form, name, limit=48) for name in views.FILTERS}
     database = request.app.state.database
     async with database.writing() as session:
-        choices = await views.choices(session, operator.workspace_id, asked)
+        sites = await site_names(session, operator.workspace_id)
+        choices = await views.choices(session, sites, asked)
         refuse_unknown(choices)
         filters = chosen(choices)
         wanted = views.wanted_of(operator, filters, now)
@@ -67,7 +69,8 @@ async def _page(
     request: Request, operator: Operator, session: AsyncSession, looked_up: str = ""
 ) -> Response:
     asked = request.query_params
-    choices = await views.choices(session, operator.workspace_id, asked)
+    sites = await site_names(session, operator.workspace_id)
+    choices = await views.choices(session, sites, asked)
     if has_unknown(choices):
         return page(request, "unknown.html", title="Consent", path=LIST, choices=choices)
     position = Position(
@@ -77,5 +80,7 @@ async def _page(
         chosen(choices),
         asked.get("cursor"),
     )
-    view = await views.consent_page(session, operator, position, choices, utc_now(), looked_up)
+    view = await views.consent_page(
+        session, operator, position, sites, choices, utc_now(), looked_up
+    )
     return page(request, "consent.html", view=view)

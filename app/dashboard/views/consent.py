@@ -28,7 +28,6 @@ from app.dashboard.views.charts import (
 )
 from app.dashboard.views.choices import Choice, choice, laws
 from app.dashboard.views.paging import SIZE, Pager, Position
-from app.dashboard.views.sites import names as site_names
 from app.security.sessions import Operator
 from app.sites.config import LANGUAGE_TAG
 from app.sites.directory import Notice, notice_of
@@ -160,10 +159,11 @@ _DELETED = "a deleted site"
 
 
 async def choices(
-    session: AsyncSession, workspace_id: str, asked: Mapping[str, str]
+    session: AsyncSession, sites: Mapping[str, str], asked: Mapping[str, str]
 ) -> list[Choice]:
-    """The filter, by the names that a record's members have in the API."""
-    sites = await site_names(session, workspace_id)
+    """The filter, by the names that a record's members have in the API. ``sites``: the workspace's,
+    by ``sites.names``.
+    """
     site, version = asked.get("site", ""), asked.get("notice_version", "")
     offered = col(NoticeVersion.site_id) == site  # those of all sites would be too many
     versions = await _version_names(session, offered | (col(NoticeVersion.id) == version), sites)
@@ -206,11 +206,11 @@ async def consent_page(
     session: AsyncSession,
     operator: Operator,
     position: Position,
+    sites: dict[str, str],
     choices: list[Choice],
     now: dt.datetime,
     looked_up: str = "",
 ) -> ConsentPage:
-    sites = await site_names(session, operator.workspace_id)
     wanted = wanted_of(operator, position.filters, now)
     zone = present.zone(operator.workspace.timezone)
     days = days_back(now, int(position.filters["days"]), zone)
